@@ -1,0 +1,31 @@
+# make run    environment, notebook, test_set_nogaps.npy, check
+# make test   environment, linters, tests
+PROFILE ?= auto
+PYTHON := .venv/bin/python
+
+.PHONY: run test test-slow lint bench clean
+
+run: .venv/installed
+	$(PYTHON) -m nogaps.cli run --profile $(PROFILE)
+
+test: .venv/installed lint
+	$(PYTHON) -m pytest -n 2
+
+test-slow: .venv/installed lint
+	$(PYTHON) -m pytest -m "slow or not slow"
+
+lint: .venv/installed
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+# FRAMES: frame files of `nogaps prior prepare`; without them only the stand-in is scored
+bench: .venv/installed
+	$(PYTHON) -m benchmarks.imputers $(FRAMES)
+
+.venv/installed: requirements.txt constraints.txt pyproject.toml
+	python3 -m venv .venv
+	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv runs build *.egg-info .pytest_cache .ruff_cache
