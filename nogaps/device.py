@@ -1,0 +1,30 @@
+"""Which device to compute on, and in which precision its convolutions are fast."""
+
+from __future__ import annotations
+
+import contextlib
+
+import torch
+
+
+def pick_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """bf16 where the device has it fast, fp16 on older GPUs, None (fp32) elsewhere."""
+    if device.type == "cuda":
+        # is_bf16_supported() also counts slow emulation; Ampere (8.0) and later are fast
+        fast = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if fast else torch.float16
+    capable = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    capable = capable or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    return torch.bfloat16 if device.type == "cpu" and capable else None
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
+    """Autocast to `dtype` on `device`; nothing for None."""
+    if dtype is None:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
