@@ -1,0 +1,1 @@
+"""The generative model that supplies training images."""

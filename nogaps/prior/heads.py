@@ -1,0 +1,125 @@
+"""Head slices framed like the test set: skull top at row 8, occiput to forehead 57 of 64 columns.
+
+The landmarks of each slice stand in an index (CSV): `source_file`, `flip_left_right` (mirror so
+that the nose points right), `skull_top_row`, `occiput_col`, `forehead_col` (pixels of the mirrored
+slice), `group` (a subject, or near-duplicates) and `split` (train, val, standin).
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from scipy import ndimage
+
+from nogaps.files import BadInput, save_npz
+
+FRAME = 128  # frames are kept at twice the size of the test set, for warping
+SIZE = 64
+TOP_ROW, HEAD_COLUMNS = 8.0, 57.0  # where the head lies, in pixels of a 64x64 image
+LANDMARKS = ("flip_left_right", "skull_top_row", "occiput_col", "forehead_col")
+
+
+def frame_slice(image: np.ndarray, top: float, occiput: float, forehead: float) -> np.ndarray:
+    """Resample one slice so that its head lies where the test set's heads lie.
+
+    image: (H,W), any range; top, occiput, forehead: landmarks in its pixels.
+    Returns (128,128) float in the range of the input; 0 outside the slice. The Gaussian prefilter
+    keeps frequencies that 64x64 cannot hold from folding back.
+    """
+    scale = (forehead - occiput) / HEAD_COLUMNS
+    smooth = ndimage.gaussian_filter(image.astype(np.float64), max(0.0, scale / 4 - 0.5))
+    position = (np.arange(FRAME) + 0.5) / 2
+    rows = top + (position - TOP_ROW) * scale
+    columns = (occiput + forehead) / 2 + (position - (SIZE - 1) / 2) * scale
+    grid = np.meshgrid(rows, columns, indexing="ij")
+    return ndimage.map_coordinates(smooth, grid, order=1, mode="constant", cval=0.0)
+
+
+def read_index(path: str | Path) -> list[dict[str, str]]:
+    """Rows of an index of head slices. Raises BadInput if it is no such CSV."""
+    try:
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise BadInput(f"{path}: cannot be read as CSV ({error})") from error
+    needed = ("source_file", *LANDMARKS, "group", "split")
+    missing = [name for name in needed if not rows or rows[0].get(name) is None]
+    if missing:
+        raise BadInput(f"{path}: lacks the columns {', '.join(missing)}, or has no rows")
+    return rows
+
+
+def read_slice(path: Path) -> np.ndarray:
+    """One PNG or JPG slice as (H,W) uint8 grey levels. Raises BadInput if it is unreadable."""
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("L"))
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        raise BadInput(f"{path}: is not a readable image") from error
+
+
+def _frame_row(row: dict[str, str], source: Path, index: str | Path) -> np.ndarray:
+    image = read_slice(source / row["source_file"])
+    try:
+        flip, top, occiput, forehead = (float(row[name]) for name in LANDMARKS)
+    except ValueError as error:
+        raise BadInput(f"{index}: {row['source_file']}: a landmark is not a number") from error
+    if forehead <= occiput:
+        raise BadInput(f"{index}: {row['source_file']}: forehead_col must exceed occiput_col")
+    frame = frame_slice(image[:, ::-1] if flip else image, top, occiput, forehead)
+    return np.clip(np.rint(frame), 0, 255).astype(np.uint8)
+
+
+def prepare(source: str | Path, index: str | Path, out: str | Path) -> dict[str, int]:
+    """Frame every slice that `index` lists and write them to the .npz `out`.
+
+    The file holds images (N,128,128) uint8 and, per image, source_file, group, split and
+    licence. Returns the number of frames per split.
+    """
+    rows = read_index(index)
+    images = np.stack([_frame_row(row, Path(source), index) for row in rows])
+    text = {name: np.array([row[name] for row in rows]) for name in ("source_file", "group")}
+    splits = np.array([row["split"] for row in rows])
+    licence = np.array([row.get("licence") or "" for row in rows])
+    save_npz(out, images=images, split=splits, licence=licence, **text)
+    return {str(name): int((splits == name).sum()) for name in np.unique(splits)}
+
+
+def load_frames(
+    paths: str | Path | Sequence[str | Path], split: str = "train"
+) -> tuple[torch.Tensor, list[str]]:
+    """Frames of one split, from files that `prepare` wrote.
+
+    Returns (N,1,128,128) float32 in [0,1], each image divided by its 99.7th percentile (which
+    matches the test set's range) and clipped, and the group of each image, prefixed by its file.
+    """
+    frames, groups = [], []
+    for path in [paths] if isinstance(paths, (str, Path)) else paths:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                keep = archive["split"] == split
+                names = archive["group" if "group" in archive else "subject"][keep]
+                frames.append(unit_range(archive["images"][keep]))
+        except (OSError, ValueError, KeyError, EOFError) as error:
+            raise BadInput(f"{path}: is not a frame file of `nogaps prior prepare`") from error
+        groups += [f"{Path(path).stem}/{name}" for name in names]
+    if not groups:
+        raise BadInput(f"{paths}: no frames of the split {split!r}")
+    return torch.cat(frames), groups
+
+
+def unit_range(images: np.ndarray) -> torch.Tensor:
+    """(N,H,W) of any range to (N,1,H,W) float32: divided by the 99.7th percentile, clipped."""
+    x = images.astype(np.float32)
+    top = np.percentile(x, 99.7, axis=(1, 2), keepdims=True)
+    return torch.from_numpy(np.clip(x / np.maximum(top, 1e-6), 0, 1)[:, None])
+
+
+def to_size(frames: torch.Tensor) -> torch.Tensor:
+    """(N,1,128,128) frames to (N,1,64,64) by 2x2 averaging."""
+    return torch.nn.functional.avg_pool2d(frames, 2)
