@@ -1,0 +1,138 @@
+"""First stage of the prior: a small KL autoencoder (diffusers `AutoencoderKL`)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+
+from nogaps.device import autocast, autocast_dtype
+from nogaps.metrics import gradient_energy
+from nogaps.prior.augmentation import warp
+from nogaps.prior.heads import load_frames, to_size
+from nogaps.prior.training import Schedule, fit
+
+KL_WEIGHT = 3e-4
+
+
+def build_autoencoder(
+    widths: Sequence[int] = (32, 64, 128), latent_channels: int = 12
+) -> AutoencoderKL:
+    """One-channel `AutoencoderKL` with one level per width and no attention.
+
+    (N,1,H,W) becomes (N,latent_channels,H/f,W/f), f = 2 ** (len(widths) - 1). Source: latent
+    diffusion models (arXiv 2112.10752), section 3.1, without its adversarial and LPIPS terms.
+    """
+    return AutoencoderKL(
+        in_channels=1,
+        out_channels=1,
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        block_out_channels=tuple(widths),
+        layers_per_block=1,
+        latent_channels=latent_channels,
+        norm_num_groups=8,
+        sample_size=64,
+        mid_block_add_attention=False,
+    )
+
+
+def reconstruction_loss(x_hat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """L1 + L1 of the differences to the right and lower neighbours + 4 MSE; scalar, fp32.
+
+    The gradient term keeps edges: soft training images cost the imputer more than noisy ones.
+    """
+    error = x_hat.float() - x
+    across, down = error.diff(dim=-1), error.diff(dim=-2)
+    return error.abs().mean() + across.abs().mean() + down.abs().mean() + 4 * (error**2).mean()
+
+
+def autoencoder_loss(
+    model: AutoencoderKL, x: torch.Tensor, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Reconstruction of x (N,1,64,64) in [0,1] through a latent sample, plus weighted KL."""
+    posterior = getattr(model, "module", model).encode(2 * x - 1).latent_dist
+    mean, std = posterior.mean.float(), posterior.std.float()
+    noise = torch.randn(mean.shape, generator=generator).to(mean.device)
+    z = mean + std * noise
+    x_hat = getattr(model, "module", model).decode(z).sample.float() / 2 + 0.5
+    kl = 0.5 * (mean**2 + std**2 - 1 - 2 * std.log()).mean()
+    reconstruction = reconstruction_loss(x_hat, x)
+    return {"loss": reconstruction + KL_WEIGHT * kl, "reconstruction": reconstruction, "kl": kl}
+
+
+@torch.no_grad()
+def encode(model: AutoencoderKL, x: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
+    """Posterior means of x (N,1,H,W) in [0,1], fp32, on the CPU, not scaled."""
+    device = next(model.parameters()).device
+    parts = []
+    for batch in x.split(batch_size):
+        with autocast(device, autocast_dtype(device)):
+            parts.append(model.encode(2 * batch.to(device) - 1).latent_dist.mean.float().cpu())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def decode(model: AutoencoderKL, z: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """Images (N,1,H,W) float32 in [0,1] of unscaled latents, on the latents' device."""
+    with autocast(z.device, dtype):
+        x = model.decode(z).sample
+    return (x.float() / 2 + 0.5).clamp(0, 1)
+
+
+def reconstruct(model: AutoencoderKL, x: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
+    """x (N,1,H,W) in [0,1] through both halves of the autoencoder, on the CPU."""
+    device = next(model.parameters()).device
+    z = encode(model, x, batch_size)
+    dtype = autocast_dtype(device)
+    return torch.cat([decode(model, b.to(device), dtype).cpu() for b in z.split(batch_size)])
+
+
+def reconstruction_scores(model: AutoencoderKL, x: torch.Tensor) -> dict[str, float]:
+    """Mean PSNR in dB (data range 1) and the ratio of gradient energies, of x (N,1,H,W)."""
+    x_hat = reconstruct(model.eval(), x)
+    psnr = -10 * torch.log10(((x_hat - x) ** 2).mean((1, 2, 3)))
+    return {
+        "psnr": float(psnr.mean()),
+        "gradient_energy": gradient_energy(x_hat) / gradient_energy(x),
+    }
+
+
+def train_autoencoder(
+    frames: Sequence[str | Path],
+    out: str | Path,
+    schedule: Schedule,
+    widths: Sequence[int] = (32, 64, 128),
+    latent_channels: int = 12,
+) -> AutoencoderKL:
+    """Train on the train split of frame files; write the diffusers folder `out/vqvae`.
+
+    A file given twice counts twice. The latent scale, 1/std over the whole training set, is
+    stored in the folder's config.
+    """
+    train, _ = load_frames(frames)
+    val = to_size(load_frames(sorted(set(map(str, frames))), "val")[0])
+    with torch.random.fork_rng([]):
+        torch.manual_seed(schedule.seed)  # diffusers initialises from the global generator
+        model = build_autoencoder(widths, latent_channels)
+
+    def draw(n: int, generator: torch.Generator) -> torch.Tensor:
+        return warp(train[torch.randint(len(train), (n,), generator=generator)], generator)
+
+    config = {"stage": "autoencoder", "files": [Path(f).name for f in frames]}
+    config |= {"images": len(train), **vars(schedule), **dict(model.config)}
+    model = fit(
+        model,
+        draw,
+        autoencoder_loss,
+        lambda m: reconstruction_scores(m, val),
+        Path(out) / "autoencoder",
+        schedule,
+        {key: repr(value) for key, value in config.items()},
+    )
+    z = encode(model, to_size(train))
+    model.register_to_config(scaling_factor=float(1 / z.std()))
+    model.save_pretrained(Path(out) / "vqvae", safe_serialization=True)
+    return model
