@@ -1,0 +1,202 @@
+"""Fillings without a network: linear, biharmonic, kriging."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy import sparse
+from scipy.spatial import cKDTree
+from skimage.restoration import inpaint_biharmonic
+
+NEIGHBOURS = 48  # observed pixels that one hole pixel is kriged from: about a radius of 5
+NUGGET = 1e-4  # relative white noise: keeps the linear systems well conditioned
+
+Operator = Callable[[np.ndarray], sparse.csr_matrix]
+
+
+def observed_moments(
+    y: torch.Tensor, mask: torch.Tensor, floor: float = 0.05
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each image's observed pixels, (N,1,1,1) fp32 each.
+
+    The deviation is at least `floor`, so that a nearly constant image is not blown up.
+    """
+    weight = mask.expand_as(y).to(y.dtype)
+    n = weight.sum((1, 2, 3), keepdim=True).clamp(min=1)
+    mean = (y * weight).sum((1, 2, 3), keepdim=True) / n
+    variance = ((y - mean) ** 2 * weight).sum((1, 2, 3), keepdim=True) / n
+    return mean, variance.sqrt().clamp(min=floor)
+
+
+def keep_observed(x_hat: torch.Tensor, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Observed pixels copied bit for bit from y, hole pixels clipped to [0,1]."""
+    return torch.where(mask, y, x_hat.clamp(0, 1))
+
+
+class LinearImputer:
+    """Fills holes with one sparse matrix per mask: `x_hat = imputer(y, mask)`.
+
+    operator(mask (H,W) bool) gives the (holes, observed) weights. It is applied to images
+    standardised by their observed pixels, so that f(a*y + b) = a*f(y) + b before clipping.
+    """
+
+    def __init__(self, operator: Operator) -> None:
+        self.operator = operator
+        self._weights: dict[tuple, torch.Tensor] = {}
+
+    def weights(self, mask: torch.Tensor) -> torch.Tensor:
+        """Sparse CSR (H*W, H*W) fp32 on the mask's device, the identity where observed."""
+        on_cpu = mask.cpu().numpy()
+        key = (on_cpu.shape, on_cpu.tobytes(), str(mask.device))
+        if key not in self._weights:
+            if len(self._weights) >= 64:  # a stream of ever new masks must not fill the memory
+                self._weights.clear()
+            self._weights[key] = self._square(on_cpu).to(mask.device)
+        return self._weights[key]
+
+    def _square(self, mask: np.ndarray) -> torch.Tensor:
+        observed = np.flatnonzero(mask)
+        holes = np.flatnonzero(~mask)
+        rows = self.operator(mask).tocoo()
+        i = np.concatenate([holes[rows.row], observed])
+        j = np.concatenate([observed[rows.col], observed])
+        v = np.concatenate([rows.data, np.ones(len(observed))]).astype(np.float32)
+        matrix = sparse.csr_matrix((v, (i, j)), shape=(mask.size, mask.size))
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Sparse CSR")  # torch calls its own format beta
+            return torch.sparse_csr_tensor(
+                torch.from_numpy(matrix.indptr.astype(np.int64)),
+                torch.from_numpy(matrix.indices.astype(np.int64)),
+                torch.from_numpy(matrix.data),
+                size=matrix.shape,
+                check_invariants=True,
+            )
+
+    def fill(self, z: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Apply the weights to z (N,1,H,W) as it is; mask (1,1,H,W) or (N,1,H,W)."""
+        if len(mask) == 1:
+            flat = z.float().reshape(len(z), -1)
+            weights = self.weights(mask[0, 0].to(z.device))
+            return (weights @ flat.T.contiguous()).T.reshape(z.shape)
+        unique, which = torch.unique(mask.flatten(1), dim=0, return_inverse=True)
+        out = torch.empty_like(z, dtype=torch.float32)
+        for k, flat_mask in enumerate(unique):
+            rows = which == k
+            out[rows] = self.fill(z[rows], flat_mask.view(1, *mask.shape[1:]))
+        return out
+
+    def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Fill y (N,1,H,W) in [0,1]; mask bool (1,1,H,W) or (N,1,H,W), True = observed."""
+        mean, std = observed_moments(y, mask)
+        return keep_observed(mean + std * self.fill((y - mean) / std, mask), y, mask)
+
+
+def autocovariance(x: torch.Tensor, lag: int = 24) -> torch.Tensor:
+    """Stationary covariance of images centred one by one, (2*lag+1, 2*lag+1), 1 at its centre.
+
+    x: (N,1,H,W). Entry [lag+dy, lag+dx] belongs to the offset (dy,dx). Each offset is averaged
+    over the pixel pairs it has: the zero-padded estimate, which divides by all pixels, costs
+    kriging 0.1 dB.
+    """
+    _, _, height, width = x.shape
+    z = (x - x.mean((1, 2, 3), keepdim=True)).double()
+
+    def correlate(images: torch.Tensor) -> torch.Tensor:
+        spectrum = torch.fft.rfft2(images, s=(2 * height, 2 * width)).abs().square()
+        return torch.fft.irfft2(spectrum.mean((0, 1)), s=(2 * height, 2 * width))
+
+    cov = correlate(z) / correlate(torch.ones_like(z[:1])).clamp(min=1)
+    lag = min(lag, height - 1, width - 1)
+    cov = torch.roll(cov, (lag, lag), (0, 1))[: 2 * lag + 1, : 2 * lag + 1]
+    return (cov / cov[lag, lag]).float()
+
+
+def kriging_operator(covariance: torch.Tensor, neighbours: int = NEIGHBOURS) -> Operator:
+    """Simple kriging of each hole pixel from its nearest observed pixels.
+
+    covariance: from `autocovariance`. Source: Matheron's simple kriging, weights = C_oo^-1 c_oh
+    (Cressie, Statistics for Spatial Data, section 3.2); any mask, also with wide holes.
+    """
+    cov = covariance.double().numpy()
+    lag = cov.shape[0] // 2
+
+    def covariance_at(offset: np.ndarray) -> np.ndarray:
+        beyond = (np.abs(offset) > lag).any(-1)
+        clipped = np.clip(offset, -lag, lag) + lag
+        return np.where(beyond, 0.0, cov[clipped[..., 0], clipped[..., 1]])
+
+    def operator(mask: np.ndarray) -> sparse.csr_matrix:
+        observed, holes = np.argwhere(mask), np.argwhere(~mask)
+        k = min(neighbours, len(observed))
+        if not len(holes):
+            return sparse.csr_matrix((0, len(observed)))
+        _, near = cKDTree(observed).query(holes, k=k)
+        near = near.reshape(len(holes), k)
+        data = np.empty((len(holes), k))
+        for first in range(0, len(holes), 4096):  # bounded memory for large images
+            block = slice(first, first + 4096)
+            points = observed[near[block]]
+            system = covariance_at(points[:, :, None] - points[:, None])
+            system = system + NUGGET * np.eye(k)
+            target = covariance_at(holes[block][:, None] - points)
+            data[block] = np.linalg.solve(system, target[..., None])[..., 0]
+        rows = np.repeat(np.arange(len(holes)), k)
+        shape = (len(holes), len(observed))
+        return sparse.csr_matrix((data.ravel(), (rows, near.ravel())), shape=shape)
+
+    return operator
+
+
+def linear_operator(mask: np.ndarray) -> sparse.csr_matrix:
+    """Linear interpolation along each row; beyond its ends, the nearest observed pixel.
+
+    A row without observed pixels takes the nearest observed pixel of the image.
+    """
+    observed, holes = np.argwhere(mask), np.argwhere(~mask)
+    number = np.full(mask.shape, -1)
+    number[mask] = np.arange(len(observed))
+    _, nearest = cKDTree(observed).query(holes) if len(holes) else (None, np.empty(0, int))
+    entries: list[tuple[int, int, float]] = []
+    for k, (row, column) in enumerate(holes):
+        columns = np.flatnonzero(mask[row])
+        after = int(np.searchsorted(columns, column))
+        if not len(columns):
+            entries.append((k, int(nearest[k]), 1.0))
+        elif after in (0, len(columns)):
+            entries.append((k, number[row, columns[min(after, len(columns) - 1)]], 1.0))
+        else:
+            left, right = columns[after - 1], columns[after]
+            share = (column - left) / (right - left)
+            entries += [(k, number[row, left], 1 - share), (k, number[row, right], share)]
+    i, j, v = (np.array(part) for part in zip(*entries, strict=True)) if entries else ([], [], [])
+    return sparse.csr_matrix((v, (i, j)), shape=(len(holes), len(observed)))
+
+
+def linear() -> LinearImputer:
+    """Linear interpolation along the rows."""
+    return LinearImputer(linear_operator)
+
+
+def kriging(training_images: torch.Tensor) -> LinearImputer:
+    """Kriging with the covariance of training_images (N,1,H,W)."""
+    return LinearImputer(kriging_operator(autocovariance(training_images)))
+
+
+def biharmonic(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """scikit-image's biharmonic inpainting (Damelin and Hoang 2018), all images of a mask at once.
+
+    y: (N,1,H,W) in [0,1]; mask bool (1,1,H,W) or (N,1,H,W). Returns (N,1,H,W) on y's device.
+    """
+    unique, which = torch.unique(mask.flatten(1), dim=0, return_inverse=True)
+    which = which.expand(len(y)) if len(mask) == 1 else which
+    x_hat = y.detach().cpu().numpy().astype(np.float64).copy()
+    for k, flat_mask in enumerate(unique):
+        rows = (which == k).cpu().numpy()
+        holes = ~flat_mask.view(y.shape[-2:]).cpu().numpy()
+        if holes.any():
+            stack = np.moveaxis(x_hat[rows, 0], 0, -1)
+            x_hat[rows, 0] = np.moveaxis(inpaint_biharmonic(stack, holes, channel_axis=-1), -1, 0)
+    return keep_observed(torch.from_numpy(x_hat).to(y), y, mask)
