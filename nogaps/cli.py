@@ -1,0 +1,242 @@
+"""The command line. Heavy imports stay inside the commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nogaps import __version__
+from nogaps.errors import BadInput
+from nogaps.prior.cli import app as prior_app
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(prior_app, name="prior")
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+ProfileName = Annotated[str, typer.Option(help="auto, smoke, cpu or full.")]
+TestSet = Annotated[Path, typer.Option(help="The corrupted test set (.npy).")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"nogaps {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def nogaps(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And exit.")
+    ] = False,
+) -> None:
+    """Fill the missing lines of 64×64 head MRIs, learnt from synthetic heads.
+
+    Exit codes: 0 done, 1 findings, 2 bad use or bad input.
+    """
+
+
+def _say(result: dict, as_json: bool, text: str) -> None:
+    typer.echo(json.dumps(result, indent=1, default=str) if as_json else text)
+
+
+@app.command()
+def run(
+    profile: ProfileName = "auto",
+    output: Annotated[
+        Path | None, typer.Option(help="Write there and leave the committed files alone.")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Folder of Assessment.ipynb.")] = Path("."),
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Run elsewhere and compare with what is here.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Execute the notebook from top to bottom, then check the result.
+
+    Example: nogaps run --profile cpu --output runs/mine
+    """
+    from nogaps import running, submission
+
+    if profile not in ("auto", "smoke", "cpu", "full"):
+        raise BadInput(f"--profile {profile}: expected auto, smoke, cpu or full")
+    if verify:
+        found = running.verify(folder, profile)
+        _say(found, as_json, ", ".join(f"{key} {value}" for key, value in found.items()))
+        raise typer.Exit(0 if found["passed"] else 1)
+    if running.sync_twin(folder):
+        typer.echo("nogaps/Assessment.py: brought in step with Assessment.ipynb", err=True)
+    result = running.run(folder, profile, output)
+    test_set = folder / "test_set.npy"
+    findings = submission.check_submission(result.parent, test_set)
+    text = "\n".join(map(str, findings)) or f"{result}: written; the submission is valid"
+    rows = [vars(finding) for finding in findings]
+    _say({"result": result, "valid": not findings, "findings": rows}, as_json, text)
+    raise typer.Exit(1 if findings else 0)
+
+
+@app.command()
+def sample(
+    out: Annotated[Path, typer.Option(help="Folder for images.npy and manifest.json.")],
+    num_samples: Annotated[int, typer.Option(help="How many images.")] = 2048,
+    prior: Annotated[
+        str | None, typer.Option(help="Diffusers folder, Hub id, or 'course'; else the shipped.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Revision of a Hub id.")] = None,
+    scheduler: Annotated[str, typer.Option(help="ddim, ddpm or dpm.")] = "ddim",
+    steps: Annotated[int, typer.Option(help="Steps of the reverse process.")] = 25,
+    temperature: Annotated[float, typer.Option(help="Scale of the noise, 0 to 2.")] = 1.0,
+    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 64,
+    seed: Annotated[int, typer.Option(help="Image k depends on the seed and k only.")] = 42,
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    as_json: Json = False,
+) -> None:
+    """Sample synthetic heads; the same command continues an interrupted run.
+
+    Example: nogaps sample --num-samples 2048 --out runs/samples
+    """
+    settings = (num_samples, steps, batch_size, scheduler, temperature, seed)
+    if prior == "course":
+        from nogaps.prior.course import generate
+
+        generate(*settings, out=out)
+    else:
+        from nogaps.prior.loading import load_prior
+        from nogaps.prior.sampling import sample_to
+
+        model = load_prior(prior, revision=revision)
+        sample_to(out, *settings, prior=model, precision=precision)
+    result = {"images": out / "images.npy", "num_samples": num_samples}
+    _say(result, as_json, f"{out / 'images.npy'}: {num_samples} images")
+
+
+@app.command()
+def train(
+    images: Annotated[Path, typer.Option(help="Clean images: .npy, or a folder of `sample`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the imputer and its checkpoints.")],
+    test_set: TestSet = Path("test_set.npy"),
+    profile: ProfileName = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of split, weights and augmentation.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train an imputer for the mask of a test set.
+
+    Example: nogaps train --images runs/samples --out runs/imputer --profile cpu
+    """
+    from nogaps.training import train_imputer
+
+    found = train_imputer(images, test_set, out, profile, seed, resume)
+    _say(found, as_json, f"{found['imputer']}: validation hole RMSE {found['rmse']:.4f}")
+
+
+@app.command()
+def fill(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help=".npy, .npz, PNG folder, NIfTI")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File or folder to write.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Run folder or .safetensors; else the shipped imputer.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Bool .npy, (H,W) or (N,1,H,W), True = observed.")
+    ] = None,
+    missing: Annotated[str, typer.Option(help="What marks missing pixels: zero or nan.")] = "zero",
+    as_json: Json = False,
+) -> None:
+    """Fill the missing pixels of any number of images.
+
+    Example: nogaps fill test_set.npy -o filled.npy
+    """
+    from nogaps.filling import fill_file
+    from nogaps.imputers.loading import load_imputer
+
+    report = fill_file(source, output, load_imputer(model), mask=mask, missing=missing)
+    text = f"{output}: {report.images} images, {report.missing_pixels} pixels filled"
+    _say({"output": output, **vars(report)}, as_json, text)
+
+
+@app.command()
+def score(
+    output: Annotated[Path, typer.Argument(help="The filled images (.npy).")],
+    truth: Annotated[Path, typer.Argument(help="The complete images (.npy).")],
+    mask_from: Annotated[Path, typer.Option(help="The corrupted images (.npy).")],
+    as_json: Json = False,
+) -> None:
+    """Score filled images against the truth, over the hole, beside the classical fillings.
+
+    Example: nogaps score test_set_nogaps.npy truth.npy --mask-from test_set.npy
+    """
+    from nogaps.scoring import as_table, score_files
+
+    rows = score_files(output, truth, mask_from)
+    _say(rows, as_json, as_table(rows))
+
+
+@app.command()
+def check(
+    folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...")] = None,
+    test_set: Annotated[Path | None, typer.Option(help="Else the test_set.npy of DIR.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Is the submission in each DIR valid? Every finding with its mend; exit 1 if there is one.
+
+    Example: nogaps check . --test-set test_set.npy
+    """
+    from nogaps.submission import report
+
+    rows = report(folders or [Path(".")], test_set)
+    lines = []
+    for row in rows:
+        lines += [f"{row['dir']}: {'valid' if row['valid'] else 'NOT VALID'}"]
+        lines += [
+            f"  {f['file']}: {f['found']}; expected {f['expected']}. To mend: {f['mend']}"
+            for f in row["findings"]
+        ]
+        lines += [f"  note: {note}" for note in row["notes"]]
+    _say({"submissions": rows}, as_json, "\n".join(lines))
+    raise typer.Exit(0 if all(row["valid"] for row in rows) else 1)
+
+
+@app.command()
+def make_test_set(
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("test_set.npy"),
+    truth: Annotated[Path | None, typer.Option(help="Write the clean images there too.")] = None,
+) -> None:
+    """Write the stand-in test set, bit for bit the same on every machine.
+
+    Example: nogaps make-test-set --out test_set.npy
+    """
+    from nogaps.files import save_npy, sha256
+    from nogaps.standin import clean_images, write_test_set
+
+    write_test_set(out)
+    if truth:
+        save_npy(truth, clean_images())
+    typer.echo(f"{out}: sha256 {sha256(out)}")
+
+
+def _warn(message: Warning | str, *_: object) -> None:
+    print(f"nogaps: warning: {message}", file=sys.stderr)
+
+
+def main() -> None:
+    """Entry point: bad input becomes one line on stderr and exit code 2."""
+    warnings.showwarning = _warn
+    try:
+        app()
+    except BadInput as error:
+        print(f"nogaps: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()

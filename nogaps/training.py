@@ -1,0 +1,53 @@
+"""`nogaps train`: the notebook's training on any clean images, for the mask of any test set."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+
+from nogaps.Assessment import PROFILES, choose_profile, find_mask, make_datasets, new_imputer, train
+from nogaps.checkpoint import save_model
+from nogaps.device import pick_device
+from nogaps.files import BadInput, load_images
+from nogaps.imputers.loading import WEIGHTS
+
+
+def train_imputer(
+    images: str | Path,
+    test_set: str | Path,
+    out: str | Path,
+    profile: str = "auto",
+    seed: int = 0,
+    resume: bool = False,
+) -> dict[str, str | float]:
+    """Train as the notebook does; write `out/imputer.safetensors` and its checkpoints.
+
+    images: a .npy of (N,1,H,W) float in [0,1], or a folder with `images.npy`. Returns the file
+    and the RMSE over the hole of the validation images. Raises BadInput if sizes differ, if no
+    mask is found, or if `out` holds a run that is not to be continued.
+    """
+    images, out, device = Path(images), Path(out), pick_device()
+    try:
+        settings = PROFILES[choose_profile(profile, device)]
+        x = torch.from_numpy(load_images(images / "images.npy" if images.is_dir() else images))
+        mask = find_mask(torch.from_numpy(load_images(test_set)))
+    except ValueError as error:
+        raise BadInput(f"{test_set}: {error}") from error
+    if x.shape[1:] != mask.shape[1:]:
+        raise BadInput(
+            f"{images}: {tuple(x.shape[2:])} pixels, {test_set}: {tuple(mask.shape[2:])}"
+        )
+    if len(x) < 10:
+        raise BadInput(f"{images}: {len(x)} images, expected at least 10 to train on")
+    checkpoint = out / "training.safetensors"
+    if checkpoint.exists() and not resume:
+        raise BadInput(f"{out}: holds a run already; add --resume, or choose another --out")
+    train_set, val_set = make_datasets(x, mask, seed)
+    imputer = new_imputer(settings, train_set.tensors[1], seed)
+    trained, history = train(
+        imputer, train_set, val_set, mask.to(device), settings.epochs, checkpoint, seed
+    )
+    save_model(out / WEIGHTS, trained, trained.config)
+    return {"imputer": str(out / WEIGHTS), "rmse": math.sqrt(history["validation"][-1])}
