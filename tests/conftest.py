@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DDIMScheduler, LDMPipeline
+
+from nogaps import standin
+from nogaps.prior.autoencoder import build_autoencoder
+from nogaps.prior.diffusion import build_denoiser, noise_schedule
+from nogaps.prior.loading import Prior, load_prior
+
+ROOT = Path(__file__).parents[1]
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def mask() -> torch.Tensor:
+    return torch.from_numpy(standin.course_mask())[None, None]
+
+
+@pytest.fixture(scope="session")
+def clean() -> torch.Tensor:
+    return torch.from_numpy(standin.clean_images())
+
+
+@pytest.fixture(scope="session")
+def corrupted() -> torch.Tensor:
+    return torch.from_numpy(standin.corrupted_images())
+
+
+@pytest.fixture(scope="session")
+def prior_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small untrained prior in diffusers' layout."""
+    folder = tmp_path_factory.mktemp("prior")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        vqvae = build_autoencoder((8, 8, 8), 4)
+        unet = build_denoiser(4, 16, (16, 16))
+    vqvae.register_to_config(scaling_factor=0.7)
+    scheduler = DDIMScheduler.from_config(noise_schedule().config)
+    LDMPipeline(vqvae, unet, scheduler).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prior(prior_folder: Path) -> Prior:
+    return load_prior(prior_folder)
+
+
+@pytest.fixture(scope="session")
+def frames_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A frame file as `nogaps prior prepare` writes it, made of the stand-in's clean heads."""
+    path = tmp_path_factory.mktemp("frames") / "frames.npz"
+    heads = standin.clean_images()[:24, 0].repeat(2, 1).repeat(2, 2)
+    split = np.array(["train"] * 16 + ["val"] * 8)
+    np.savez(path, images=(255 * heads).astype(np.uint8), split=split, group=split)
+    return path
+
+
+@pytest.fixture(scope="session")
+def nogaps() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in a process of its own."""
+
+    def call(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "nogaps.cli", *map(str, arguments)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run(
+            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+        )
+
+    return call

@@ -1,0 +1,65 @@
+"""The mask's traps, each measured on the course's own file."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from nogaps import standin
+from nogaps.Assessment import corrupt, find_mask, make_datasets
+
+
+def test_mask_of_the_stand_in_is_the_courses(corrupted: torch.Tensor, mask: torch.Tensor) -> None:
+    found = find_mask(corrupted)
+    assert torch.equal(found, mask)
+    assert int((~found).sum()) == 2073
+
+
+def test_zeros_of_one_image_are_not_the_mask(corrupted: torch.Tensor, mask: torch.Tensor) -> None:
+    zeros_at_observed = ((corrupted == 0) & mask).sum((1, 2, 3))
+    assert (zeros_at_observed == 1).sum() == 56
+    assert zeros_at_observed.max() == 1
+
+
+def test_a_threshold_would_find_another_mask(corrupted: torch.Tensor, mask: torch.Tensor) -> None:
+    tiny = (corrupted > 0) & (corrupted < 1e-3)
+    assert tiny.sum() == 159
+    assert not torch.equal(corrupted > 1e-3, mask.expand_as(corrupted))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.5])
+def test_nothing_to_find_is_said(value: float) -> None:
+    with pytest.raises(ValueError, match="no mask to find"):
+        find_mask(torch.full((3, 1, 8, 8), value))
+
+
+def test_corrupt_keeps_observed_bits_and_does_not_touch_its_input(mask: torch.Tensor) -> None:
+    x = torch.rand(4, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    y = corrupt(x, mask)
+    assert torch.equal(x, before)
+    assert torch.equal(y[mask.expand_as(y)], x[mask.expand_as(x)])
+    assert (y[~mask.expand_as(y)] == 0).all()
+
+
+def test_datasets_are_disjoint_pairs_that_agree(clean: torch.Tensor, mask: torch.Tensor) -> None:
+    x = clean + torch.arange(len(clean)).view(-1, 1, 1, 1)  # each image recognisable
+    train, val = make_datasets(x, mask, seed=3)
+    assert (len(train), len(val)) == (80, 20)
+    seen = torch.cat([part.tensors[1].amin((1, 2, 3)).floor() for part in (train, val)])
+    assert sorted(seen.tolist()) == list(range(100))
+    for part in (train, val):
+        assert torch.equal(part.tensors[0], corrupt(part.tensors[1], mask))
+    again, _ = make_datasets(x, mask, seed=3)
+    assert torch.equal(again.tensors[1], train.tensors[1])
+
+
+def test_committed_test_set_is_rebuilt_bit_for_bit() -> None:
+    from conftest import ROOT
+
+    committed = np.load(ROOT / "test_set.npy", allow_pickle=False)
+    if standin.kind_of(ROOT / "test_set.npy") != "stand-in":
+        pytest.skip("test_set.npy is not the stand-in: a course file lies in its place")
+    np.testing.assert_array_equal(committed, standin.corrupted_images())
+    assert committed.dtype == np.float32

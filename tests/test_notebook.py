@@ -1,0 +1,167 @@
+"""The notebook: one text with its twin, run through its real kernel, clean as committed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jupytext
+import nbformat
+import numpy as np
+import pytest
+from conftest import ROOT
+from nogaps.submission import check_notebook, check_submission
+
+from nogaps import running, standin
+from nogaps.files import BadInput, load_images
+
+NOTEBOOK = ROOT / "Assessment.ipynb"
+
+
+def text_of(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
+    return [(cell.cell_type, cell.source.strip()) for cell in notebook.cells]
+
+
+def test_twin_and_notebook_are_one_text() -> None:
+    twin = jupytext.read(ROOT / "nogaps" / "Assessment.py")
+    assert text_of(twin) == text_of(nbformat.read(NOTEBOOK, as_version=4))
+
+
+def test_cells_and_code_are_short() -> None:
+    code = [c.source for c in nbformat.read(NOTEBOOK, 4).cells if c.cell_type == "code"]
+    assert sum(len(source.splitlines()) for source in code) <= 650
+    assert max(len(source.splitlines()) for source in code) <= 75
+
+
+def test_run_cells_are_inactive_in_the_twin() -> None:
+    """Importing the twin defines; it draws, trains and writes nothing."""
+    program = "import os, nogaps.Assessment as a; print(sorted(os.listdir('.')), a.Imputer)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    folder = ROOT / "tests" / "__pycache__"
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Assessment.Imputer" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The notebook of the working tree, executed in the smoke profile into a new folder."""
+    output = tmp_path_factory.mktemp("smoke")
+    running.run(ROOT, "smoke", output)
+    return output
+
+
+def test_smoke_run_gives_a_valid_submission(smoke: Path) -> None:
+    assert check_submission(smoke, ROOT / "test_set.npy") == []
+    y, x_hat = load_images(ROOT / "test_set.npy"), load_images(smoke / "test_set_nogaps.npy")
+    observed = (y != 0).any(0)[0]
+    assert np.array_equal(x_hat[:, :, observed], y[:, :, observed])
+    assert json.loads((smoke / "runs/smoke/summary.json").read_text())["missing pixels"] == int(
+        (~observed).sum()
+    )
+
+
+def test_smoke_run_leaves_the_committed_files_alone(smoke: Path) -> None:
+    command = ["git", "status", "--porcelain", "--", "nogaps/weights", "runs"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "imputer.safetensors" not in done.stdout
+
+
+def test_second_run_is_identical(smoke: Path, tmp_path: Path) -> None:
+    again = running.run(ROOT, "smoke", tmp_path)
+    assert again.read_bytes() == (smoke / "test_set_nogaps.npy").read_bytes()
+
+
+def test_verify_compares_with_what_is_there(smoke: Path, tmp_path: Path) -> None:
+    for name in ("test_set.npy", "nogaps"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for name in (running.NOTEBOOK, running.RESULT):
+        (tmp_path / name).write_bytes((smoke / name).read_bytes())
+    found = running.verify(tmp_path)
+    assert found["profile"] == "smoke" and found["identical"] and found["passed"]
+
+
+def test_failing_cell_is_one_line_and_keeps_the_result(tmp_path: Path) -> None:
+    for name in (running.NOTEBOOK, "nogaps"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    np.save(tmp_path / "test_set.npy", np.ones((3, 64, 64)))
+    (tmp_path / running.RESULT).write_bytes(b"earlier")
+    output = tmp_path / "out"
+    with pytest.raises(BadInput, match=r"shape \(3, 64, 64\), expected \(N, 1, H, W\)"):
+        running.run(tmp_path, "smoke", output)
+    assert (tmp_path / running.RESULT).read_bytes() == b"earlier"
+    assert not (output / running.NOTEBOOK).exists()
+    assert (output / "runs" / "failed.ipynb").exists()
+
+
+def test_simulated_colab(tmp_path: Path) -> None:
+    """A folder that holds the notebook only; the rest comes from REPO_URL."""
+    (tmp_path / running.NOTEBOOK).write_bytes(NOTEBOOK.read_bytes())
+    os.environ["NOGAPS_REPO_URL"] = f"file://{ROOT}"
+    try:
+        running.run(tmp_path, "smoke", tmp_path)
+    finally:
+        del os.environ["NOGAPS_REPO_URL"]
+    assert (tmp_path / "nogaps-source" / "nogaps" / "__init__.py").exists()
+    assert load_images(tmp_path / running.RESULT).shape == (100, 1, 64, 64)
+
+
+def test_alone_without_address_it_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / running.NOTEBOOK).write_bytes(NOTEBOOK.read_bytes())
+    with pytest.raises(BadInput, match="Set REPO_URL"):
+        running.run(tmp_path, "smoke", tmp_path)
+
+
+def committed(name: str) -> bytes:
+    done = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return done.stdout
+
+
+def test_committed_notebook_is_clean_and_full(tmp_path: Path) -> None:
+    path = tmp_path / running.NOTEBOOK
+    path.write_bytes(committed(running.NOTEBOOK))
+    assert check_notebook(path) == []
+    assert running.committed_profile(tmp_path) == "full"
+    outputs = path.read_text()
+    assert "(2048, 1, 64, 64)" in outputs
+    assert re.search(r"test_set\.npy: stand-in, sha256 [0-9a-f]{64}", outputs)
+
+
+def test_committed_result_is_valid(tmp_path: Path) -> None:
+    for name in (running.NOTEBOOK, running.RESULT, "test_set.npy", "References.md"):
+        (tmp_path / name).write_bytes(committed(name))
+    assert check_submission(tmp_path) == []
+    y, x_hat = (load_images(tmp_path / name) for name in ("test_set.npy", running.RESULT))
+    observed = standin.course_mask()
+    assert np.array_equal(y[:, :, observed], x_hat[:, :, observed])
+
+
+def test_progress_bars_leave_one_line() -> None:
+    cell = nbformat.v4.new_code_cell("x")
+    streams = [
+        ("stderr", "\r 10%"),
+        ("stderr", "\r100%\n"),
+        ("stdout", "done\n"),
+        ("stdout", "b\n"),
+    ]
+    cell.outputs = [nbformat.v4.new_output("stream", name=n, text=t) for n, t in streams]
+    running.tidy(nbformat.v4.new_notebook(cells=[cell]))
+    assert [(o.name, o.text) for o in cell.outputs] == [
+        ("stderr", "100%\n"),
+        ("stdout", "done\nb\n"),
+    ]
+
+
+def test_runner_is_what_make_run_calls(nogaps: Callable) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert "nogaps.cli run --profile $(PROFILE)" in makefile

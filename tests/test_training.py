@@ -1,0 +1,99 @@
+"""Training: resume is exact, data are not touched, the global generator is left alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nogaps.Assessment import (
+    PROFILES,
+    augment,
+    learning_rate,
+    make_datasets,
+    new_imputer,
+    train,
+    train_epoch,
+)
+from nogaps.checkpoint import load_state, save_state
+
+
+def run(x: torch.Tensor, mask: torch.Tensor, path: Path, epochs: int = 3) -> tuple:
+    train_set, val_set = make_datasets(x, mask, seed=0)
+    imputer = new_imputer(PROFILES["smoke"], train_set.tensors[1], seed=0)
+    return train(imputer, train_set, val_set, mask, epochs, path, seed=0, batch_size=8)
+
+
+def test_stop_and_resume_gives_the_same_bits(
+    tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = clean[:40]
+    straight, history = run(x, mask, tmp_path / "straight.safetensors")
+    calls = []
+
+    def interrupted(*arguments: object) -> float:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return train_epoch(*arguments)
+
+    monkeypatch.setattr("nogaps.Assessment.train_epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(x, mask, tmp_path / "resumed.safetensors")
+    resumed, again = run(x, mask, tmp_path / "resumed.safetensors")
+    assert len(calls) == 4, "the finished epochs were trained again"
+    assert again == history
+    for (name, a), b in zip(
+        straight.state_dict().items(), resumed.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def test_training_learns(tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor) -> None:
+    _, history = run(clean, mask, tmp_path / "s.safetensors", epochs=6)
+    assert min(history["validation"][2:]) < history["validation"][0]
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(
+    tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor
+) -> None:
+    path = tmp_path / "s.safetensors"
+    straight, _ = run(clean[:40], mask, path)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.warns(UserWarning, match="damaged"):
+        resumed, _ = run(clean[:40], mask, path)
+    for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_global_generator_is_untouched(
+    tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor
+) -> None:
+    before = torch.random.get_rng_state()
+    run(clean[:20], mask, tmp_path / "s.safetensors", epochs=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_augmentation_stays_in_range_and_repeats(clean: torch.Tensor) -> None:
+    x, kept = clean[:16].clone(), clean[:16].clone()
+    once = augment(x, torch.Generator().manual_seed(5))
+    again = augment(x, torch.Generator().manual_seed(5))
+    assert torch.equal(once, again) and torch.equal(x, kept)
+    assert once.shape == x.shape and once.min() >= 0 and once.max() <= 1
+    assert not torch.equal(once, augment(x, torch.Generator().manual_seed(6)))
+
+
+def test_learning_rate_rises_then_falls() -> None:
+    rates = [learning_rate(step, 100, peak=1.0) for step in range(100)]
+    assert rates[0] < rates[4] == max(rates) == 1.0
+    assert rates[-1] < 0.01 and rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_state_keeps_structure_and_types(tmp_path: Path) -> None:
+    state = {"a": [1, 2.5, None, "x"], "b": {"c": torch.arange(3), "d": {0: torch.zeros(())}}}
+    save_state(tmp_path / "s.safetensors", state)
+    found = load_state(tmp_path / "s.safetensors")
+    assert found["a"] == state["a"] and list(found["b"]["d"]) == [0]
+    assert torch.equal(found["b"]["c"], state["b"]["c"]) and found["b"]["c"].dtype == torch.int64
+    assert load_state(tmp_path / "none.safetensors") is None
