@@ -68,7 +68,7 @@ def load_json(path: str | Path) -> dict:
         value = json.loads(Path(path).read_text())
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"{path}: is not JSON") from error
     if not isinstance(value, dict):
         raise BadInput(f"{path}: holds a JSON {type(value).__name__}, expected an object")
@@ -82,12 +82,14 @@ def load_npy(path: str | Path, mmap: bool = False) -> np.ndarray:
     """
     try:
         with open(path, "rb") as file:
-            if file.read(6) != b"\x93NUMPY":
-                raise BadInput(f"{path}: is not a .npy file")
-        return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+            start = file.read(6)
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, EOFError, MemoryError, SyntaxError, TypeError, OverflowError) as error:
+    if start != b"\x93NUMPY":
+        raise BadInput(f"{path}: is not a .npy file")
+    try:
+        return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+    except Exception as error:  # numpy evaluates the header as Python: anything can come of it
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(f"{path}: is damaged or holds pickled objects ({reason[:80]})") from error
 
