@@ -1,0 +1,288 @@
+"""Fill the holes of images in a file or in memory, whatever their type and range, by batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from nogaps.files import BadInput
+from nogaps.formats import check_output, open_images
+from nogaps.formats.arrays import ImageSource, open_npy
+
+Filling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+Find = Callable[[int, np.ndarray], np.ndarray]  # the mask of images that start at some index
+Images = TypeVar("Images", np.ndarray, torch.Tensor)
+HOLES = {"zero": "zero in every image", "nan": "NaN"}
+BATCH_PIXELS = 64 * 64  # batch_size counts images of this size; of larger ones a batch has fewer
+
+
+@dataclass(frozen=True)
+class FillReport:
+    """What was filled: missing_pixels over all images, masks counts the different ones.
+
+    scaled: the values were not floats in [0,1] and were scaled for the network, and back.
+    """
+
+    images: int
+    height: int
+    width: int
+    missing_pixels: int
+    masks: int
+    scaled: bool
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """Images and masks by batches: (start, images (n,H,W), mask (n,H,W) or (1,H,W)).
+
+    hole: what a missing pixel is, in words.
+    """
+
+    name: str
+    hole: str
+    shape: tuple[int, int, int]
+    batch: int
+    read: Callable[[int, int], np.ndarray]
+    mask: Find
+
+    def __iter__(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        count = self.shape[0]
+        for start in range(0, count, self.batch):
+            images = self.read(start, min(start + self.batch, count))
+            yield start, images, self.mask(start, images)
+
+
+def fill_file(
+    input: str | Path,
+    output: str | Path,
+    imputer: Filling,
+    mask: str | Path | None = None,
+    missing: str = "zero",
+    batch_size: int = 256,
+    progress: bool = True,
+    axis: int = -1,
+) -> FillReport:
+    """Fill the missing pixels of a file or folder, in constant memory, into one of the same kind.
+
+    input, output: .npy, .npz, .nii, .nii.gz or a folder of PNGs (see `open_images`; axis: of the
+    slices of a NIfTI volume). mask: a bool .npy (H,W), (1,H,W), (1,1,H,W), (N,H,W) or (N,1,H,W),
+    True = observed. Without one a pixel is missing where it is zero in every image
+    (missing="zero") or, image by image, where it is NaN ("nan").
+
+    Observed values come back bit for bit. Floats in [0,1] go to the imputer as they are; integers,
+    and files with any value outside [0,1], are scaled image by image and back, so that holes lie
+    between the image's lowest (or zero) and highest observed value. batch_size: images of 64×64
+    at a time; of larger ones, fewer.
+
+    Raises BadInput: no images, no missing or no observed pixel, NaN unless they are what is
+    missing, infinite values, a mask that cannot be found or does not fit, `output` in the way.
+    """
+    if missing not in HOLES:
+        raise BadInput(f"--missing {missing}: is unknown, expected zero or nan")
+    if batch_size < 1:
+        raise BadInput(f"batch size {batch_size}: is too small, expected at least 1")
+    with ExitStack() as stack:
+        source = stack.enter_context(open_images(input, axis))
+        check_output(source, output)
+        batch = _batch_of(source.shape, batch_size)
+        if mask is not None:
+            given = stack.enter_context(open_npy(mask, kinds="b"))
+            find, hole = _given_mask(source, given, Path(output)), f"False in {mask}"
+        else:
+            find = _nan_mask if missing == "nan" else _zero_mask(source, batch)
+            hole = HOLES[missing]
+        stream = _Stream(str(input), hole, source.shape, batch, source.read, find)
+        report = _survey(stream, missing)
+        _write(source, output, _filled(stream, imputer, report.scaled), progress)
+    return report
+
+
+def _write(
+    source: ImageSource,
+    output: str | Path,
+    batches: Iterator[tuple[int, np.ndarray]],
+    progress: bool,
+) -> None:
+    bar = tqdm(total=source.shape[0], desc="filling", mininterval=1, delay=1, disable=not progress)
+    with source.writing(output) as write, bar:
+        for start, images in batches:
+            write(start, images)
+            bar.update(len(images))
+
+
+def fill(y: Images, mask: Images, imputer: Filling, batch_size: int = 256) -> Images:
+    """Fill images in memory: a new array or tensor of y's type, dtype and device, (N,1,H,W).
+
+    y: (N,1,H,W) integers or floats of any range; what it holds where mask is False is ignored.
+    mask: bool (1,1,H,W) or (N,1,H,W), True = observed. Values, scaling and batch_size are as in
+    `fill_file`. Raises BadInput for other shapes or types, no images, an image without observed
+    pixel, NaN at observed pixels, infinite values.
+    """
+    array, seen = _as_numpy(y), _as_numpy(mask)
+    if array.ndim != 4 or array.shape[1] != 1 or 0 in array.shape or array.dtype.kind not in "fiu":
+        found = f"shape {array.shape} and dtype {array.dtype}"
+        raise BadInput(f"y: has {found}, expected (N,1,H,W) integers or floats")
+    if seen.shape not in (array.shape, (1, *array.shape[1:])) or seen.dtype.kind != "b":
+        found = f"shape {seen.shape} and dtype {seen.dtype}"
+        raise BadInput(f"mask: has {found}, expected (1,1,H,W) or (N,1,H,W) bool, as y")
+    count, _, height, width = array.shape
+    stream = _Stream(
+        "y",
+        "False in the mask",
+        (count, height, width),
+        _batch_of((count, height, width), batch_size),
+        lambda start, stop: array[start:stop, 0],
+        lambda start, images: seen[start : start + len(images), 0] if len(seen) > 1 else seen[:, 0],
+    )
+    out = np.empty_like(array)
+    for start, x_hat in _filled(stream, imputer, _survey(stream, "any").scaled):
+        out[start : start + len(x_hat), 0] = x_hat
+    return torch.from_numpy(out).to(y.device, y.dtype) if isinstance(y, torch.Tensor) else out
+
+
+def _as_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+
+def _batch_of(shape: tuple[int, int, int], batch_size: int) -> int:
+    _, height, width = shape
+    return max(1, min(batch_size, batch_size * BATCH_PIXELS // (height * width)))
+
+
+def _nan_mask(start: int, images: np.ndarray) -> np.ndarray:
+    return ~np.isnan(images)
+
+
+def _given_mask(source: ImageSource, given: ImageSource, output: Path) -> Find:
+    count, *size = given.shape
+    if list(source.shape[1:]) != size or count not in (1, source.shape[0]):
+        expected = f"{source.shape[1:]} or {source.shape}"
+        raise BadInput(f"{given.path}: has shape {given.shape}, expected {expected}")
+    if output.exists() and output.samefile(given.path):
+        raise BadInput(f"{output}: is the mask, expected another name")
+    if count == 1:
+        shared = given.read(0, 1)
+        return lambda start, images: shared
+    return lambda start, images: given.read(start, start + len(images))
+
+
+def _zero_mask(source: ImageSource, batch: int) -> Find:
+    """The mask shared by all images: a pixel is missing where it is zero in every one of them."""
+    path, (count, height, width) = source.path, source.shape
+    ask = "expected a mask (--mask MASK.npy)"
+    if count == 1:
+        why = "the evidence is too thin, zeros of one image may be true zeros"
+        raise BadInput(f"{path}: holds one image: {why}; {ask}")
+    if source.zero:
+        raise BadInput(f"{path}: stored zeros stand for {source.zero:g}, not for 0; {ask}")
+    seen = np.zeros((1, height, width), bool)
+    for start in range(0, count, batch):
+        seen |= (source.read(start, min(start + batch, count)) != 0).any(0)
+    return lambda start, images: seen
+
+
+def _survey(stream: _Stream, missing: str) -> FillReport:
+    """Check every value and mask, and decide for all images whether they are scaled."""
+    holes, scaled, masks = 0, False, set()
+    for start, images, mask in stream:
+        seen = np.broadcast_to(mask, images.shape)
+        _check_values(stream, start, images, seen, missing)
+        values = images[seen]
+        scaled |= images.dtype.kind != "f" or values.min() < 0 or values.max() > 1
+        holes += seen.size - np.count_nonzero(seen)
+        masks |= {hash(one.tobytes()) for one in mask}
+    if not holes and missing != "any":
+        raise BadInput(f"{stream.name}: no pixel is {stream.hole}, expected missing pixels")
+    return FillReport(*stream.shape, int(holes), len(masks), bool(scaled))
+
+
+def _check_values(
+    stream: _Stream, start: int, images: np.ndarray, seen: np.ndarray, missing: str
+) -> None:
+    """missing: "zero" allows no NaN, "nan" allows it in holes, "any" allows anything there."""
+    empty = ~seen.any((1, 2))
+    if empty.any():
+        which = f"every pixel of image {start + int(empty.argmax())}"
+        raise BadInput(f"{stream.name}: {which} is {stream.hole}, expected observed ones")
+    if (np.isinf(images) & (seen if missing == "any" else True)).any():
+        raise BadInput(f"{stream.name}: holds infinite values, expected finite ones")
+    nan = np.isnan(images)
+    if missing == "zero" and nan.any():
+        raise BadInput(f"{stream.name}: holds NaN, expected numbers (or --missing nan)")
+    if (nan & seen).any():
+        raise BadInput(f"{stream.name}: holds NaN at observed pixels, expected numbers there")
+
+
+def _filled(stream: _Stream, imputer: Filling, scaled: bool) -> Iterator[tuple[int, np.ndarray]]:
+    """By batches: (start, filled images in the input's dtype)."""
+    for start, images, mask in stream:
+        seen = np.broadcast_to(mask, images.shape)
+        wide = np.where(seen, images, 0).astype(np.result_type(images.dtype, np.float64))
+        span = _Span(wide, seen) if scaled else None
+        y = np.where(seen, span.down(wide), 0) if span else wide
+        x_hat = _impute(imputer, y, mask).astype(wide.dtype)
+        if not np.isfinite(x_hat[~seen]).all():
+            raise BadInput(f"{stream.name}: the imputer gave NaN or infinity, expected [0, 1]")
+        x_hat = np.clip(x_hat, 0, 1)
+        out = images.copy()
+        out[~seen] = _rounded(span.up(x_hat) if span else x_hat, images.dtype)[~seen]
+        yield start, out
+
+
+def _impute(imputer: Filling, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Call the imputer, on its own device, with y (n,H,W) and mask (n,H,W) or (1,H,W)."""
+    device = torch.device("cpu")
+    if isinstance(imputer, torch.nn.Module):
+        device = next((p.device for p in imputer.parameters()), device)
+    tensors = [np.array(a[:, None], dtype) for a, dtype in ((y, np.float32), (mask, bool))]
+    with torch.no_grad():
+        x_hat = imputer(*(torch.from_numpy(tensor).to(device) for tensor in tensors))
+    if x_hat.shape != tensors[0].shape:
+        raise ValueError(f"the imputer gave {tuple(x_hat.shape)} for {tensors[0].shape}")
+    return x_hat[:, 0].float().cpu().numpy()
+
+
+class _Span:
+    """Each image's range, from min(0, lowest) to the highest observed value, mapped to [0,1].
+
+    Everything is divided by the largest magnitude first: high - low may overflow.
+    """
+
+    def __init__(self, values: np.ndarray, seen: np.ndarray) -> None:
+        axes = {"axis": (1, 2), "keepdims": True, "where": seen}
+        self.low = values.min(**axes, initial=0)
+        self.high = values.max(**axes, initial=-np.inf)
+        largest = np.maximum(-self.low, np.abs(self.high))
+        self.unit = np.where(largest > 0, largest, 1)
+        span = self.high / self.unit - self.low / self.unit
+        self.span = np.where(span > 0, span, 1)
+
+    def down(self, values: np.ndarray) -> np.ndarray:
+        """Stored values to [0,1]."""
+        return (values / self.unit - self.low / self.unit) / self.span
+
+    def up(self, values: np.ndarray) -> np.ndarray:
+        """[0,1] to values between the lowest and the highest."""
+        stored = self.unit * (self.low / self.unit + values * self.span)
+        return np.clip(stored, self.low, self.high)
+
+
+def _rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """As dtype; integers are rounded and kept within what the type can hold."""
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    info = np.iinfo(dtype)
+    top = values.dtype.type(info.max)
+    if int(top) > info.max:  # 2**63 - 1 is no float64
+        top = np.nextafter(top, values.dtype.type(0))
+    return np.clip(np.rint(values), info.min, top).astype(dtype)

@@ -1,0 +1,295 @@
+"""Arrays of images in .npy and .npz files, read and written batch by batch; base of formats.py."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import math
+import shutil
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Literal
+
+import numpy as np
+
+from nogaps.files import BadInput, atomic
+
+LIMIT = 8 << 30  # bytes that a compressed file may unpack to
+BOMB_SIZE, BOMB_RATIO = 1 << 30, 500  # from this size on, a file may not shrink more than this
+BLOCK = 1 << 20
+SHAPES = {2: "(H, W)", 3: "(N, H, W)", 4: "(N, 1, H, W)"}
+Write = Callable[[int, np.ndarray], None]
+
+
+class ImageSource:
+    """Images of one file or folder, read batch by batch; use it in a `with`, or close it.
+
+    shape: (N,H,W). dtype: the file's own, byte order included. zero: the value of a stored 0.
+    """
+
+    kind: str
+    path: Path
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    zero: float = 0.0
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Images start to stop-1 as stored, (n,H,W), in memory of their own.
+
+        Raises BadInput if the file turns out to be damaged.
+        """
+        raise NotImplementedError
+
+    def writing(self, output: str | Path) -> AbstractContextManager[Write]:
+        """Context of `write(start, images)`, images (n,H,W): makes a file like this one.
+
+        Every image must be written. `output` appears, or changes, at once when the context ends
+        without an error. Raises BadInput if it cannot be written.
+        """
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Release the file."""
+
+    def __enter__(self) -> ImageSource:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Release the file."""
+        self.close()
+
+
+@contextlib.contextmanager
+def parsing(path: Path, expected: str) -> Iterator[None]:
+    """Turn whatever a parser makes of bad bytes into BadInput."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except BadInput:
+        raise
+    except Exception as error:  # parsers raise nearly anything on hostile bytes
+        if isinstance(error, OSError) and error.errno:
+            raise BadInput(
+                f"{path}: cannot be read ({error.strerror}), expected {expected}"
+            ) from error
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        raise BadInput(f"{path}: is damaged ({reason}), expected {expected}") from error
+
+
+def open_regular(path: Path) -> IO[bytes]:
+    """Open a file to read its bytes; BadInput if it is absent, unreadable or not a regular file."""
+    with parsing(path, "a file"):
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise BadInput(f"{path}: is not a regular file, expected one")
+        return open(path, "rb")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How an array lies in a file: `offset` bytes of header, then its values, in C or F order."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    order: Literal["C", "F"]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+    def checked(self, path: Path, kinds: str, ndims: tuple[int, ...]) -> Layout:
+        """Itself; BadInput if its type is none of `kinds` (numpy's letters) or its shape is bad."""
+        shape = self.shape
+        if len(shape) not in ndims or (len(shape) == 4 and shape[1] != 1):
+            expected = " or ".join(SHAPES[n] for n in ndims)
+            raise BadInput(f"{path}: has shape {shape}, expected {expected}")
+        if min(shape) < 1:
+            raise BadInput(f"{path}: is empty, shape {shape}, expected at least one image")
+        if self.dtype.kind not in kinds:
+            expected = "bool" if kinds == "b" else "integers or floats"
+            raise BadInput(f"{path}: has dtype {str(self.dtype)[:40]}, expected {expected}")
+        return self
+
+
+class ArrayFile(ImageSource):
+    """An array that lies uncompressed in the open file `raw`."""
+
+    def __init__(
+        self, kind: str, path: Path, raw: IO[bytes], layout: Layout, axis: int = 0
+    ) -> None:
+        self.kind, self.path, self.raw, self.layout, self.axis = kind, path, raw, layout, axis
+        self.dtype = layout.dtype
+        count, height, width = self._images(raw, "r").shape
+        self.shape = (count, height, width)
+
+    def _images(self, raw: IO[bytes], mode: Literal["r", "r+"]) -> np.ndarray:
+        """All images, (N,H,W), memory-mapped anew: pages of a lasting map count as memory used."""
+        at = self.layout
+        array = np.memmap(raw, at.dtype, mode, at.offset, at.shape, at.order)
+        if array.ndim == 4:
+            return array[:, 0]
+        return array[None] if array.ndim == 2 else np.moveaxis(array, self.axis, 0)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """See ImageSource."""
+        return np.array(self._images(self.raw, "r")[start:stop])
+
+    def close(self) -> None:
+        """Release the file."""
+        self.raw.close()
+
+    @contextlib.contextmanager
+    def writing(self, output: str | Path) -> Iterator[Write]:
+        """See ImageSource; the header is the input's, byte for byte."""
+        pack = self._packer(Path(output))
+        with atomic(output) as temporary, ExitStack() as stack:
+            if pack:
+                raw = stack.enter_context(tempfile.TemporaryFile(dir=temporary.parent))
+            else:
+                raw = stack.enter_context(open(temporary, "r+b"))
+            self.raw.seek(0)
+            _copy(self.raw, raw, self.layout.offset)
+            _copy(None, raw, self.layout.size - self.layout.offset)
+            raw.flush()
+
+            def write(start: int, images: np.ndarray) -> None:
+                self._images(raw, "r+")[start : start + len(images)] = images
+
+            yield write
+            if pack:
+                raw.seek(0)
+                pack(raw, temporary)
+
+    def _packer(self, output: Path) -> Callable[[IO[bytes], Path], None] | None:
+        return _gzip if output.name.lower().endswith(".gz") else None
+
+
+class NpzFile(ArrayFile):
+    """One array of an .npz; what else is in the archive is carried over to the output."""
+
+    member: str
+
+    def _packer(self, output: Path) -> Callable[[IO[bytes], Path], None]:
+        return self._zip
+
+    def _zip(self, raw: IO[bytes], target: Path) -> None:
+        with zipfile.ZipFile(self.path) as old, zipfile.ZipFile(target, "w") as new:
+            for info in old.infolist():
+                entry = zipfile.ZipInfo(info.filename)  # a fixed date: same input, same bytes
+                entry.compress_type = info.compress_type
+                source = raw if info.filename == self.member else old.open(info)
+                with source, new.open(entry, "w", force_zip64=True) as file:
+                    shutil.copyfileobj(source, file, BLOCK)
+
+
+def _gzip(raw: IO[bytes], target: Path) -> None:
+    with open(target, "wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as out:
+        shutil.copyfileobj(raw, out, BLOCK)
+
+
+def _copy(source: IO[bytes] | None, target: IO[bytes], size: int) -> None:
+    """Copy `size` bytes, of zeros if there is no source.
+
+    The zeros take the disk space at once: a disk found full while memory-mapped kills the process.
+    """
+    while size:
+        block = source.read(min(size, BLOCK)) if source else bytes(min(size, BLOCK))
+        if not block:
+            raise ValueError(f"ends {size} bytes too early")
+        target.write(block)
+        size -= len(block)
+
+
+def check_bomb(path: Path, unpacked: int, packed: int) -> None:
+    """Raise BadInput if so many bytes, or so many out of so few, are not worth unpacking."""
+    if unpacked > LIMIT or (unpacked > BOMB_SIZE and unpacked > BOMB_RATIO * packed):
+        found = f"unpacks from {packed} to {unpacked} bytes"
+        raise BadInput(f"{path}: {found}, expected at most {LIMIT} and {BOMB_RATIO} times as many")
+
+
+def unpack(file: IO[bytes], size: int) -> IO[bytes]:
+    """The bytes of `file`, which must be `size`, in a temporary file."""
+    with ExitStack() as stack:
+        raw = stack.enter_context(tempfile.TemporaryFile())
+        _copy(file, raw, size)
+        if file.read(1):
+            raise ValueError("holds more bytes than its header declares")
+        raw.flush()
+        stack.pop_all()
+        return raw
+
+
+def check_size(path: Path, layout: Layout) -> None:
+    """Raise ValueError if the file is longer or shorter than its header says."""
+    if (found := path.stat().st_size) != layout.size:
+        raise ValueError(f"holds {found} bytes, its header declares {layout.size}")
+
+
+def _npy_layout(path: Path, file: IO[bytes], kinds: str) -> Layout:
+    version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f"version {version} of the format")
+    two = version == (2, 0)
+    read = np.lib.format.read_array_header_2_0 if two else np.lib.format.read_array_header_1_0
+    shape, fortran, dtype = read(file)
+    layout = Layout(tuple(map(int, shape)), dtype, "F" if fortran else "C", file.tell())
+    return layout.checked(path, kinds, (4, 3, 2))
+
+
+def open_npy(path: str | Path, kinds: str = "fiu") -> ArrayFile:
+    """Open a .npy of shape (N,1,H,W), (N,H,W) or (H,W), its type one of `kinds` (numpy's letters).
+
+    Raises BadInput if it is missing, damaged, pickled, empty, or of another shape or type.
+    """
+    path = Path(path)
+    with ExitStack() as stack, parsing(path, "a .npy array"):
+        raw = stack.enter_context(open_regular(path))
+        layout = _npy_layout(path, raw, kinds)
+        check_size(path, layout)
+        source = ArrayFile("npy", path, raw, layout)
+        stack.pop_all()
+        return source
+
+
+def _choose(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
+    """The member that holds the images; the others are read through, to be copied later."""
+    members = archive.infolist()
+    names = [info.filename for info in members]
+    arrays = [name for name in names if name.endswith(".npy")]
+    name = arrays[0] if len(arrays) == 1 else "images.npy"
+    if names.count(name) != 1 or len(set(names)) < len(names):
+        found = ", ".join(name[:20] for name in arrays[:4]) or "no array"
+        raise BadInput(f"{path}: holds {found}, expected one array or one named images")
+    check_bomb(path, sum(i.file_size for i in members), sum(i.compress_size for i in members))
+    for info in members:
+        if info.filename != name:
+            with archive.open(info) as file:
+                while file.read(BLOCK):
+                    pass
+    return archive.getinfo(name)
+
+
+def open_npz(path: str | Path) -> NpzFile:
+    """Open the one array of an .npz, or the one named "images": as open_npy.
+
+    Raises BadInput also for archives that unpack to more than LIMIT bytes.
+    """
+    path = Path(path)
+    with ExitStack() as stack, parsing(path, "an .npz archive"):
+        archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(open_regular(path))))
+        info = _choose(path, archive)
+        with archive.open(info) as file:
+            layout = _npy_layout(path, file, "fiu")
+        with archive.open(info) as file:
+            raw = unpack(file, layout.size)
+        source = NpzFile("npz", path, raw, layout)
+        source.member = info.filename
+        return source
