@@ -21,14 +21,17 @@ import typer
 
 from nogaps import standin
 from nogaps.Assessment import corrupt, fill
-from nogaps.files import save_json
+from nogaps.figures import show_rows
+from nogaps.files import atomic, save_json
 from nogaps.imputers.classical import biharmonic, kriging, linear
 from nogaps.imputers.loading import load_imputer
 from nogaps.metrics import summarize
 from nogaps.prior.heads import load_frames, to_size
 from nogaps.scoring import as_table
 
-RESULTS = Path(__file__).parent / "results" / "imputers.json"
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results" / "imputers.json"
+FIGURE = ROOT / "docs" / "filled.png"
 
 
 def heads(frames: list[Path]) -> dict[str, tuple[torch.Tensor, list[str]]]:
@@ -66,12 +69,24 @@ def measure(frames: list[Path], model: Path | None) -> dict[str, dict[str, dict]
     return tables
 
 
+def draw(model: Path | None, out: Path) -> None:
+    """The README's picture: ten images of the stand-in, corrupted, filled and true."""
+    y = torch.from_numpy(standin.corrupted_images()[:10])
+    mask = torch.from_numpy(standin.course_mask())[None, None]
+    x_hat = fill(load_imputer(model), y, mask)
+    rows = {"corrupted": y, "filled": x_hat, "truth": torch.from_numpy(standin.clean_images()[:10])}
+    figure = show_rows(rows, "Ten heads that no training has seen")
+    with atomic(out) as temporary:
+        figure.savefig(temporary)
+
+
 def main(
     frames: Annotated[list[Path] | None, typer.Argument(help="Frame files.")] = None,
     model: Annotated[Path | None, typer.Option(help="Run folder; else the shipped one.")] = None,
     out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
+    figure: Annotated[Path, typer.Option(help="Picture to write.")] = FIGURE,
 ) -> None:
-    """Print one table per set of heads and write them as JSON."""
+    """Print one table per set of heads, write them as JSON, and draw ten images."""
     tables = measure(frames or [], model)
     for name, rows in tables.items():
         print(f"\n{name}\n{as_table(rows)}")
@@ -80,6 +95,7 @@ def main(
         print(f"ours / {reference}: {ratio:.3f} of its RMSE")
     machine = {"torch": torch.__version__, "numpy": np.__version__, "machine": platform.machine()}
     save_json(out, {"machine": machine, "tables": tables})
+    draw(model, figure)
     print(json.dumps(machine))
 
 
