@@ -152,7 +152,7 @@ def test_the_largest_value_of_a_type_can_be_filled_in(dtype: str) -> None:
 def test_a_zero_at_an_observed_pixel_is_kept(
     tmp_path: Path, corrupted: torch.Tensor, mask: torch.Tensor
 ) -> None:
-    y = corrupted[:, 0].numpy()
+    y = corrupted[:, 0].numpy().copy()
     y[:3, 0, 0] = -0.0
     x_hat, report = filled(store(tmp_path / "a.npy", y), batch_size=30)
     assert (report.missing_pixels, report.masks) == (207_300, 1)

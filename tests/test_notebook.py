@@ -15,10 +15,10 @@ import nbformat
 import numpy as np
 import pytest
 from conftest import ROOT
-from nogaps.submission import check_notebook, check_submission
 
 from nogaps import running, standin
 from nogaps.files import BadInput, load_images
+from nogaps.submission import check_notebook, check_submission
 
 NOTEBOOK = ROOT / "Assessment.ipynb"
 

@@ -1,0 +1,40 @@
+"""What the README shows runs as pasted, and what it names is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import ROOT
+
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+    monkeypatch.chdir(ROOT)
+    names: dict = {}
+    exec(code, names)
+    y, mask, x_hat = (names[name] for name in ("y", "mask", "x_hat"))
+    assert torch.equal(x_hat[mask.expand_as(y)], y[mask.expand_as(y)])
+
+
+def test_links_and_figures_exist() -> None:
+    for page in (ROOT / "README.md", *ROOT.glob("docs/*.md")):
+        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_nothing_is_left_open() -> None:
+    assert "@" not in TEXT
+    tracked = [ROOT / "References.md", *(ROOT / "nogaps").rglob("*.py")]
+    assert not [path for path in tracked if re.search(r"\bTODO\b|\bFIXME\b", path.read_text())]
+
+
+def test_modules_stay_short() -> None:
+    for path in Path(ROOT / "nogaps").rglob("*.py"):
+        if path.name != "Assessment.py":
+            assert len(path.read_text().splitlines()) <= 300, path
