@@ -44,7 +44,7 @@ def prior_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         vqvae = build_autoencoder((8, 8, 8), 4)
-        unet = build_denoiser(4, 16, (16, 16))
+        unet = build_denoiser(4, 16, (16, 32))
     vqvae.register_to_config(scaling_factor=0.7)
     scheduler = DDIMScheduler.from_config(noise_schedule().config)
     LDMPipeline(vqvae, unet, scheduler).save_pretrained(folder)

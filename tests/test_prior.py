@@ -93,8 +93,8 @@ def test_warping_repeats_and_keeps_sharpness(frames_file: Path) -> None:
     once = warp(frames, torch.Generator().manual_seed(1))
     assert torch.equal(once, warp(frames, torch.Generator().manual_seed(1)))
     assert once.shape == (16, 1, 64, 64) and once.min() >= 0 and once.max() <= 1
-    plain = torch.nn.functional.avg_pool2d(frames, 2)
-    assert gradient_energy(once) > 0.85 * gradient_energy(plain)
+    blurred = warp(frames, torch.Generator().manual_seed(1), sharpness=0)
+    assert gradient_energy(once) > 1.2 * gradient_energy(blurred)
 
 
 def test_sharpening_keeps_flat_parts_and_means() -> None:
@@ -114,7 +114,7 @@ def trained(frames_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """Both stages, trained for a few steps."""
     out = tmp_path_factory.mktemp("run")
     train_autoencoder([frames_file], out, small(4), (8, 8, 8), 4)
-    train_diffusion([frames_file], out, small(4), copies=1, widths=(16, 16))
+    train_diffusion([frames_file], out, small(4), copies=1, widths=(16, 32))
     return out
 
 

@@ -36,7 +36,7 @@ def build_denoiser(
         layers_per_block=1,
         norm_num_groups=16,
         dropout=dropout,
-        attention_head_dim=32,
+        attention_head_dim=min(32, widths[-1]),
         add_attention=True,
     )
 
@@ -84,7 +84,7 @@ def training_latents(
     """Scaled latents of the frames (N,1,128,128) and of `copies` warped copies of each."""
     parts = [encode(vqvae, to_size(frames))]
     for k in range(copies):
-        parts.append(encode(vqvae, warp(frames, step_generator(seed, k, process=1023))))
+        parts.append(encode(vqvae, warp(frames, step_generator(seed, k))))
     return torch.cat(parts) * vqvae.config.scaling_factor
 
 

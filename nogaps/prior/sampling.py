@@ -16,6 +16,7 @@ from nogaps.device import autocast, autocast_dtype
 from nogaps.files import BadInput, atomic, load_json, load_npy, save_json, save_npy
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior, load_prior
+from nogaps.seeds import numbered_generator
 
 SCHEDULERS = ("ddim", "ddpm", "dpm")
 PRECISIONS = ("auto", "fp32", "bf16")
@@ -40,7 +41,7 @@ def make_scheduler(name: str, config: dict, steps: int) -> tuple[object, float]:
 
 def image_generators(seed: int, first: int, n: int) -> list[torch.Generator]:
     """One generator per image, so that image k does not depend on the batch it is made in."""
-    return [torch.Generator().manual_seed((seed << 32) + k) for k in range(first, first + n)]
+    return [numbered_generator(seed, k) for k in range(first, first + n)]
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from nogaps.checkpoint import load_state, save_state
 from nogaps.device import autocast_dtype, pick_device
 from nogaps.ema import ema_of
 from nogaps.files import BadInput, atomic
+from nogaps.seeds import numbered_generator
 
 Loss = Callable[[torch.nn.Module, torch.Tensor, torch.Generator], dict[str, torch.Tensor]]
 
@@ -53,7 +54,7 @@ def make_accelerator() -> Accelerator:
 
 def step_generator(seed: int, step: int, process: int = 0) -> torch.Generator:
     """Generator of one training step: randomness depends on nothing else, so resume is exact."""
-    return torch.Generator().manual_seed(((seed * 1024 + process) << 32) + step)
+    return numbered_generator(seed * 1024 + process, step)
 
 
 def fit(
@@ -117,7 +118,7 @@ def _train_step(
     devices = [accelerator.device] if accelerator.device.type == "cuda" else []
     with torch.random.fork_rng(devices), accelerator.autocast():
         # dropout takes no generator: seed the global one for this step and put it back
-        torch.manual_seed(generator.initial_seed() % 2**63)
+        torch.manual_seed(generator.initial_seed())
         parts = loss(model, batch, generator)
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(parts["loss"])
