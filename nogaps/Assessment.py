@@ -116,7 +116,7 @@ class Profile:
 PROFILES = {
     "smoke": Profile(48, 3, 2, (8, 16), 32),
     "cpu": Profile(2048, 20, 20, (32, 64, 128), 256),
-    "full": Profile(2048, 25, 80, (32, 64, 128), 256),
+    "full": Profile(2048, 25, 60, (32, 64, 128), 256),
 }
 
 

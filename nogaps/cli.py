@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from nogaps import __version__
 from nogaps.errors import BadInput
+from nogaps.prior.cli import Json, say
 from nogaps.prior.cli import app as prior_app
 
 app = typer.Typer(
@@ -22,7 +22,6 @@ app = typer.Typer(
 )
 app.add_typer(prior_app, name="prior")
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ProfileName = Annotated[str, typer.Option(help="auto, smoke, cpu or full.")]
 TestSet = Annotated[Path, typer.Option(help="The corrupted test set (.npy).")]
 
@@ -43,10 +42,6 @@ def nogaps(
 
     Exit codes: 0 done, 1 findings, 2 bad use or bad input.
     """
-
-
-def _say(result: dict, as_json: bool, text: str) -> None:
-    typer.echo(json.dumps(result, indent=1, default=str) if as_json else text)
 
 
 @app.command()
@@ -71,7 +66,7 @@ def run(
         raise BadInput(f"--profile {profile}: expected auto, smoke, cpu or full")
     if verify:
         found = running.verify(folder, profile)
-        _say(found, as_json, ", ".join(f"{key} {value}" for key, value in found.items()))
+        say(found, as_json, ", ".join(f"{key} {value}" for key, value in found.items()))
         raise typer.Exit(0 if found["passed"] else 1)
     if running.sync_twin(folder):
         typer.echo("nogaps/Assessment.py: brought in step with Assessment.ipynb", err=True)
@@ -80,7 +75,7 @@ def run(
     findings = submission.check_submission(result.parent, test_set)
     text = "\n".join(map(str, findings)) or f"{result}: written; the submission is valid"
     rows = [vars(finding) for finding in findings]
-    _say({"result": result, "valid": not findings, "findings": rows}, as_json, text)
+    say({"result": result, "valid": not findings, "findings": rows}, as_json, text)
     raise typer.Exit(1 if findings else 0)
 
 
@@ -116,7 +111,7 @@ def sample(
         model = load_prior(prior, revision=revision)
         sample_to(out, *settings, prior=model, precision=precision)
     result = {"images": out / "images.npy", "num_samples": num_samples}
-    _say(result, as_json, f"{out / 'images.npy'}: {num_samples} images")
+    say(result, as_json, f"{out / 'images.npy'}: {num_samples} images")
 
 
 @app.command()
@@ -136,7 +131,7 @@ def train(
     from nogaps.training import train_imputer
 
     found = train_imputer(images, test_set, out, profile, seed, resume)
-    _say(found, as_json, f"{found['imputer']}: validation hole RMSE {found['rmse']:.4f}")
+    say(found, as_json, f"{found['imputer']}: validation hole RMSE {found['rmse']:.4f}")
 
 
 @app.command()
@@ -161,7 +156,7 @@ def fill(
 
     report = fill_file(source, output, load_imputer(model), mask=mask, missing=missing)
     text = f"{output}: {report.images} images, {report.missing_pixels} pixels filled"
-    _say({"output": output, **vars(report)}, as_json, text)
+    say({"output": output, **vars(report)}, as_json, text)
 
 
 @app.command()
@@ -178,7 +173,7 @@ def score(
     from nogaps.scoring import as_table, score_files
 
     rows = score_files(output, truth, mask_from)
-    _say(rows, as_json, as_table(rows))
+    say(rows, as_json, as_table(rows))
 
 
 @app.command()
@@ -202,7 +197,7 @@ def check(
             for f in row["findings"]
         ]
         lines += [f"  note: {note}" for note in row["notes"]]
-    _say({"submissions": rows}, as_json, "\n".join(lines))
+    say({"submissions": rows}, as_json, "\n".join(lines))
     raise typer.Exit(0 if all(row["valid"] for row in rows) else 1)
 
 
@@ -210,6 +205,7 @@ def check(
 def make_test_set(
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("test_set.npy"),
     truth: Annotated[Path | None, typer.Option(help="Write the clean images there too.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Write the stand-in test set, bit for bit the same on every machine.
 
@@ -221,7 +217,8 @@ def make_test_set(
     write_test_set(out)
     if truth:
         save_npy(truth, clean_images())
-    typer.echo(f"{out}: sha256 {sha256(out)}")
+    digest = sha256(out)
+    say({"test_set": out, "truth": truth, "sha256": digest}, as_json, f"{out}: sha256 {digest}")
 
 
 def _warn(message: Warning | str, *_: object) -> None:

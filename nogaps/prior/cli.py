@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,12 @@ Frames = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the model, its log and its checkpoints.")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def say(result: dict, as_json: bool, text: str) -> None:
+    """Print a command's result for people, or for machines."""
+    typer.echo(json.dumps(result, indent=1, default=str) if as_json else text)
 
 
 @app.command()
@@ -21,6 +28,7 @@ def prepare(
     source: Annotated[Path, typer.Option(help="Folder of PNG or JPG slices.")],
     index: Annotated[Path, typer.Option(help="CSV with the landmarks of each slice.")],
     out: Annotated[Path, typer.Option(help="The .npz file of frames to write.")],
+    as_json: Json = False,
 ) -> None:
     """Frame raw head slices like the test set.
 
@@ -29,8 +37,9 @@ def prepare(
     """
     from nogaps.prior.heads import prepare as run
 
-    counts = ", ".join(f"{n} {split}" for split, n in run(source, index, out).items())
-    typer.echo(f"{out}: {counts}")
+    counts = run(source, index, out)
+    text = ", ".join(f"{n} {split}" for split, n in counts.items())
+    say({"frames": out, "counts": counts}, as_json, f"{out}: {text}")
 
 
 @app.command()
@@ -42,6 +51,7 @@ def train_autoencoder(
     learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 1e-3,
     latent_channels: Annotated[int, typer.Option(help="Channels at a quarter of the size.")] = 12,
     seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
     """Train the first stage; the same command continues an interrupted run.
 
@@ -52,7 +62,7 @@ def train_autoencoder(
 
     schedule = Schedule(steps, batch_size, learning_rate, seed=seed)
     run(frames, out, schedule, latent_channels=latent_channels)
-    typer.echo(f"{out}/vqvae: written")
+    say({"vqvae": out / "vqvae"}, as_json, f"{out / 'vqvae'}: written")
 
 
 @app.command()
@@ -64,8 +74,9 @@ def train_diffusion(
     learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 1e-3,
     copies: Annotated[int, typer.Option(help="Warped copies of each frame.")] = 32,
     seed: Seed = 0,
+    as_json: Json = False,
 ) -> None:
-    """Train the second stage on latents of OUT/vqvae; leaves a diffusers folder in OUT.
+    """Train the second stage on latents of OUT/vqvae; leaves a diffusers folder in OUT/pipeline.
 
     Example: nogaps prior train-diffusion --frames runs/frames/heads.npz --out runs/prior
     """
@@ -74,4 +85,4 @@ def train_diffusion(
 
     schedule = Schedule(steps, batch_size, learning_rate, seed=seed)
     run(frames, out, schedule, copies=copies)
-    typer.echo(f"{out}: written")
+    say({"pipeline": out / "pipeline"}, as_json, f"{out / 'pipeline'}: written")
