@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import warnings
@@ -85,6 +86,15 @@ def load_state(path: str | Path) -> dict | None:
         except (BadInput, KeyError):
             warnings.warn(f"{candidate}: damaged, the state before it is used", stacklevel=2)
     return None
+
+
+def fingerprint(*tensors: torch.Tensor) -> str:
+    """16 hex digits that change with any value of the tensors: a run is not continued on others."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(repr((tensor.shape, tensor.dtype)).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def save_model(path: str | Path, model: torch.nn.Module, config: dict) -> None:

@@ -43,7 +43,9 @@ def _draw(axis: Axes, image: np.ndarray, signed: bool = False) -> object:
 def _colour_bar(axis: Axes, drawn: object, signed: bool) -> None:
     """A colour bar right of an axis, its ends labelled."""
     figure, box = axis.figure, axis.get_position()
-    space = figure.add_axes((box.x1 + 0.008, box.y0, 0.008, box.height))
+    # shorter than the row, so that the labels of two rows do not touch
+    low, height = box.y0 + 0.07 * box.height, 0.86 * box.height
+    space = figure.add_axes((box.x1 + 0.008, low, 0.008, height))
     figure.colorbar(drawn, cax=space, ticks=[-0.3, 0, 0.3] if signed else [0, 1])
 
 

@@ -16,6 +16,8 @@ from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
+from nogaps.Assessment import choose_profile
+from nogaps.device import pick_device
 from nogaps.files import BadInput, atomic, load_images, load_npy
 
 NOTEBOOK = "Assessment.ipynb"
@@ -59,13 +61,12 @@ def execute(folder: Path, profile: str, output: Path) -> Path:
     # relative where possible: a notebook must not learn where it was run
     target = os.path.relpath(output, folder)
     environment = {**os.environ, "NOGAPS_PROFILE": profile, "NOGAPS_OUTPUT": target}
-    # sockets in files: other users of the machine can neither read nor steer the kernel
-    transport = "ipc" if os.name == "posix" else "tcp"
-    manager = AsyncKernelManager(kernel_name="python3", transport=transport)
     where = {"metadata": {"path": str(folder)}}
-    client = NotebookClient(notebook, km=manager, timeout=None, resources=where)
     try:
-        client.execute(env=environment)
+        with tempfile.TemporaryDirectory(prefix="nogaps-") as sockets:
+            manager = AsyncKernelManager(kernel_name="python3", **_transport(Path(sockets)))
+            client = NotebookClient(notebook, km=manager, timeout=None, resources=where)
+            client.execute(env=environment)
     except CellExecutionError as error:
         failed = output / "runs" / "failed.ipynb"
         _write(notebook, failed)
@@ -73,6 +74,11 @@ def execute(folder: Path, profile: str, output: Path) -> Path:
     tidy(notebook)
     _write(notebook, output / NOTEBOOK)
     return output / RESULT
+
+
+def _transport(folder: Path) -> dict[str, str]:
+    """Sockets in files: other users of the machine can neither read nor steer the kernel."""
+    return {"transport": "ipc", "ip": str(folder / "kernel")} if os.name == "posix" else {}
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
@@ -126,9 +132,16 @@ def verify(folder: Path, profile: str = "auto") -> dict[str, float | bool | str]
     return {"profile": profile, "identical": same, "rms": rms, "passed": rms <= TOLERANCE}
 
 
-def run(folder: Path, profile: str, output: Path | None) -> Path:
-    """`nogaps run`: sync the twin, execute, and lay what `check` needs into `output`."""
+def run(folder: Path, profile: str, output: Path | None = None) -> Path:
+    """`nogaps run`: execute, and lay what `check` needs into `output`; returns the result.
+
+    An interrupted run is continued. A finished one is done again from the start: its saved parts
+    would otherwise be read back, and nothing would be executed.
+    """
     output = output or folder
+    before = output / "runs" / choose_profile(profile, pick_device())
+    if (before / "summary.json").exists():
+        shutil.rmtree(before)
     result = execute(folder, profile, output)
     if output.resolve() != folder.resolve() and (folder / "References.md").exists():
         shutil.copy(folder / "References.md", output / "References.md")

@@ -136,7 +136,9 @@ def test_kriging_weights_solve_the_normal_equations(clean: torch.Tensor) -> None
         offset = a[:, None] - b[None] + lag
         return cov[offset[..., 0], offset[..., 1]]
 
-    dense = np.linalg.solve(between(at, at) + 1e-4 * np.eye(len(at)), between(at, [[2, 3]]))
+    dense = np.linalg.solve(
+        between(at, at) + 1e-4 * np.eye(len(at)), between(at, np.array([[2, 3]]))
+    )
     found = weights[2 * 6 + 3][mask[0, 0].flatten()]
     np.testing.assert_allclose(found, dense[:, 0], atol=1e-4)
 

@@ -50,6 +50,16 @@ def test_stop_and_resume_gives_the_same_bits(
         assert torch.equal(a, b), name
 
 
+def test_other_data_start_anew(tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor) -> None:
+    path = tmp_path / "s.safetensors"
+    old, _ = run(clean[:40], mask, path, epochs=1)
+    new, _ = run(clean[40:80], mask, path, epochs=1)
+    alone, _ = run(clean[40:80], mask, tmp_path / "alone.safetensors", epochs=1)
+    weight = "unet.head.weight"
+    assert torch.equal(new.state_dict()[weight], alone.state_dict()[weight])
+    assert not torch.equal(new.state_dict()[weight], old.state_dict()[weight])
+
+
 def test_training_learns(tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor) -> None:
     _, history = run(clean, mask, tmp_path / "s.safetensors", epochs=6)
     assert min(history["validation"][2:]) < history["validation"][0]
