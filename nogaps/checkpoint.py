@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,10 @@ def save_state(path: str | Path, state: dict) -> None:
         # a second name for the same file: at no moment is there none
         with atomic(path.with_suffix(".previous")) as spare:
             spare.unlink()
-            os.link(path, spare)
+            try:
+                os.link(path, spare)
+            except OSError:  # Google Drive and exFAT have no hard links
+                shutil.copyfile(path, spare)
     save_tensors(path, tensors, meta)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -170,6 +171,14 @@ def test_saved_imputer_loads_to_the_same_bits(
     save_model(tmp_path / "imputer.safetensors", imputer, imputer.config)
     again = load_imputer(tmp_path)
     assert torch.equal(again(corrupted[:3], mask), imputer(corrupted[:3], mask))
+
+
+def test_a_used_imputer_can_be_copied(
+    clean: torch.Tensor, corrupted: torch.Tensor, mask: torch.Tensor
+) -> None:
+    imputer = untrained(clean)
+    x_hat = imputer(corrupted[:2], mask)
+    assert torch.equal(copy.deepcopy(imputer)(corrupted[:2], mask), x_hat)
 
 
 def test_weights_load_strictly(tmp_path: Path, clean: torch.Tensor) -> None:

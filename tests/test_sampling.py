@@ -85,6 +85,27 @@ def test_interrupted_sampling_continues_to_the_same_file(
     assert load_json(resumed.parent / "manifest.json")["weights_sha256"] == prior.weights_sha256
 
 
+def test_half_written_batches_are_not_joined(prior: Prior, tmp_path: Path) -> None:
+    straight = sample_to(tmp_path / "straight", 5, 2, 2, prior=prior)
+    partial = tmp_path / "resumed" / ".partial"
+    partial.mkdir(parents=True)
+    (partial / ".00000002.k1ll3d.npy").write_bytes(b"half a file")
+    assert sha256(sample_to(tmp_path / "resumed", 5, 2, 2, prior=prior)) == sha256(straight)
+
+
+def test_refused_settings_leave_nothing_behind(prior: Prior, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="scheduler"):
+        sample_to(tmp_path / "out", 2, 2, scheduler="euler", prior=prior)
+    assert not (tmp_path / "out").exists()
+
+
+def test_precision_follows_the_device(prior: Prior, monkeypatch: pytest.MonkeyPatch) -> None:
+    for dtype, name in ((None, "fp32"), (torch.bfloat16, "bf16"), (torch.float16, "fp16")):
+        monkeypatch.setattr(sampling, "autocast_dtype", lambda device, dtype=dtype: dtype)
+        assert sampling.resolve_precision("auto", prior.device) == name
+        assert sampling.PRECISIONS[name] == dtype
+
+
 def test_manifests_are_not_mixed(prior: Prior, tmp_path: Path) -> None:
     path = sample_to(tmp_path, 2, 2, prior=prior)
     before = sha256(path)

@@ -47,6 +47,10 @@ class LinearImputer:
         self.operator = operator
         self._weights: dict[tuple, torch.Tensor] = {}
 
+    def __getstate__(self) -> dict:
+        """A copy starts without weights: torch cannot copy sparse matrices."""
+        return {**self.__dict__, "_weights": {}}
+
     def weights(self, mask: torch.Tensor) -> torch.Tensor:
         """Sparse CSR (H*W, H*W) fp32 on the mask's device, the identity where observed."""
         on_cpu = mask.cpu().numpy()

@@ -9,7 +9,6 @@ import torch
 
 from nogaps.Assessment import Imputer
 from nogaps.checkpoint import load_tensors
-from nogaps.device import pick_device
 from nogaps.files import BadInput
 
 WEIGHTS = "imputer.safetensors"
@@ -18,6 +17,8 @@ SHIPPED = Path(str(files("nogaps"))) / "weights" / "imputer"
 
 def load_imputer(model: str | Path | None = None, device: torch.device | None = None) -> Imputer:
     """Imputer of a run folder or .safetensors file; None is the one shipped with this package.
+
+    device: where it computes, and where its images must be; None is the CPU.
 
     Raises BadInput if the file is missing, damaged, or its weights do not fit its config.
     """
@@ -31,4 +32,4 @@ def load_imputer(model: str | Path | None = None, device: torch.device | None = 
         imputer.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise BadInput(f"{path}: its weights and its config do not fit an imputer") from error
-    return imputer.eval().requires_grad_(False).to(device or pick_device())
+    return imputer.eval().requires_grad_(False).to(device or torch.device("cpu"))

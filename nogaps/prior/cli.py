@@ -72,7 +72,7 @@ def train_diffusion(
     steps: Annotated[int, typer.Option(help="Optimiser steps.")] = 5000,
     batch_size: Annotated[int, typer.Option(help="Latents per step.")] = 64,
     learning_rate: Annotated[float, typer.Option(help="Peak of the cosine schedule.")] = 1e-3,
-    copies: Annotated[int, typer.Option(help="Warped copies of each frame.")] = 32,
+    copies: Annotated[int, typer.Option(help="Warped copies of each frame.")] = 24,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:

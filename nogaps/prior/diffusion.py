@@ -68,7 +68,7 @@ def diffusion_loss(
 
 @torch.no_grad()
 def validation_loss(model: UNet2DModel, z: torch.Tensor) -> dict[str, float]:
-    """`diffusion_loss` with the same noise at every call, over eight passes of z."""
+    """`diffusion_loss` with the same noise at every call, over four passes of z."""
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
     accelerator = make_accelerator()

@@ -19,7 +19,7 @@ from nogaps.prior.loading import Prior, load_prior
 from nogaps.seeds import numbered_generator
 
 SCHEDULERS = ("ddim", "ddpm", "dpm")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # and "auto"
 
 
 def make_scheduler(name: str, config: dict, steps: int) -> tuple[object, float]:
@@ -31,10 +31,8 @@ def make_scheduler(name: str, config: dict, steps: int) -> tuple[object, float]:
     config = {**config, "clip_sample": False, "timestep_spacing": "trailing"}
     if name == "dpm":
         scheduler = DPMSolverMultistepScheduler.from_config(config, solver_order=2)
-    elif name in SCHEDULERS:
-        scheduler = DDIMScheduler.from_config(config)
     else:
-        raise BadInput(f"scheduler {name!r}: expected one of {', '.join(SCHEDULERS)}")
+        scheduler = DDIMScheduler.from_config(config)
     scheduler.set_timesteps(steps)
     return scheduler, float(name == "ddpm")
 
@@ -61,7 +59,7 @@ def sample_batch(
     the prior's device.
     """
     unet, device = prior.unet, prior.device
-    dtype = {"auto": autocast_dtype(device), "fp32": None, "bf16": torch.bfloat16}[precision]
+    dtype = PRECISIONS[resolve_precision(precision, device)]
     solver, eta = make_scheduler(scheduler, prior.scheduler, num_inference_steps)
     size = unet.config.sample_size
     shape = (unet.config.in_channels, size, size)
@@ -81,8 +79,20 @@ def sample_batch(
     return decode(prior.vqvae, z / prior.vqvae.config.scaling_factor, dtype)
 
 
+def resolve_precision(name: str, device: torch.device) -> str:
+    """Key of PRECISIONS; "auto" is what `device` computes fast in."""
+    if name != "auto":
+        return name
+    return next(key for key, dtype in PRECISIONS.items() if dtype == autocast_dtype(device))
+
+
 def check_settings(
-    num_samples: int, num_inference_steps: int, batch_size: int, temperature: float, precision: str
+    num_samples: int,
+    num_inference_steps: int,
+    batch_size: int,
+    scheduler: str,
+    temperature: float,
+    precision: str,
 ) -> None:
     """Raise BadInput for settings that cannot be sampled."""
     for name, value in (
@@ -96,8 +106,10 @@ def check_settings(
         raise BadInput(f"num_inference_steps {num_inference_steps}: expected at most 1000")
     if not 0 <= temperature <= 2:
         raise BadInput(f"temperature {temperature}: expected 0 to 2")
-    if precision not in PRECISIONS:
-        raise BadInput(f"precision {precision!r}: expected one of {', '.join(PRECISIONS)}")
+    if scheduler not in SCHEDULERS:
+        raise BadInput(f"scheduler {scheduler!r}: expected one of {', '.join(SCHEDULERS)}")
+    if precision not in ("auto", *PRECISIONS):
+        raise BadInput(f"precision {precision!r}: expected auto, {', '.join(PRECISIONS)}")
     if temperature == 0 and num_samples > 1:
         warnings.warn("temperature 0 leaves no noise: all images are the same", stacklevel=3)
 
@@ -120,7 +132,7 @@ def generate(
     on `seed` and k only. With a folder `out` the images are saved there by `sample_to` and read
     back. Raises BadInput for impossible settings.
     """
-    check_settings(num_samples, num_inference_steps, batch_size, temperature, precision)
+    check_settings(num_samples, num_inference_steps, batch_size, scheduler, temperature, precision)
     prior = prior or load_prior()
     settings = (num_samples, num_inference_steps, batch_size, scheduler, temperature, seed)
     if out is not None:
@@ -158,10 +170,9 @@ def sample_to(
     An interrupted call is continued by the same call, to the same bits. A finished folder with the
     same manifest is left as it is. Raises BadInput if `out` holds images of other settings.
     """
-    check_settings(num_samples, num_inference_steps, batch_size, temperature, precision)
+    check_settings(num_samples, num_inference_steps, batch_size, scheduler, temperature, precision)
     out, prior = Path(out), prior or load_prior()
-    if precision == "auto":
-        precision = "fp32" if autocast_dtype(prior.device) is None else "bf16"
+    precision = resolve_precision(precision, prior.device)
     manifest = {
         "num_samples": num_samples,
         "num_inference_steps": num_inference_steps,
@@ -213,7 +224,7 @@ def _matches(folder: Path, manifest: dict, finished: bool = True) -> bool:
 
 def _join(partial: Path, path: Path, n: int) -> None:
     """Concatenate the batches of `partial` in constant memory."""
-    parts = sorted(partial.glob("*.npy"))
+    parts = sorted(partial.glob("[0-9]*.npy"))  # not what a killed process left half-written
     shape = (n, *load_npy(parts[0], mmap=True).shape[1:])
     with atomic(path) as temporary:
         whole = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)

@@ -71,8 +71,8 @@ def fit(
     draw(n, generator) gives a batch; loss(model, batch, generator) gives named fp32 scalars, of
     which "loss" is minimised; validate(averaged model) gives named numbers. Losses go to
     `run_dir/log.csv`, the state to `run_dir/state.safetensors`; a second call with the same
-    `config` continues from there to the same weights. Raises BadInput if `run_dir` holds the
-    state of another configuration.
+    `config` continues from there, on the CPU to the same bits. Raises BadInput if `run_dir` holds
+    the state of another configuration.
     """
     run_dir = Path(run_dir)
     accelerator = make_accelerator()
@@ -81,22 +81,24 @@ def fit(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    start, log = _resume(run_dir, model, ema, optimizer, config)
+    parts = {"model": model, "ema": ema, "optimizer": optimizer}
+    parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}  # fp16 only
+    start, log = _resume(run_dir, parts, config)
     trained, optimizer = accelerator.prepare(model, optimizer)
     started = time.monotonic() - (log[-1]["seconds"] if log else 0.0)
     for step in _progress(start, schedule.steps, accelerator):
-        parts = _train_step(step, trained, optimizer, draw, loss, schedule, accelerator)
+        losses = _train_step(step, trained, optimizer, draw, loss, schedule, accelerator)
         ema.update_parameters(model)
         done = step + 1 == schedule.steps
         if done or (step + 1) % schedule.validate_every == 0:
             row = {"step": step + 1, "seconds": round(time.monotonic() - started, 1)}
-            row |= {name: float(value.detach()) for name, value in parts.items()}
+            row |= {name: float(value.detach()) for name, value in losses.items()}
             log.append(row | {f"val_{k}": v for k, v in validate(ema.module).items()})
             if accelerator.is_main_process:
                 _write_log(run_dir / "log.csv", log)
         if (done or (step + 1) % schedule.checkpoint_every == 0) and accelerator.is_main_process:
-            state = {"config": config, "step": step + 1, "log": log, "model": model.state_dict()}
-            state |= {"ema": ema.state_dict(), "optimizer": optimizer.state_dict()}
+            state = {name: part.state_dict() for name, part in parts.items()}
+            state |= {"config": config, "step": step + 1, "log": log}
             save_state(run_dir / "state.safetensors", state)
     return ema.module.eval()
 
@@ -127,21 +129,14 @@ def _train_step(
     return parts
 
 
-def _resume(
-    run_dir: Path,
-    model: torch.nn.Module,
-    ema: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    config: dict,
-) -> tuple[int, list[dict]]:
+def _resume(run_dir: Path, parts: dict, config: dict) -> tuple[int, list[dict]]:
     state = load_state(run_dir / "state.safetensors")
     if state is None:
         return 0, []
     if state["config"] != config:
         raise BadInput(f"{run_dir}: holds a run with other settings; choose another --out")
-    model.load_state_dict(state["model"])
-    ema.load_state_dict(state["ema"])
-    optimizer.load_state_dict(state["optimizer"])
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
     return state["step"], state["log"]
 
 
