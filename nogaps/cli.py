@@ -92,7 +92,7 @@ def sample(
     temperature: Annotated[float, typer.Option(help="Scale of the noise, 0 to 2.")] = 1.0,
     batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 64,
     seed: Annotated[int, typer.Option(help="Image k depends on the seed and k only.")] = 42,
-    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     as_json: Json = False,
 ) -> None:
     """Sample synthetic heads; the same command continues an interrupted run.
@@ -151,10 +151,12 @@ def fill(
 
     Example: nogaps fill test_set.npy -o filled.npy
     """
+    from nogaps.device import pick_device
     from nogaps.filling import fill_file
     from nogaps.imputers.loading import load_imputer
 
-    report = fill_file(source, output, load_imputer(model), mask=mask, missing=missing)
+    imputer = load_imputer(model, pick_device())
+    report = fill_file(source, output, imputer, mask=mask, missing=missing)
     text = f"{output}: {report.images} images, {report.missing_pixels} pixels filled"
     say({"output": output, **vars(report)}, as_json, text)
 
@@ -180,6 +182,8 @@ def score(
 def check(
     folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...")] = None,
     test_set: Annotated[Path | None, typer.Option(help="Else the test_set.npy of DIR.")] = None,
+    truth: Annotated[Path | None, typer.Option(help="Score against these images (.npy).")] = None,
+    table: Annotated[Path | None, typer.Option("--csv", help="Write a line per DIR.")] = None,
     as_json: Json = False,
 ) -> None:
     """Is the submission in each DIR valid? Every finding with its mend; exit 1 if there is one.
@@ -189,6 +193,13 @@ def check(
     from nogaps.submission import report
 
     rows = report(folders or [Path(".")], test_set)
+    if truth or table:
+        from nogaps.scoring import score_folder, write_csv
+
+        for row in rows if truth else []:
+            row["scores"] = score_folder(row["dir"], test_set, truth)
+        if table:
+            write_csv(table, rows)
     lines = []
     for row in rows:
         lines += [f"{row['dir']}: {'valid' if row['valid'] else 'NOT VALID'}"]
@@ -196,6 +207,7 @@ def check(
             f"  {f['file']}: {f['found']}; expected {f['expected']}. To mend: {f['mend']}"
             for f in row["findings"]
         ]
+        lines += [f"  {name}: {value:.4f}" for name, value in row.get("scores", {}).items()]
         lines += [f"  note: {note}" for note in row["notes"]]
     say({"submissions": rows}, as_json, "\n".join(lines))
     raise typer.Exit(0 if all(row["valid"] for row in rows) else 1)

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import nbformat
 import numpy as np
-from jupyter_client import AsyncKernelManager
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+from tqdm import tqdm
+from traitlets.config import Config
 
 from nogaps.Assessment import choose_profile
 from nogaps.device import pick_device
@@ -31,7 +32,7 @@ def sync_twin(folder: Path) -> bool:
     if not twin.exists():
         return False
     before = twin.read_bytes()
-    command = [sys.executable, "-m", "jupytext", "--quiet", "--sync", str(folder / NOTEBOOK)]
+    command = [sys.executable, "-m", "jupytext", "--quiet", "--sync", NOTEBOOK]
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
     if done.returncode:
         raise BadInput(f"{NOTEBOOK}: jupytext: {done.stderr.strip().splitlines()[-1]}")
@@ -61,24 +62,37 @@ def execute(folder: Path, profile: str, output: Path) -> Path:
     # relative where possible: a notebook must not learn where it was run
     target = os.path.relpath(output, folder)
     environment = {**os.environ, "NOGAPS_PROFILE": profile, "NOGAPS_OUTPUT": target}
-    where = {"metadata": {"path": str(folder)}}
     try:
-        with tempfile.TemporaryDirectory(prefix="nogaps-") as sockets:
-            manager = AsyncKernelManager(kernel_name="python3", **_transport(Path(sockets)))
-            client = NotebookClient(notebook, km=manager, timeout=None, resources=where)
-            client.execute(env=environment)
-    except CellExecutionError as error:
-        failed = output / "runs" / "failed.ipynb"
-        _write(notebook, failed)
-        raise BadInput(f"{NOTEBOOK}: {error.ename}: {error.evalue} (kept as {failed})") from None
+        _execute_cells(notebook, folder, environment)
+    except (CellExecutionError, DeadKernelError) as error:
+        _write(notebook, output / "runs" / "failed.ipynb")
+        said = str(error)
+        if isinstance(error, CellExecutionError):
+            said = f"{error.ename}: {error.evalue}"
+        raise BadInput(f"{NOTEBOOK}: {said} (see runs/failed.ipynb)") from None
     tidy(notebook)
     _write(notebook, output / NOTEBOOK)
     return output / RESULT
 
 
-def _transport(folder: Path) -> dict[str, str]:
-    """Sockets in files: other users of the machine can neither read nor steer the kernel."""
-    return {"transport": "ipc", "ip": str(folder / "kernel")} if os.name == "posix" else {}
+def _execute_cells(
+    notebook: nbformat.NotebookNode, folder: Path, environment: dict[str, str]
+) -> None:
+    """Run all cells in a kernel of their own, in `folder`, with a progress bar over the cells."""
+    bar = tqdm(total=len(notebook.cells), desc=NOTEBOOK, unit="cell", mininterval=1)
+    with tempfile.TemporaryDirectory(prefix="nogaps-") as sockets, bar:
+        # sockets in files: other users of the machine can neither read nor steer the kernel
+        ipc = {"transport": "ipc", "ip": str(Path(sockets) / "kernel")}
+        client = NotebookClient(
+            notebook,
+            timeout=None,
+            kernel_name="python3",
+            resources={"metadata": {"path": str(folder)}},
+            config=Config({"KernelManager": ipc if os.name == "posix" else {}}),
+            on_cell_start=lambda cell, cell_index: bar.update(cell_index - bar.n),
+        )
+        client.execute(env=environment)
+        bar.update(bar.total - bar.n)
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
@@ -139,10 +153,19 @@ def run(folder: Path, profile: str, output: Path | None = None) -> Path:
     would otherwise be read back, and nothing would be executed.
     """
     output = output or folder
-    before = output / "runs" / choose_profile(profile, pick_device())
-    if (before / "summary.json").exists():
-        shutil.rmtree(before)
-    result = execute(folder, profile, output)
+    done = output / "runs" / choose_profile(profile, pick_device())
+    spare = done.with_name(f"{done.name}.previous")
+    if (done / "summary.json").exists():
+        shutil.rmtree(spare, ignore_errors=True)
+        done.rename(spare)
+    try:
+        result = execute(folder, profile, output)
+    except BaseException:
+        # a new run that has got somewhere is kept, to be continued; else the finished one returns
+        if spare.exists() and not done.exists():
+            spare.rename(done)
+        raise
+    shutil.rmtree(spare, ignore_errors=True)
     if output.resolve() != folder.resolve() and (folder / "References.md").exists():
         shutil.copy(folder / "References.md", output / "References.md")
     return result

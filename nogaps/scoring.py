@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import torch
 
 from nogaps.Assessment import find_mask
-from nogaps.files import BadInput, load_images
+from nogaps.files import BadInput, atomic, load_images
 from nogaps.imputers.classical import biharmonic, kriging, linear
 from nogaps.imputers.loading import load_imputer
 from nogaps.metrics import summarize
+from nogaps.standin import kind_of, subjects
+
+RESULT = "test_set_nogaps.npy"
 
 
 def classical_rows(
@@ -47,7 +51,36 @@ def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) ->
     except ValueError as error:
         raise BadInput(f"{mask_from}: {error}") from error
     fillings = classical_rows(y, mask) | {str(Path(output).name): x_hat}
-    return {name: summarize(filled, x, mask) for name, filled in fillings.items()}
+    groups = subjects() if kind_of(mask_from) == "stand-in" else None
+    return {name: summarize(filled, x, mask, groups) for name, filled in fillings.items()}
+
+
+def score_folder(folder: str | Path, test_set: str | Path | None, truth: str | Path) -> dict:
+    """Hole scores of a submission beside kriging's: rmse, psnr, kriging_rmse, kriging_psnr.
+
+    Empty if its array cannot be scored; `check` says why. Raises BadInput if test_set (else the
+    folder's own) or truth cannot be used.
+    """
+    test_set = test_set or Path(folder) / "test_set.npy"
+    rows = {"kriging": score_files(truth, truth, test_set)["kriging"]}
+    try:
+        rows[""] = score_files(Path(folder) / RESULT, truth, test_set)[RESULT]
+    except BadInput:
+        return {}
+    names = {"": "", "kriging": "kriging_"}
+    return {f"{names[k]}{s}": rows[k][s] for k in ("", "kriging") for s in ("rmse", "psnr")}
+
+
+def write_csv(path: str | Path, rows: list[dict]) -> None:
+    """One line per submission: dir, valid, findings (their names), then its scores."""
+    scores = ["rmse", "psnr", "kriging_rmse", "kriging_psnr"]
+    with atomic(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["dir", "valid", "findings", *scores])
+        for row in rows:
+            names = " ".join(finding["check"] for finding in row["findings"])
+            found = [f"{row['scores'][s]:.4f}" if row.get("scores") else "" for s in scores]
+            writer.writerow([row["dir"], str(row["valid"]).lower(), names, *found])
 
 
 def as_table(rows: dict[str, dict]) -> str:

@@ -7,8 +7,16 @@ from pathlib import Path
 
 import torch
 
-from nogaps.Assessment import PROFILES, choose_profile, find_mask, make_datasets, new_imputer, train
-from nogaps.checkpoint import save_model
+from nogaps.Assessment import (
+    PROFILES,
+    choose_profile,
+    find_mask,
+    make_datasets,
+    new_imputer,
+    run_settings,
+    train,
+)
+from nogaps.checkpoint import load_state, save_model
 from nogaps.device import pick_device
 from nogaps.files import BadInput, load_images
 from nogaps.imputers.loading import WEIGHTS
@@ -31,6 +39,9 @@ def train_imputer(
     images, out, device = Path(images), Path(out), pick_device()
     try:
         settings = PROFILES[choose_profile(profile, device)]
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    try:
         x = torch.from_numpy(load_images(images / "images.npy" if images.is_dir() else images))
         mask = find_mask(torch.from_numpy(load_images(test_set)))
     except ValueError as error:
@@ -46,6 +57,10 @@ def train_imputer(
         raise BadInput(f"{out}: holds a run already; add --resume, or choose another --out")
     train_set, val_set = make_datasets(x, mask, seed)
     imputer = new_imputer(settings, train_set.tensors[1], seed)
+    state = load_state(checkpoint)
+    wanted = run_settings(imputer, train_set, mask.to(device), settings.epochs, seed)
+    if state is not None and state["settings"] != wanted:
+        raise BadInput(f"{out}: holds a run on other images or settings; choose another --out")
     trained, history = train(
         imputer, train_set, val_set, mask.to(device), settings.epochs, checkpoint, seed
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import time
 from collections.abc import Callable
@@ -97,6 +98,33 @@ def test_check_of_good_and_bad_folders(nogaps: Command, files: Path) -> None:
     assert done.returncode == 1
     (row,) = json.loads(done.stdout)["submissions"]
     assert not row["valid"] and any("test_set_nogaps.npy" in f["file"] for f in row["findings"])
+
+
+def test_check_scores_and_writes_a_table(nogaps: Command, files: Path) -> None:
+    np.save(files / "test_set_nogaps.npy", np.load(files / "truth.npy"))
+    (files / "other").mkdir()
+    table = files / "marks.csv"
+    arguments = ("check", files, files / "other", "--test-set", files / "test_set.npy")
+    done = nogaps(*arguments, "--truth", files / "truth.npy", "--csv", table)
+    assert done.returncode == 1, done.stderr
+    with open(table, newline="") as file:
+        good, bad = csv.DictReader(file)
+    assert list(good)[:3] == ["dir", "valid", "findings"]
+    assert good["valid"] == "false" and "missing-file" in good["findings"]  # no notebook there
+    assert float(good["rmse"]) == 0 and float(good["kriging_rmse"]) > 0.08
+    assert bad["rmse"] == "" and bad["valid"] == "false"
+
+
+def test_train_does_not_continue_on_other_images(nogaps: Command, files: Path) -> None:
+    images = np.load(files / "truth.npy")
+    np.save(files / "other.npy", images[20:60])
+    np.save(files / "images.npy", images[:40])
+    common = ("--test-set", files / "test_set.npy", "--out", files / "run", "--profile", "smoke")
+    assert nogaps("train", "--images", files / "images.npy", *common).returncode == 0
+    before = sha256(files / "run/imputer.safetensors")
+    done = nogaps("train", "--images", files / "other.npy", *common, "--resume")
+    assert done.returncode == 2 and "other images or settings" in done.stderr
+    assert sha256(files / "run/imputer.safetensors") == before
 
 
 BAD = {
