@@ -26,7 +26,7 @@
 #    `test_set_nogaps.npy`.
 #
 # Run it from top to bottom. In Colab choose *Runtime → Change runtime type → GPU* first. On two
-# CPU cores with AVX-512 the profile `full` took 19 minutes and `cpu` about 8; a GPU is faster, but
+# CPU cores with AVX-512 the profile `full` took 16 minutes and `cpu` about 8; a GPU is faster, but
 # none was at hand to measure. The last cell sums everything up.
 #
 # Vocabulary: `x` is a clean image, `y` a corrupted one, `mask` is True where a pixel was observed,
@@ -86,19 +86,19 @@ from torch.utils.data import DataLoader, TensorDataset, random_split
 from tqdm import TqdmWarning
 
 warnings.filterwarnings("ignore", category=TqdmWarning)
-from tqdm.auto import tqdm  # noqa: E402
+from tqdm.auto import tqdm
 
-from nogaps.checkpoint import fingerprint, load_state, save_state  # noqa: E402
-from nogaps.device import autocast, autocast_dtype  # noqa: E402
-from nogaps.ema import ema_of  # noqa: E402
-from nogaps.imputers.classical import (  # noqa: E402
+from nogaps.checkpoint import fingerprint, load_state, save_state
+from nogaps.device import autocast, autocast_dtype
+from nogaps.ema import ema_of
+from nogaps.imputers.classical import (
     LinearImputer,
     autocovariance,
     keep_observed,
     kriging_operator,
     observed_moments,
 )
-from nogaps.prior.augmentation import random_affine, sharpen, uniform  # noqa: E402
+from nogaps.prior.augmentation import random_affine, sharpen, uniform
 
 
 # %%
@@ -114,7 +114,7 @@ class Profile:
 
 
 PROFILES = {
-    "smoke": Profile(48, 3, 2, (8, 16), 32),
+    "smoke": Profile(48, 10, 2, (8, 16), 32),
     "cpu": Profile(2048, 20, 20, (32, 64, 128), 256),
     "full": Profile(2048, 25, 60, (32, 64, 128), 256),
 }
@@ -150,7 +150,8 @@ def choose_profile(name: str, device: torch.device) -> str:
 # name = choose_profile(PROFILE, device)
 # profile = PROFILES[name]
 # TEST_SET = Path(TEST_SET) if Path(TEST_SET).exists() else SOURCE / TEST_SET
-# RUN = Path(OUTPUT) / "runs" / name
+# DRIVE = Path("/content/drive/MyDrive")  # in Colab, when mounted: what is there outlives a session
+# RUN = (DRIVE / "nogaps" if DRIVE.exists() else Path(OUTPUT)) / "runs" / name
 # kind = kind_of(TEST_SET)
 # seconds = {}  # how long each part took
 # dtype = str(autocast_dtype(device) or torch.float32).removeprefix("torch.")
@@ -193,8 +194,8 @@ def choose_profile(name: str, device: torch.device) -> str:
 # %% [markdown]
 # ### Why these steps, scheduler and temperature
 #
-# The same eight seeds with each choice. *Steps:* the error left by too few steps is measured
-# against 100 steps from the same noise; more steps than needed only cost time. *Temperature*
+# The same seeds with each choice. *Steps:* the error left by too few steps is measured against
+# many more steps from the same noise; more steps than needed only cost time. *Temperature*
 # scales the noise: below 1 the heads become alike and smooth (the gradient energy falls), and a
 # network trained on smooth heads fills smoothly. (About half a minute on two cores.)
 
@@ -205,11 +206,11 @@ def choose_profile(name: str, device: torch.device) -> str:
 #     batches = generate(few, steps, few, scheduler, temperature, seed=SEED, **options)
 #     return torch.cat([batch.float().cpu() for batch in batches])
 #
-# reference_steps = 100 if name != "smoke" else 4
+# reference_steps = 50 if PRIOR == "course" or name == "smoke" else 100
 # choices = {}
 # for scheduler in ("ddim", "dpm") if PRIOR != "course" else ("ddim",):
 #     reference = sample(reference_steps, scheduler, 1.0)
-#     for steps in (10, 20, 40) if name != "smoke" else (2, 3):
+#     for steps in (10, 20, 40):
 #         x = sample(steps, scheduler, 1.0)
 #         rms = (x - reference).square().mean().sqrt()
 #         choices[f"{scheduler}, {steps} steps"] = x
@@ -329,19 +330,20 @@ def make_datasets(
 # **The architecture.** The network is a U-Net (Ronneberger et al. 2015): `EncBlock`s of two 3×3
 # convolutions, each followed by BatchNorm, SiLU and optional Dropout, halve the image three times
 # by max-pooling; a bottleneck sees the whole head; `DecBlock`s double the size again by transposed
-# convolutions and join what the encoder saw at that size, so that edges stay where they are.
-# Around it stands `Imputer`, which does four things that the plain network would have to learn.
-# It *standardises* each image by the mean and deviation of its observed pixels, so that the
-# filled intensities follow the brightness and contrast of the image at hand: a network that maps
-# absolute intensities learns those of its synthetic images and compresses the range of real ones.
-# It *starts from kriging*, the best linear interpolation of the observed pixels, and lets the
-# U-Net predict only what is to be added to it. It *shows the network the mask* as a second
-# channel. And it *copies the observed pixels* into the result, bit for bit; only the hole is ever
-# predicted, and the loss (mean squared error) is taken over the hole only. Because all stripes are
-# at most three pixels wide, local detail decides: the network is a sixteenth of the coursework's
-# reference size (21.6 million weights), and the time saved goes into more passes over augmented
-# images. *Original here:* the kriging start inside the network, and unsharp masking of the
-# training images, which gives synthetic heads the sharpness that their generative model lost.
+# convolutions and join what the encoder saw at that size, so that edges stay where they are. Around
+# it stands `Imputer`, which does four things that the plain network would have to learn. It
+# *standardises* each image by the mean and deviation of its observed pixels, so that the filled
+# intensities follow the brightness and contrast of the image at hand: a network that maps absolute
+# intensities learns those of its synthetic images and compresses the range of real ones. It *starts
+# from kriging*, the linear prediction of a pixel from its neighbours by the covariance of the
+# training images, and lets the U-Net predict only what is to be added to it. It *shows the network
+# the mask* as a second channel. And it *copies the observed pixels* into the result, bit for bit;
+# only the hole is ever predicted, and the loss (mean squared error) is taken over the hole only.
+# Because all stripes are at most three pixels wide, local detail decides: the network is a
+# sixteenth of the coursework's reference size (21.6 million weights), and the time saved goes into
+# more passes over augmented images. *Original here:* the kriging start inside the network, and
+# unsharp masking of the training images, which gives synthetic heads the sharpness that their
+# generative model lost.
 
 
 # %%
@@ -501,8 +503,9 @@ class Imputer(nn.Module):
 #
 # Each batch's clean images are turned, scaled and shifted a little, sharpened by a random amount,
 # changed in gamma and lit unevenly, and are then corrupted afresh, so that label and input always
-# agree. The random numbers of epoch *e* depend on the seed and *e* only: a run that was interrupted
-# continues from its last checkpoint to the same weights.
+# agree; `train` shuffles and batches `train_set` itself. The random numbers of epoch *e* depend on
+# the seed and *e* only: a run that was interrupted continues from its last checkpoint, on a CPU to
+# the very same weights.
 
 
 # %%
@@ -585,6 +588,20 @@ def training_batches(
 
 
 # %%
+def run_settings(
+    imputer: Imputer,
+    train_set: TensorDataset,
+    mask: torch.Tensor,
+    epochs: int,
+    seed: int,
+    batch_size: int = 32,
+) -> list:
+    """What two runs must have in common for one to continue the other."""
+    machine = [mask.device.type, str(autocast_dtype(mask.device))]
+    data = fingerprint(train_set.tensors[1], mask)
+    return [epochs, seed, batch_size, imputer.config, data, *machine]
+
+
 def train(
     imputer: Imputer,
     train_set: TensorDataset,
@@ -607,8 +624,7 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(device) == torch.float16)
     parts = {"imputer": imputer, "ema": ema, "optimizer": optimizer, "scaler": scaler}
     history: dict[str, list[float]] = {"training": [], "validation": []}
-    data = fingerprint(train_set.tensors[1], mask)
-    settings = [epochs, seed, batch_size, imputer.config, data]
+    settings = run_settings(imputer, train_set, mask, epochs, seed, batch_size)
     state = load_state(checkpoint)
     if state is not None and state["settings"] == settings:
         history = state["history"]
@@ -616,11 +632,12 @@ def train(
             part.load_state_dict(state[key])
     # a generator of its own: a loader without one draws from the global generator
     val_loader = DataLoader(val_set, 128, generator=torch.Generator())
+    devices = [device] if device.type == "cuda" else []
     done = len(history["training"])
     bar = tqdm(range(done, epochs), initial=done, total=epochs, desc="training", mininterval=5)
     for epoch in bar:
         batches = training_batches(train_set, epoch, epochs, batch_size, seed, device)
-        with torch.random.fork_rng():  # dropout draws from the global generator: seed, restore
+        with torch.random.fork_rng(devices):  # dropout draws from the global generator
             torch.manual_seed(seed * 100_000 + epoch)
             loss = train_epoch(imputer, ema, optimizer, scaler, batches, mask)
         history["training"].append(loss)
@@ -634,7 +651,7 @@ def train(
 # %%
 def new_imputer(profile: Profile, x: torch.Tensor, seed: int) -> Imputer:
     """An untrained imputer whose kriging knows the covariance of x (N,1,H,W)."""
-    with torch.random.fork_rng():  # layers initialise themselves from the global generator
+    with torch.random.fork_rng([]):  # layers initialise themselves from the global generator
         torch.manual_seed(seed)
         return Imputer(autocovariance(x), profile.widths, profile.bottleneck)
 
@@ -656,9 +673,9 @@ def fill(
 #       f"{sum(p.numel() for p in reference.parameters()):,}")
 # print(f"expected time: {profile.epochs} epochs of about 15 s on two cores")
 # start = time.monotonic()
-# mask = mask.to(device)
+# checkpoint = RUN / "training.safetensors"
 # trained, history = train(
-#     imputer, train_set, val_set, mask, profile.epochs, RUN / "training.safetensors", SEED
+#     imputer, train_set, val_set, mask.to(device), profile.epochs, checkpoint, SEED
 # )
 # seconds["training"] = time.monotonic() - start
 # save_model(RUN / "imputer.safetensors", trained, trained.config)
@@ -682,12 +699,11 @@ def fill(
 # ### The test set, filled
 
 # %% tags=["active-ipynb"]
-# x_hat = fill(trained, test_images, mask)
-# mask = mask.cpu()
+# x_hat = fill(trained, test_images, mask.to(device))
 # show_rows({"corrupted": test_images, "filled": x_hat}, "Ten test images, filled")
 # kriged = kriging(train_set.tensors[1])
 # show_crops({"corrupted": test_images[3:], "kriging": kriged(test_images[3:6], mask),
-#             "ours": x_hat[3:]}, "Three test images: corrupted, the best linear filling, and ours")
+#             "ours": x_hat[3:]}, "Three test images: corrupted, filled by kriging, and by ours")
 # plt.show()
 
 # %% [markdown]

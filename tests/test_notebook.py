@@ -128,6 +128,23 @@ def test_simulated_colab(tmp_path: Path) -> None:
     assert load_images(tmp_path / running.RESULT).shape == (100, 1, 64, 64)
 
 
+def test_failed_run_leaves_the_finished_one(smoke: Path, tmp_path: Path) -> None:
+    """A relative folder, and earlier results in it, when the new test set is damaged."""
+    for name in (running.NOTEBOOK, "nogaps"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "test_set.npy").write_bytes(b"damaged")
+    shutil.copytree(smoke / "runs/smoke", tmp_path / "runs/smoke")
+    with pytest.raises(BadInput, match="is not a"):
+        running.run(Path(os.path.relpath(tmp_path)), "smoke")
+    assert (tmp_path / "runs/smoke/imputer.safetensors").exists()
+    assert not (tmp_path / "runs/smoke.previous").exists()
+
+
+def test_sync_takes_a_relative_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT.parent)
+    assert running.sync_twin(Path(ROOT.name)) is False
+
+
 def test_alone_without_address_it_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / running.NOTEBOOK).write_bytes(NOTEBOOK.read_bytes())
     with pytest.raises(BadInput, match="Set REPO_URL"):

@@ -29,7 +29,7 @@ def test_links_and_figures_exist() -> None:
 
 
 def test_nothing_is_left_open() -> None:
-    assert "@" not in TEXT
+    assert not re.search(r"@[A-Z_]+@", TEXT)
     tracked = [ROOT / "References.md", *(ROOT / "nogaps").rglob("*.py")]
     assert not [path for path in tracked if re.search(r"\bTODO\b|\bFIXME\b", path.read_text())]
 
