@@ -30,8 +30,9 @@ def test_links_and_figures_exist() -> None:
 
 def test_nothing_is_left_open() -> None:
     assert not re.search(r"@[A-Z_]+@", TEXT)
-    tracked = [ROOT / "References.md", *(ROOT / "nogaps").rglob("*.py")]
-    assert not [path for path in tracked if re.search(r"\bTODO\b|\bFIXME\b", path.read_text())]
+    assert not re.search(r"\bTODO\b", (ROOT / "References.md").read_text())
+    for path in (ROOT / "nogaps").rglob("*.py"):
+        assert not re.search(r"#.*\b(TODO|FIXME)\b", path.read_text()), path
 
 
 def test_modules_stay_short() -> None:
