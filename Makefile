@@ -21,6 +21,7 @@ lint: .venv/installed
 # FRAMES: frame files of `nogaps prior prepare`; without them only the stand-in is scored
 bench: .venv/installed
 	$(PYTHON) -m benchmarks.imputers $(FRAMES)
+	$(PYTHON) -m benchmarks.masks $(FRAMES)
 
 .venv/installed: requirements.txt constraints.txt pyproject.toml
 	python3 -m venv .venv
