@@ -20,9 +20,9 @@ from traitlets.config import Config
 from nogaps.Assessment import choose_profile
 from nogaps.device import pick_device
 from nogaps.files import BadInput, atomic, load_images, load_npy
+from nogaps.submission.arrays import RESULT
+from nogaps.submission.notebook import NOTEBOOK
 
-NOTEBOOK = "Assessment.ipynb"
-RESULT = "test_set_nogaps.npy"
 TOLERANCE = 0.02  # RMS over the hole between two machines; the same machine gives the same bits
 
 

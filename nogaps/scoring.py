@@ -9,49 +9,57 @@ import torch
 
 from nogaps.Assessment import find_mask
 from nogaps.files import BadInput, atomic, load_images
-from nogaps.imputers.classical import biharmonic, kriging, linear
+from nogaps.imputers.classical import biharmonic, linear
 from nogaps.imputers.loading import load_imputer
 from nogaps.metrics import summarize
 from nogaps.standin import kind_of, subjects
+from nogaps.submission.arrays import RESULT
 
-RESULT = "test_set_nogaps.npy"
 
+def read_truth(
+    truth: str | Path, mask_from: str | Path
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Clean and corrupted images (N,1,H,W) and the mask (1,1,H,W) of two .npy files.
 
-def classical_rows(
-    y: torch.Tensor, mask: torch.Tensor, covariance_from: torch.Tensor | None = None
-) -> dict[str, torch.Tensor]:
-    """Linear, biharmonic and kriging fillings of y (N,1,H,W); mask (1,1,H,W).
-
-    Kriging takes its covariance from clean images (N,1,H,W), else from the shipped imputer.
+    Raises BadInput if they cannot be used, or differ in shape.
     """
-    if covariance_from is None:
-        krige = load_imputer(device=y.device).interpolation
-    else:
-        krige = kriging(covariance_from)
-    return {
-        "linear": linear()(y, mask),
-        "biharmonic": biharmonic(y, mask),
-        "kriging": krige(y, mask),
-    }
+    y = torch.from_numpy(load_images(mask_from))
+    try:
+        mask = find_mask(y)
+    except ValueError as error:
+        raise BadInput(f"{mask_from}: {error}") from error
+    return read_like(truth, y, mask_from), y, mask
+
+
+def read_like(path: str | Path, y: torch.Tensor, mask_from: str | Path) -> torch.Tensor:
+    """Images of the shape of y, which came from `mask_from`. Raises BadInput otherwise."""
+    images = torch.from_numpy(load_images(path))
+    if images.shape != y.shape:
+        shapes = f"shape {tuple(images.shape)}, {mask_from} has {tuple(y.shape)}"
+        raise BadInput(f"{path}: {shapes}")
+    return images
+
+
+def groups_of(test_set: str | Path) -> list[str] | None:
+    """Subject of each image, where it is known: that of the stand-in."""
+    return subjects().tolist() if kind_of(test_set) == "stand-in" else None
 
 
 def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) -> dict[str, dict]:
     """Scores of `output` and of the classical fillings of `mask_from`, against `truth`.
 
-    All three are .npy files of one shape (N,1,H,W) in [0,1]. Raises BadInput otherwise.
+    All three are .npy files of one shape (N,1,H,W) in [0,1]; kriging takes its covariance from the
+    shipped imputer. Raises BadInput otherwise.
     """
-    paths = (output, truth, mask_from)
-    x_hat, x, y = (torch.from_numpy(load_images(path)) for path in paths)
-    for path, images in ((output, x_hat), (truth, x)):
-        if images.shape != y.shape:
-            shapes = f"shape {tuple(images.shape)}, {mask_from} has {tuple(y.shape)}"
-            raise BadInput(f"{path}: {shapes}")
-    try:
-        mask = find_mask(y)
-    except ValueError as error:
-        raise BadInput(f"{mask_from}: {error}") from error
-    fillings = classical_rows(y, mask) | {str(Path(output).name): x_hat}
-    groups = subjects() if kind_of(mask_from) == "stand-in" else None
+    x, y, mask = read_truth(truth, mask_from)
+    x_hat = read_like(output, y, mask_from)
+    fillings = {
+        "linear": linear()(y, mask),
+        "biharmonic": biharmonic(y, mask),
+        "kriging": load_imputer().interpolation(y, mask),
+        str(Path(output).name): x_hat,
+    }
+    groups = groups_of(mask_from)
     return {name: summarize(filled, x, mask, groups) for name, filled in fillings.items()}
 
 
@@ -62,13 +70,14 @@ def score_folder(folder: str | Path, test_set: str | Path | None, truth: str | P
     folder's own) or truth cannot be used.
     """
     test_set = test_set or Path(folder) / "test_set.npy"
-    rows = {"kriging": score_files(truth, truth, test_set)["kriging"]}
+    x, y, mask = read_truth(truth, test_set)
     try:
-        rows[""] = score_files(Path(folder) / RESULT, truth, test_set)[RESULT]
+        x_hat = read_like(Path(folder) / RESULT, y, test_set)
     except BadInput:
         return {}
-    names = {"": "", "kriging": "kriging_"}
-    return {f"{names[k]}{s}": rows[k][s] for k in ("", "kriging") for s in ("rmse", "psnr")}
+    fillings = {"": x_hat, "kriging_": load_imputer().interpolation(y, mask)}
+    rows = {name: summarize(filled, x, mask) for name, filled in fillings.items()}
+    return {f"{name}{s}": row[s] for name, row in rows.items() for s in ("rmse", "psnr")}
 
 
 def write_csv(path: str | Path, rows: list[dict]) -> None:
