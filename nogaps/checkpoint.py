@@ -22,8 +22,7 @@ _TENSOR = "__tensor__"
 def _flatten(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
     """Copy of a nested structure in which each tensor is replaced by a reference to `tensors`."""
     if isinstance(value, torch.Tensor):
-        # clone: safetensors refuses tensors that share memory
-        tensors[name] = value.detach().cpu().clone().contiguous()
+        tensors[name] = value
         return {_TENSOR: name}
     if isinstance(value, dict):
         # pairs, because JSON would turn the optimiser's integer keys into strings
@@ -45,6 +44,7 @@ def _restore(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], meta: dict) -> None:
     """Write tensors and a JSON-able `meta` to one safetensors file, atomically."""
+    # clone: safetensors refuses tensors that share memory
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     with atomic(path) as temporary:
         save_file(tensors, temporary, metadata={"json": json.dumps(meta)})

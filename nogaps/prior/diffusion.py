@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, LDMPipeline, UNet2DModel
 
+from nogaps.device import autocast, autocast_dtype, pick_device
 from nogaps.prior.augmentation import warp
 from nogaps.prior.autoencoder import encode
 from nogaps.prior.heads import load_frames, to_size
 from nogaps.prior.loading import load_part
-from nogaps.prior.training import Schedule, fit, make_accelerator, step_generator
+from nogaps.prior.training import Schedule, fit, step_generator
 
 TRAINING_STEPS = 1000  # noise levels of the forward process
 
@@ -41,6 +43,7 @@ def build_denoiser(
     )
 
 
+@cache
 def noise_schedule() -> DDPMScheduler:
     """Cosine schedule (arXiv 2102.09672, section 3.2) with v-prediction (arXiv 2202.00512)."""
     return DDPMScheduler(
@@ -71,9 +74,8 @@ def validation_loss(model: UNet2DModel, z: torch.Tensor) -> dict[str, float]:
     """`diffusion_loss` with the same noise at every call, over four passes of z."""
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
-    accelerator = make_accelerator()
     model.eval()
-    with accelerator.autocast():
+    with autocast(device, autocast_dtype(device)):
         losses = [diffusion_loss(model, z.to(device), generator)["loss"] for _ in range(4)]
     return {"loss": float(torch.stack(losses).mean())}
 
@@ -101,7 +103,7 @@ def train_diffusion(
     rounded to fp16, half the size; `loading.load_prior` computes with them in fp32.
     """
     out = Path(out)
-    vqvae = load_part(AutoencoderKL, out / "vqvae").to(make_accelerator().device)
+    vqvae = load_part(AutoencoderKL, out / "vqvae").to(pick_device())
     train, _ = load_frames(frames)
     val, _ = load_frames(sorted(set(map(str, frames))), "val")
     z = training_latents(vqvae, train, copies, schedule.seed)

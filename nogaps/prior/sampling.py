@@ -132,12 +132,12 @@ def generate(
     on `seed` and k only. With a folder `out` the images are saved there by `sample_to` and read
     back. Raises BadInput for impossible settings.
     """
-    check_settings(num_samples, num_inference_steps, batch_size, scheduler, temperature, precision)
     prior = prior or load_prior()
-    settings = (num_samples, num_inference_steps, batch_size, scheduler, temperature, seed)
     if out is not None:
+        settings = (num_samples, num_inference_steps, batch_size, scheduler, temperature, seed)
         path = sample_to(out, *settings, prior=prior, precision=precision)
         return list(torch.from_numpy(load_npy(path)).to(prior.device).split(batch_size))
+    check_settings(num_samples, num_inference_steps, batch_size, scheduler, temperature, precision)
     starts = range(0, num_samples, batch_size)
     starts = tqdm(starts, desc="sampling", mininterval=1, disable=len(starts) == 1)
     return [
