@@ -6,12 +6,15 @@ Images are drawn at whole multiples of their size, so that one pixel is a square
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from nogaps.files import atomic
 
 Images = torch.Tensor | np.ndarray
 DPI = 100
@@ -100,6 +103,36 @@ def show_curves(
     axis.grid(True, which="both", alpha=0.3)
     axis.legend()
     return figure
+
+
+def save_curves(
+    path: str | Path, curves: Mapping[str, Sequence[float]], x: Sequence[float], title: str
+) -> None:
+    """Training and validation curves over steps as a PNG, one panel per quantity.
+
+    `val_name` is drawn in the panel of `name`. Works without a display and outside notebooks.
+    """
+    names = [name for name in curves if not name.startswith("val_")]
+    names += [name for name in curves if name.startswith("val_") and name[4:] not in names]
+    columns = min(3, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4 * columns, 3 * rows + 0.4), dpi=DPI, layout="constrained")
+    axes = iter(figure.subplots(rows, columns, squeeze=False).flat)
+    for name in names:
+        axis = next(axes)
+        for key, label in ((name, "training"), (f"val_{name}", "validation")):
+            if key in curves:
+                label = "validation" if key.startswith("val_") else label
+                axis.plot(x, curves[key], label=label, marker="." if len(x) < 3 else None)
+        axis.set(xlabel="step", title=name.removeprefix("val_").replace("_", " "))
+        axis.set_yscale("log" if min(curves[name]) > 0 and "loss" in name else "linear")
+        axis.grid(True, which="both", alpha=0.3)
+        axis.legend()
+    for axis in axes:
+        axis.set_axis_off()
+    figure.suptitle(title)
+    with atomic(path) as temporary:
+        figure.savefig(temporary)
 
 
 def show_crops(

@@ -105,15 +105,15 @@ def test_sharpening_keeps_flat_parts_and_means() -> None:
     assert gradient_energy(sharpen(edge, 1.0)) > 0 and sharpen(edge, 1.0).max() > 0.5
 
 
-def small(steps: int) -> Schedule:
-    return Schedule(steps, 4, 2e-3, validate_every=2, checkpoint_every=2)
+def small(steps: int, **options: object) -> Schedule:
+    return Schedule(steps, 4, 2e-3, validate_every=2, checkpoint_every=2, **options)
 
 
 @pytest.fixture(scope="module")
 def trained(frames_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Both stages, trained for a few steps."""
     out = tmp_path_factory.mktemp("run")
-    train_autoencoder([frames_file], out, small(4), (8, 8, 8), 4)
+    train_autoencoder([frames_file], out, small(4), widths=(8, 8, 8), latent_channels=4)
     train_diffusion([frames_file], out, small(4), copies=1, widths=(16, 32))
     return out
 
@@ -152,9 +152,11 @@ def test_interrupted_training_continues_to_the_same_weights(
 
     monkeypatch.setattr(training, "_train_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_autoencoder([frames_file], tmp_path, small(4), (8, 8, 8), 4)
+        train_autoencoder([frames_file], tmp_path, small(4), widths=(8, 8, 8), latent_channels=4)
     monkeypatch.setattr(training, "_train_step", step)
-    resumed = train_autoencoder([frames_file], tmp_path, small(4), (8, 8, 8), 4).state_dict()
+    resumed = train_autoencoder(
+        [frames_file], tmp_path, small(4), widths=(8, 8, 8), latent_channels=4
+    ).state_dict()
     straight = load_part(AutoencoderKL, trained / "vqvae").state_dict()
     for name, value in straight.items():
         assert torch.equal(value, resumed[name].cpu()), name
@@ -162,4 +164,6 @@ def test_interrupted_training_continues_to_the_same_weights(
 
 def test_a_run_of_other_settings_is_not_continued(trained: Path, frames_file: Path) -> None:
     with pytest.raises(BadInput, match="other settings"):
-        train_autoencoder([frames_file], trained, small(6), (8, 8, 8), 4)
+        train_autoencoder(
+            [frames_file], trained, small(4, seed=1), widths=(8, 8, 8), latent_channels=4
+        )

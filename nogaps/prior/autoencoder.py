@@ -1,24 +1,28 @@
-"""First stage of the prior: a small KL autoencoder (diffusers `AutoencoderKL`)."""
+"""First stage of the prior: a small KL autoencoder (diffusers `AutoencoderKL`), and training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 
 from nogaps.device import autocast, autocast_dtype
-from nogaps.metrics import gradient_energy
+from nogaps.errors import BadInput
+from nogaps.metrics import gradient_energy, ssim_map
 from nogaps.prior.augmentation import warp
 from nogaps.prior.heads import load_frames, to_size
-from nogaps.prior.training import Schedule, fit
+from nogaps.prior.loading import FirstStage
+from nogaps.prior.training import Loss, Schedule, fit, make_accelerator
+from nogaps.prior.vqvae import VQVAE2, vqvae_loss
 
-KL_WEIGHT = 3e-4
+STAGE_KINDS = ("kl", "vqvae2")
 
 
 def build_autoencoder(
-    widths: Sequence[int] = (32, 64, 128), latent_channels: int = 12
+    widths: Sequence[int] = (32, 64, 128), latent_channels: int = 16
 ) -> AutoencoderKL:
     """One-channel `AutoencoderKL` with one level per width and no attention.
 
@@ -50,7 +54,7 @@ def reconstruction_loss(x_hat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 def autoencoder_loss(
-    model: AutoencoderKL, x: torch.Tensor, generator: torch.Generator
+    model: AutoencoderKL, x: torch.Tensor, generator: torch.Generator, kl_weight: float
 ) -> dict[str, torch.Tensor]:
     """Reconstruction of x (N,1,64,64) in [0,1] through a latent sample, plus weighted KL."""
     posterior = getattr(model, "module", model).encode(2 * x - 1).latent_dist
@@ -60,7 +64,7 @@ def autoencoder_loss(
     x_hat = getattr(model, "module", model).decode(z).sample.float() / 2 + 0.5
     kl = 0.5 * (mean**2 + std**2 - 1 - 2 * std.log()).mean()
     reconstruction = reconstruction_loss(x_hat, x)
-    return {"loss": reconstruction + KL_WEIGHT * kl, "reconstruction": reconstruction, "kl": kl}
+    return {"loss": reconstruction + kl_weight * kl, "reconstruction": reconstruction, "kl": kl}
 
 
 @torch.no_grad()
@@ -91,42 +95,60 @@ def reconstruct(model: AutoencoderKL, x: torch.Tensor, batch_size: int = 64) -> 
 
 
 def reconstruction_scores(model: AutoencoderKL, x: torch.Tensor) -> dict[str, float]:
-    """Mean PSNR in dB (data range 1) and the ratio of gradient energies, of x (N,1,H,W)."""
+    """Loss, mean PSNR in dB (data range 1), SSIM and ratio of gradient energies of x (N,1,H,W)."""
     x_hat = reconstruct(model.eval(), x)
     psnr = -10 * torch.log10(((x_hat - x) ** 2).mean((1, 2, 3)))
     return {
+        "reconstruction": float(reconstruction_loss(x_hat, x)),
         "psnr": float(psnr.mean()),
+        "ssim": float(ssim_map(x_hat, x).mean()),
         "gradient_energy": gradient_energy(x_hat) / gradient_energy(x),
     }
+
+
+def build_stage(
+    kind: str, schedule: Schedule, kl_weight: float, **shape: object
+) -> tuple[FirstStage, Loss]:
+    """An untrained first stage, "kl" or "vqvae2", with its loss; shape: its constructor's.
+
+    Raises BadInput for another kind.
+    """
+    if kind not in STAGE_KINDS:
+        raise BadInput(f"stage {kind!r}: expected one of {', '.join(STAGE_KINDS)}")
+    with torch.random.fork_rng([]):
+        torch.manual_seed(schedule.seed)  # diffusers initialises from the global generator
+        if kind == "kl":
+            return build_autoencoder(**shape), partial(autoencoder_loss, kl_weight=kl_weight)
+        return VQVAE2(**shape), partial(vqvae_loss, reconstruction=reconstruction_loss)
 
 
 def train_autoencoder(
     frames: Sequence[str | Path],
     out: str | Path,
     schedule: Schedule,
-    widths: Sequence[int] = (32, 64, 128),
-    latent_channels: int = 12,
-) -> AutoencoderKL:
-    """Train on the train split of frame files; write the diffusers folder `out/vqvae`.
+    kind: str = "kl",
+    kl_weight: float = 1e-4,
+    **shape: object,
+) -> FirstStage:
+    """Train a first stage on the train split of frame files; write the folder `out/vqvae`.
 
-    A file given twice counts twice. The latent scale, 1/std over the whole training set, is
-    stored in the folder's config.
+    kind: "kl" or "vqvae2"; shape: further arguments of `build_autoencoder` or `VQVAE2`. A file
+    given twice counts twice. The latent scale, 1/std over the whole training set, is stored in the
+    folder's config.
     """
     train, _ = load_frames(frames)
     val = to_size(load_frames(sorted(set(map(str, frames))), "val")[0])
-    with torch.random.fork_rng([]):
-        torch.manual_seed(schedule.seed)  # diffusers initialises from the global generator
-        model = build_autoencoder(widths, latent_channels)
+    model, loss = build_stage(kind, schedule, kl_weight, **shape)
 
     def draw(n: int, generator: torch.Generator) -> torch.Tensor:
         return warp(train[torch.randint(len(train), (n,), generator=generator)], generator)
 
     config = {"stage": "autoencoder", "files": [Path(f).name for f in frames]}
-    config |= {"images": len(train), **vars(schedule), **dict(model.config)}
+    config |= {"images": len(train), "kl_weight": kl_weight, **vars(schedule), **dict(model.config)}
     model = fit(
         model,
         draw,
-        autoencoder_loss,
+        loss,
         lambda m: reconstruction_scores(m, val),
         Path(out) / "autoencoder",
         schedule,
@@ -134,5 +156,6 @@ def train_autoencoder(
     )
     z = encode(model, to_size(train))
     model.register_to_config(scaling_factor=float(1 / z.std()))
-    model.save_pretrained(Path(out) / "vqvae", safe_serialization=True)
+    if make_accelerator().is_main_process:
+        model.save_pretrained(Path(out) / "vqvae", safe_serialization=True)
     return model

@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, LDMPipeline, UNet2DModel
 
 from nogaps.device import autocast, autocast_dtype, pick_device
+from nogaps.files import BadInput
 from nogaps.prior.augmentation import warp
 from nogaps.prior.autoencoder import encode
 from nogaps.prior.heads import load_frames, to_size
-from nogaps.prior.loading import load_part
-from nogaps.prior.training import Schedule, fit, step_generator
+from nogaps.prior.loading import FirstStage, load_stage
+from nogaps.prior.spaces import TRANSFORMS, PixelSpace
+from nogaps.prior.training import Schedule, fit, make_accelerator, step_generator
 
 TRAINING_STEPS = 1000  # noise levels of the forward process
+PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
+NOISE = {"cosine": "squaredcos_cap_v2", "linear": "linear"}
+SPACES = ("latent", *TRANSFORMS)
 
 
 def build_denoiser(
-    latent_channels: int, latent_size: int, widths: Sequence[int] = (96, 192), dropout: float = 0.1
+    latent_channels: int,
+    latent_size: int | tuple[int, int],
+    widths: Sequence[int] = (96, 192),
+    dropout: float = 0.1,
 ) -> UNet2DModel:
     """U-Net with sinusoidal time embedding, attention in its middle only.
 
-    Latents (N,latent_channels,latent_size,latent_size) and integer times (N,) in [0, 1000) give
-    the velocity v. Source: DDPM (arXiv 2006.11239), appendix B, in diffusers' form.
+    Latents (N,latent_channels,H,W) of size H×W = latent_size and integer times (N,) in [0, 1000)
+    give what the noise schedule says is predicted. Source: DDPM (arXiv 2006.11239), appendix B, in
+    diffusers' form.
     """
     n = len(widths)
     return UNet2DModel(
@@ -44,50 +54,103 @@ def build_denoiser(
 
 
 @cache
-def noise_schedule() -> DDPMScheduler:
-    """Cosine schedule (arXiv 2102.09672, section 3.2) with v-prediction (arXiv 2202.00512)."""
+def noise_schedule(prediction: str = "v", noise: str = "cosine") -> DDPMScheduler:
+    """Forward process and what is predicted.
+
+    noise: "cosine" (arXiv 2102.09672, section 3.2) or "linear" (arXiv 2006.11239, section 4);
+    prediction: "v" (arXiv 2202.00512, appendix D), "epsilon" or "x0". Raises BadInput otherwise.
+    """
+    if prediction not in PREDICTIONS or noise not in NOISE:
+        raise BadInput(
+            f"prediction {prediction!r} with noise {noise!r}: expected one of "
+            f"{', '.join(PREDICTIONS)} with one of {', '.join(NOISE)}"
+        )
     return DDPMScheduler(
         num_train_timesteps=TRAINING_STEPS,
-        beta_schedule="squaredcos_cap_v2",
-        prediction_type="v_prediction",
+        beta_schedule=NOISE[noise],
+        prediction_type=PREDICTIONS[prediction],
         clip_sample=False,
-        timestep_spacing="trailing",
+        # at the last noise level epsilon tells nothing about the image: sampling starts below it
+        timestep_spacing="leading" if prediction == "epsilon" else "trailing",
     )
 
 
 def diffusion_loss(
-    model: UNet2DModel, z: torch.Tensor, generator: torch.Generator
+    model: UNet2DModel,
+    z: torch.Tensor,
+    generator: torch.Generator,
+    forward: DDPMScheduler | None = None,
+    smooth_l1: float = 0.0,
 ) -> dict[str, torch.Tensor]:
-    """Mean squared error of the predicted velocity at uniform times; z has unit variance."""
-    forward = noise_schedule()
+    """Error of the prediction at uniform times; z (N,C,H,W) has unit variance.
+
+    The mean squared error, or with smooth_l1 > 0 the smooth L1 loss that is quadratic below it.
+    """
+    forward = forward or noise_schedule()
     noise = torch.randn(z.shape, generator=generator).to(z.device)
     # one time per stratum of the batch: less variance than independent draws
     share = (torch.arange(len(z)) + torch.rand(len(z), generator=generator)) / len(z)
     t = (share * TRAINING_STEPS).long().to(z.device)
-    target = forward.get_velocity(z, noise, t)
-    v = model(forward.add_noise(z, noise, t), t).sample.float()
-    return {"loss": (v - target).square().mean()}
+    kind = forward.config.prediction_type
+    target = {"epsilon": noise, "sample": z}.get(kind)
+    target = forward.get_velocity(z, noise, t) if target is None else target
+    found = model(forward.add_noise(z, noise, t), t).sample.float()
+    if smooth_l1 > 0:
+        return {"loss": F.smooth_l1_loss(found, target, beta=smooth_l1)}
+    return {"loss": F.mse_loss(found, target)}
 
 
 @torch.no_grad()
-def validation_loss(model: UNet2DModel, z: torch.Tensor) -> dict[str, float]:
+def validation_loss(model: UNet2DModel, z: torch.Tensor, **options: object) -> dict[str, float]:
     """`diffusion_loss` with the same noise at every call, over four passes of z."""
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
     model.eval()
     with autocast(device, autocast_dtype(device)):
-        losses = [diffusion_loss(model, z.to(device), generator)["loss"] for _ in range(4)]
+        losses = [
+            diffusion_loss(model, z.to(device), generator, **options)["loss"] for _ in range(4)
+        ]
     return {"loss": float(torch.stack(losses).mean())}
 
 
 def training_latents(
-    vqvae: AutoencoderKL, frames: torch.Tensor, copies: int, seed: int
+    stage: FirstStage, frames: torch.Tensor, copies: int, seed: int
 ) -> torch.Tensor:
-    """Scaled latents of the frames (N,1,128,128) and of `copies` warped copies of each."""
-    parts = [encode(vqvae, to_size(frames))]
+    """Scaled latents of the frames (N,1,2H,2W) and of `copies` warped copies of each.
+
+    The augmentation does not leak: its maps lie around the identity, every image also stands in
+    the set as it is, and no head is mirrored.
+    """
+    parts = [encode(stage, to_size(frames))]
     for k in range(copies):
-        parts.append(encode(vqvae, warp(frames, step_generator(seed, k))))
-    return torch.cat(parts) * vqvae.config.scaling_factor
+        parts.append(encode(stage, warp(frames, step_generator(seed, k))))
+    return torch.cat(parts) * stage.config.scaling_factor
+
+
+def first_stage(space: str, out: Path, frames: torch.Tensor) -> FirstStage:
+    """The trained stage `out/vqvae`, or one that needs no training, measured on the frames."""
+    if space not in SPACES:
+        raise BadInput(f"space {space!r}: expected one of {', '.join(SPACES)}")
+    if space == "latent":
+        return load_stage(out / "vqvae")
+    stage = PixelSpace(space)
+    stage.measure(2 * to_size(frames) - 1)
+    return stage
+
+
+def save_prior(folder: Path, stage: FirstStage, unet: UNet2DModel, forward: dict) -> None:
+    """Write a prior with its weights rounded to fp16, half the size; forward: scheduler config.
+
+    With an `AutoencoderKL` the folder is a diffusers `LDMPipeline`; other first stages are known
+    to nogaps only.
+    """
+    scheduler = DDIMScheduler.from_config(forward)
+    stage, unet = stage.half(), unet.half()
+    if isinstance(stage, AutoencoderKL):
+        LDMPipeline(stage, unet, scheduler).save_pretrained(folder, safe_serialization=True)
+        return
+    for name, part in (("vqvae", stage), ("unet", unet), ("scheduler", scheduler)):
+        part.save_pretrained(folder / name)
 
 
 def train_diffusion(
@@ -96,32 +159,38 @@ def train_diffusion(
     schedule: Schedule,
     copies: int = 24,
     widths: Sequence[int] = (96, 192),
+    space: str = "latent",
+    prediction: str = "v",
+    noise: str = "cosine",
+    smooth_l1: float = 0.0,
+    dropout: float = 0.1,
 ) -> None:
-    """Train on latents of `out/vqvae`; write the diffusers `LDMPipeline` folder `out/pipeline`.
+    """Train on latents of `out/vqvae`, or in a pixel `space`; write the folder `out/pipeline`.
 
-    A frame file given twice counts twice, with warped copies of its own. The folder's weights are
-    rounded to fp16, half the size; `loading.load_prior` computes with them in fp32.
+    A frame file given twice counts twice, with warped copies of its own. See `save_prior`;
+    `loading.load_prior` computes with the fp16 weights in fp32.
     """
-    out = Path(out)
-    vqvae = load_part(AutoencoderKL, out / "vqvae").to(pick_device())
+    out, forward = Path(out), noise_schedule(prediction, noise)
     train, _ = load_frames(frames)
     val, _ = load_frames(sorted(set(map(str, frames))), "val")
-    z = training_latents(vqvae, train, copies, schedule.seed)
-    z_val = encode(vqvae, to_size(val)) * vqvae.config.scaling_factor
+    stage = first_stage(space, out, train).to(pick_device())
+    z = training_latents(stage, train, copies, schedule.seed)
+    z_val = encode(stage, to_size(val)) * stage.config.scaling_factor
     with torch.random.fork_rng([]):
         torch.manual_seed(schedule.seed)  # diffusers initialises from the global generator
-        unet = build_denoiser(z.shape[1], z.shape[2], widths)
+        unet = build_denoiser(z.shape[1], tuple(z.shape[2:]), widths, dropout)
     config = {"stage": "diffusion", "files": [Path(f).name for f in frames], "latents": len(z)}
+    config |= {"space": space, "smooth_l1": smooth_l1, **dict(forward.config)}
     config |= {**vars(schedule), **dict(unet.config)}
+    options = {"forward": forward, "smooth_l1": smooth_l1}
     unet = fit(
         unet,
         lambda n, generator: z[torch.randint(len(z), (n,), generator=generator)],
-        diffusion_loss,
-        lambda model: validation_loss(model, z_val),
+        partial(diffusion_loss, **options),
+        partial(validation_loss, z=z_val, **options),
         out / "diffusion",
         schedule,
         {key: repr(value) for key, value in config.items()},
     )
-    scheduler = DDIMScheduler.from_config(noise_schedule().config)
-    pipeline = LDMPipeline(vqvae.half(), unet.half(), scheduler)
-    pipeline.save_pretrained(out / "pipeline", safe_serialization=True)
+    if make_accelerator().is_main_process:
+        save_prior(out / "pipeline", stage, unet, forward.config)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
-from diffusers import AutoencoderKL, UNet2DModel
-from diffusers.configuration_utils import ConfigMixin
+from diffusers import UNet2DModel
+from diffusers.models.modeling_utils import ModelMixin
 
 from nogaps.checkpoint import load_tensors
 from nogaps.device import pick_device
@@ -18,14 +21,30 @@ from nogaps.files import BadInput, load_json, sha256
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SHIPPED = Path(str(files("nogaps"))) / "weights" / "prior"
-Part = TypeVar("Part", AutoencoderKL, UNet2DModel)
+STAGES = {
+    "AutoencoderKL": "diffusers",
+    "PixelSpace": "nogaps.prior.spaces",
+    "VQVAE2": "nogaps.prior.vqvae",
+}  # first stages by class name, and the module that defines each
+Part = TypeVar("Part", bound=ModelMixin)
+
+
+class FirstStage(Protocol):
+    """What turns images into latents and back, called like diffusers' `AutoencoderKL`.
+
+    encode(x in [-1,1]).latent_dist.mean, decode(z).sample, config.scaling_factor.
+    """
+
+    config: Any
+    encode: Callable[[torch.Tensor], Any]
+    decode: Callable[[torch.Tensor], Any]
 
 
 @dataclass(frozen=True)
 class Prior:
-    """A latent diffusion model: decoder, denoiser, noise schedule, and the hash of its weights."""
+    """A diffusion model: first stage, denoiser, noise schedule, and the hash of its weights."""
 
-    vqvae: AutoencoderKL
+    vqvae: FirstStage
     unet: UNet2DModel
     scheduler: dict
     weights_sha256: str
@@ -45,7 +64,7 @@ def load_part(kind: type[Part], folder: str | Path) -> Part:
             f"{folder}/config.json: describes a {config.get('_class_name')}, "
             f"expected {kind.__name__}"
         )
-    model: ConfigMixin = kind.from_config(config)
+    model = kind.from_config(config)
     tensors, _ = load_tensors(folder / WEIGHTS)
     try:
         model.load_state_dict({name: value.float() for name, value in tensors.items()})
@@ -54,19 +73,24 @@ def load_part(kind: type[Part], folder: str | Path) -> Part:
     return model.eval().requires_grad_(False)
 
 
+def load_stage(folder: str | Path) -> FirstStage:
+    """The first stage of a folder, whichever of STAGES its config names, in fp32."""
+    name = load_json(Path(folder) / "config.json").get("_class_name")
+    if name not in STAGES:
+        raise BadInput(f"{folder}/config.json: a {name}, expected one of {', '.join(STAGES)}")
+    return load_part(getattr(import_module(STAGES[name]), name), folder)
+
+
 def locate(prior: str | Path, revision: str | None = None) -> Path:
     """Folder of a prior: the path itself, or a download of the Hub id `owner/name`."""
     folder = Path(prior)
     if folder.exists() or str(prior).count("/") != 1 or str(prior).startswith((".", "/")):
+        if revision:
+            warnings.warn(f"{prior}: a folder, so revision {revision} does nothing", stacklevel=3)
         return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from nogaps.prior.hub import download
 
-    try:
-        patterns = ["*.json", "*/*.json", "*/*.safetensors"]
-        return Path(snapshot_download(str(prior), revision=revision, allow_patterns=patterns))
-    except (OSError, HfHubHTTPError, HFValidationError) as error:
-        raise BadInput(f"{prior}: no such folder, and the Hub did not supply it") from error
+    return download(str(prior), revision)
 
 
 def load_prior(
@@ -80,7 +104,7 @@ def load_prior(
     """
     folder = locate(SHIPPED if prior is None else prior, revision)
     device = device or pick_device()
-    vqvae = load_part(AutoencoderKL, folder / "vqvae").to(device)
+    vqvae = load_stage(folder / "vqvae").to(device)
     unet = load_part(UNet2DModel, folder / "unet").to(device)
     scheduler = load_json(folder / "scheduler" / "scheduler_config.json")
     hashes = "".join(sha256(folder / part / WEIGHTS) for part in ("vqvae", "unet"))

@@ -1,0 +1,168 @@
+"""Third stage of the prior: its decoder learns to draw sampled latents as sharply as real images.
+
+What diffusion samples differs a little from what the encoder makes of real images: fine detail is
+weaker, and a decoder trained on real latents alone draws it soft. Here a critic of small patches
+compares the decoded samples with real images, while the reconstruction loss holds the decoder to
+the encoder's latents. Sources: VQGAN (arXiv 2012.09841), section 3.1, for the patch critic and the
+adaptive weight; latent diffusion (arXiv 2112.10752), appendix G.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import nn
+from torch.func import functional_call
+from tqdm.auto import tqdm
+
+from nogaps.device import pick_device
+from nogaps.files import BadInput, load_npy, save_npy
+from nogaps.prior.augmentation import warp
+from nogaps.prior.autoencoder import reconstruction_loss, reconstruction_scores
+from nogaps.prior.diffusion import save_prior
+from nogaps.prior.heads import load_frames, to_size
+from nogaps.prior.loading import Prior, load_prior
+from nogaps.prior.sampling import image_generators, sample_latents
+from nogaps.prior.training import Schedule, fit, make_accelerator
+
+BATCH = 64  # samples drawn at a time
+SHARPNESS = 0.25  # of `warp` for the real images: as sharp as the frames, hardly sharper
+
+
+class Critic(nn.Sequential):
+    """Patch critic: (N,1,H,W) in [-1,1] to (N,1,H/4,W/4), high for real; each sees 26 pixels."""
+
+    def __init__(self, width: int = 48) -> None:
+        def block(a: int, b: int, kernel: int, stride: int) -> list[nn.Module]:
+            conv = nn.Conv2d(a, b, kernel, stride, padding=1)
+            return [conv, nn.GroupNorm(8, b), nn.LeakyReLU(0.2)]
+
+        super().__init__(
+            nn.Conv2d(1, width, 3, padding=1),
+            nn.LeakyReLU(0.2),
+            *block(width, width, 4, 2),
+            *block(width, 2 * width, 4, 2),
+            *block(2 * width, 2 * width, 3, 1),
+            nn.Conv2d(2 * width, 1, 3, padding=1),
+        )
+
+
+class Pair(nn.Module):
+    """First stage and critic as one module, so that they are trained, averaged and saved together.
+
+    Only the decoder's half of the first stage learns.
+    """
+
+    def __init__(self, stage: AutoencoderKL) -> None:
+        super().__init__()
+        self.stage, self.critic = stage.requires_grad_(False), Critic()
+        self.stage.decoder.requires_grad_(True)
+        self.stage.post_quant_conv.requires_grad_(True)
+
+
+def adversarial_loss(
+    pair: Pair,
+    x: torch.Tensor,
+    generator: torch.Generator,
+    bank: torch.Tensor,
+    noise: float,
+    weight: float,
+) -> dict[str, torch.Tensor]:
+    """Losses of decoder and critic on real images x (N,1,H,W) in [0,1] and on sampled latents.
+
+    bank: unscaled sampled latents (M,C,h,w); noise: deviation added to real latents, in units of
+    the latents' own; weight: length of the critic's gradient at the decoder's last layer, in
+    lengths of the reconstruction's. Both players' gradients come from one backward pass: the
+    critic's weights are constants in the decoder's loss, the decoded images in the critic's.
+    """
+    stage, critic = pair.stage, pair.critic
+    pick = torch.randint(len(bank), (len(x),), generator=generator)
+    with torch.no_grad():
+        z = stage.encode(2 * x - 1).latent_dist.mean.float()
+    deviation = noise / stage.config.scaling_factor
+    z = z + deviation * torch.randn(z.shape, generator=generator).to(z.device)
+    decoded = stage.decode(torch.cat([z, bank[pick].to(z.device)])).sample.float()
+    x_hat, fake = decoded.chunk(2)
+    reconstruction = reconstruction_loss(x_hat / 2 + 0.5, x)
+    fixed = {name: value.detach() for name, value in critic.named_parameters()}
+    fooling = -functional_call(critic, fixed, (fake,)).float().mean()
+    real_votes = critic(2 * x - 1).float()
+    fake_votes = critic(fake.detach()).float()
+    hinge = (1 - real_votes).relu().mean() + (1 + fake_votes).relu().mean()
+    # a critic that cannot tell the two apart (hinge loss 2) has nothing to teach yet
+    skill = (4 * (2 - hinge.detach())).clamp(0, 1)
+    share = weight * skill * _balance(reconstruction, fooling, stage.decoder.conv_out.weight)
+    return {
+        "loss": reconstruction + share * fooling + hinge,
+        "reconstruction": reconstruction,
+        "critic": hinge,
+        "real_votes": real_votes.mean(),
+        "fake_votes": fake_votes.mean(),
+    }
+
+
+def _balance(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Factor that makes b's gradient at `weight` as long as a's (arXiv 2012.09841, equation 7)."""
+    if not torch.is_grad_enabled():
+        return torch.ones(())
+    lengths = [torch.autograd.grad(v, weight, retain_graph=True)[0].norm() for v in (a, b)]
+    return (lengths[0] / (lengths[1] + 1e-6)).clamp(max=1e3).detach()
+
+
+def refine_decoder(
+    frames: Sequence[str | Path],
+    out: str | Path,
+    schedule: Schedule,
+    samples: int = 1024,
+    noise: float = 0.05,
+    weight: float = 3.0,
+) -> None:
+    """Fine-tune the decoder of `out/pipeline` on what its denoiser samples; write `out/refined`.
+
+    Encoder, denoiser and latents stay as they are. Raises BadInput for a first stage without a
+    learnt decoder.
+    """
+    out = Path(out)
+    prior = load_prior(out / "pipeline", pick_device())
+    if not isinstance(prior.vqvae, AutoencoderKL):
+        raise BadInput(f"{out}/pipeline: has no AutoencoderKL, whose decoder could be refined")
+    bank = latent_bank(prior, out / "refine" / "latents.npy", samples, schedule.seed)
+    train, _ = load_frames(frames)
+    val = to_size(load_frames(sorted(set(map(str, frames))), "val")[0])
+    with torch.random.fork_rng([]):
+        torch.manual_seed(schedule.seed)  # the critic's initial weights
+        pair = Pair(prior.vqvae)
+
+    def draw(n: int, generator: torch.Generator) -> torch.Tensor:
+        pick = torch.randint(len(train), (n,), generator=generator)
+        return warp(train[pick], generator, sharpness=SHARPNESS)
+
+    config = {"stage": "refine", "files": [Path(f).name for f in frames], "noise": noise}
+    config |= {"samples": samples, "weight": weight, "prior": prior.weights_sha256}
+    pair = fit(
+        pair,
+        draw,
+        partial(adversarial_loss, bank=bank, noise=noise, weight=weight),
+        lambda model: reconstruction_scores(model.stage, val),
+        out / "refine",
+        schedule,
+        {key: repr(value) for key, value in (config | vars(schedule)).items()},
+    )
+    if make_accelerator().is_main_process:
+        save_prior(out / "refined", pair.stage, prior.unet, prior.scheduler)
+
+
+def latent_bank(prior: Prior, path: Path, samples: int, seed: int) -> torch.Tensor:
+    """Unscaled latents of `samples` samples, kept in `path` so that a resumed run has the same."""
+    if not path.exists():
+        starts = range(0, samples, BATCH)
+        parts = [
+            sample_latents(prior, image_generators(seed, k, min(BATCH, samples - k)))
+            for k in tqdm(starts, desc="sampling", mininterval=1)
+        ]
+        save_npy(path, torch.cat(parts).cpu().numpy())
+    return torch.from_numpy(load_npy(path))
