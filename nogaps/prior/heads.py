@@ -93,10 +93,11 @@ def prepare(source: str | Path, index: str | Path, out: str | Path) -> dict[str,
 def load_frames(
     paths: str | Path | Sequence[str | Path], split: str = "train"
 ) -> tuple[torch.Tensor, list[str]]:
-    """Frames of one split, from files that `prepare` wrote.
+    """Frames of one split, from files that `prepare` or `prepare_images` wrote.
 
-    Returns (N,1,128,128) float32 in [0,1], each image divided by its 99.7th percentile (which
-    matches the test set's range) and clipped, and the group of each image, prefixed by its file.
+    Returns (N,1,2H,2W) float32 in [0,1], 128×128 for heads, each image divided by its 99.7th
+    percentile (which matches the test set's range) and clipped, and the group of each image,
+    prefixed by its file. Raises BadInput for no such file, no frames, or frames of two sizes.
     """
     frames, groups = [], []
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
@@ -107,6 +108,9 @@ def load_frames(
                 frames.append(unit_range(archive["images"][keep]))
         except (OSError, ValueError, KeyError, EOFError) as error:
             raise BadInput(f"{path}: is not a frame file of `nogaps prior prepare`") from error
+        if frames[-1].shape[2:] != frames[0].shape[2:]:
+            found, first = ("×".join(map(str, x.shape[2:])) for x in (frames[-1], frames[0]))
+            raise BadInput(f"{path}: holds frames of {found}, expected {first} as the first file")
         groups += [f"{Path(path).stem}/{name}" for name in names]
     if not groups:
         raise BadInput(f"{paths}: no frames of the split {split!r}")
@@ -121,5 +125,5 @@ def unit_range(images: np.ndarray) -> torch.Tensor:
 
 
 def to_size(frames: torch.Tensor) -> torch.Tensor:
-    """(N,1,128,128) frames to (N,1,64,64) by 2x2 averaging."""
+    """Frames (N,1,2H,2W) to the size of training images, (N,1,H,W), by 2x2 averaging."""
     return torch.nn.functional.avg_pool2d(frames, 2)
