@@ -87,31 +87,61 @@ def sample(
         str | None, typer.Option(help="Diffusers folder, Hub id, or 'course'; else the shipped.")
     ] = None,
     revision: Annotated[str | None, typer.Option(help="Revision of a Hub id.")] = None,
-    scheduler: Annotated[str, typer.Option(help="ddim, ddpm or dpm.")] = "ddim",
-    steps: Annotated[int, typer.Option(help="Steps of the reverse process.")] = 25,
+    scheduler: Annotated[
+        str | None, typer.Option(help="ddim, ddpm or dpm. Else dpm; ddim for 'course'.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Steps of the reverse process.")] = 20,
     temperature: Annotated[float, typer.Option(help="Scale of the noise, 0 to 2.")] = 1.0,
     batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 64,
     seed: Annotated[int, typer.Option(help="Image k depends on the seed and k only.")] = 42,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    grid: Annotated[Path | None, typer.Option(help="Draw the first images: .png.")] = None,
+    film: Annotated[
+        Path | None, typer.Option(help="Draw how the first images form: .gif, or .png as a strip.")
+    ] = None,
+    test_set: Annotated[
+        Path | None, typer.Option(help="Compare the contrast with this test set (.npy).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Sample synthetic heads; the same command continues an interrupted run.
 
-    Example: nogaps sample --num-samples 2048 --out runs/samples
+    Example: nogaps sample --num-samples 2048 --out runs/samples --grid runs/samples.png
     """
+    import torch
+
+    from nogaps.files import load_images, load_npy
+    from nogaps.prior import course, pictures
+
+    pictures.check_names(grid, film)
+    y = None if test_set is None else torch.from_numpy(load_images(test_set))
+    scheduler = scheduler or ("ddim" if prior == "course" else "dpm")
     settings = (num_samples, steps, batch_size, scheduler, temperature, seed)
     if prior == "course":
-        from nogaps.prior.course import generate
-
-        generate(*settings, out=out)
+        if film is not None:
+            raise BadInput("--film: the course's model does not show its steps, use another prior")
+        if revision is not None or precision != "auto":
+            warnings.warn("the course's model takes no --revision or --precision", stacklevel=1)
+        course.generate(*settings, out=out)
     else:
         from nogaps.prior.loading import load_prior
         from nogaps.prior.sampling import sample_to
 
         model = load_prior(prior, revision=revision)
         sample_to(out, *settings, prior=model, precision=precision)
-    result = {"images": out / "images.npy", "num_samples": num_samples}
-    say(result, as_json, f"{out / 'images.npy'}: {num_samples} images")
+        if film is not None:
+            n = min(num_samples, pictures.FILM_IMAGES)
+            process = (steps, scheduler, temperature, precision)
+            pictures.save_film(film, pictures.record(model, seed, n, *process))
+    if grid is not None:
+        pictures.save_grid(grid, torch.from_numpy(load_npy(out / "images.npy")))
+    result = {"images": out / "images.npy", "num_samples": num_samples, "grid": grid, "film": film}
+    lines = [f"{out / 'images.npy'}: {num_samples} images"]
+    if prior == "course" or y is not None:
+        result["found"] = course.describe_folder(out, y)
+        lines.append(course.as_text(result["found"]))
+    lines += [f"{path}: drawn" for path in (grid, film) if path is not None]
+    say(result, as_json, "\n".join(lines))
 
 
 @app.command()

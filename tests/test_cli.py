@@ -18,7 +18,8 @@ from nogaps.imputers.loading import SHIPPED
 
 Command = Callable[..., object]
 COMMANDS = ["run", "sample", "train", "fill", "score", "check", "make-test-set"]
-PRIOR_COMMANDS = ["prepare", "train-autoencoder", "train-diffusion"]
+PRIOR_COMMANDS = ["prepare", "train", "train-autoencoder", "train-diffusion", "refine"]
+PRIOR_COMMANDS += ["evaluate", "push"]
 
 
 @pytest.fixture

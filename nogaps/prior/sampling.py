@@ -9,32 +9,90 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler
 from tqdm.auto import tqdm
 
 from nogaps.device import autocast, autocast_dtype
-from nogaps.files import BadInput, atomic, load_json, load_npy, save_json, save_npy
+from nogaps.files import BadInput, load_npy, save_json, save_npy
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior, load_prior
+from nogaps.prior.manifests import IMAGES, MANIFEST, is_finished, join_batches, open_partial
 from nogaps.seeds import numbered_generator
 
-SCHEDULERS = ("ddim", "ddpm", "dpm")
+SOLVERS = {"ddim": (1, "dpmsolver++"), "ddpm": (1, "sde-dpmsolver++"), "dpm": (2, "dpmsolver++")}
+SCHEDULERS = tuple(SOLVERS)
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+FORWARD_PROCESS = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+)
+LAMBDA_RANGE = 4.5  # of log(alpha/sigma): beyond it the image is all noise, or has none left
+LAMBDA_MIN = -5.1  # least log(alpha/sigma) for epsilon: a cosine schedule ends far below
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # and "auto"
 
 
-def make_scheduler(name: str, config: dict, steps: int) -> tuple[object, float]:
-    """Scheduler for `steps` steps and its eta (share of fresh noise per step).
+def make_scheduler(name: str, config: dict, steps: int) -> DPMSolverMultistepScheduler:
+    """Scheduler for `steps` steps, from the noisiest level down to the image.
 
-    ddim: arXiv 2010.02502, eta 0, deterministic; ddpm: the same update with eta 1, which is
-    ancestral sampling (ibid., section 4.1); dpm: DPM-Solver++ 2M (arXiv 2211.01095).
+    ddim: arXiv 2010.02502, eta 0, deterministic; ddpm: the same with eta 1, which is ancestral
+    sampling (ibid., section 4.1); dpm: DPM-Solver++ 2M (arXiv 2211.01095). The first two are its
+    first order without and with fresh noise (arXiv 2206.00927, section 4.1). Of `config`, a
+    diffusers scheduler's, the forward process and the prediction type count. Raises BadInput for
+    one that cannot be sampled, or for more steps than noise levels.
     """
-    config = {**config, "clip_sample": False, "timestep_spacing": "trailing"}
-    if name == "dpm":
-        scheduler = DPMSolverMultistepScheduler.from_config(config, solver_order=2)
-    else:
-        scheduler = DDIMScheduler.from_config(config)
-    scheduler.set_timesteps(steps)
-    return scheduler, float(name == "ddpm")
+    order, algorithm = SOLVERS[name]
+    forward = {key: config[key] for key in FORWARD_PROCESS if key in config}
+    if forward.get("prediction_type", "epsilon") not in PREDICTIONS:
+        raise BadInput(
+            f"scheduler_config.json: prediction_type {forward['prediction_type']!r}, "
+            f"expected one of {', '.join(PREDICTIONS)}"
+        )
+    try:
+        scheduler = DPMSolverMultistepScheduler(
+            **forward, solver_order=order, algorithm_type=algorithm, final_sigmas_type="zero"
+        )
+    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"scheduler_config.json: no usable noise schedule ({error})") from error
+    scheduler.set_timesteps(timesteps=_timesteps(scheduler, steps))
+    return scheduler
+
+
+def _timesteps(scheduler: DPMSolverMultistepScheduler, steps: int) -> np.ndarray:
+    """`steps` falling noise levels; the last step then leads to the image.
+
+    First order: evenly spaced in time, as diffusers' "trailing" means it. Second order: the
+    noisiest, then evenly spaced in log(alpha/sigma), in which the solver expands (arXiv
+    2211.01095, section 4): 20 of these come nearer to 200 than 50 that are even in time.
+    """
+    amount, levels = scheduler.lambda_t.double().numpy(), scheduler.config.num_train_timesteps
+    if scheduler.config.prediction_type == "epsilon":
+        # x0 is epsilon's error divided by alpha there
+        levels = int((amount >= LAMBDA_MIN).sum())
+    if steps > levels:
+        raise BadInput(f"num_inference_steps {steps}: the prior has {levels} noise levels")
+    if scheduler.config.solver_order == 1 or steps == 1:
+        # not diffusers' own: its stride is rounded, which for some numbers of steps adds a level -1
+        return np.linspace(levels, 0, steps, endpoint=False).round().astype(np.int64) - 1
+    high, low = min(LAMBDA_RANGE, amount[0]), max(-LAMBDA_RANGE, amount[levels - 1])
+    at = np.abs(amount[:levels, None] - np.linspace(high, low, steps - 1)).argmin(0)
+    # no level twice, however many are asked for
+    order = np.arange(steps)
+    free = np.maximum.accumulate(np.append(at, levels - 1) - order).clip(0, levels - steps)
+    return (free + order)[::-1].copy()
+
+
+def latent_shape(prior: Prior) -> tuple[int, int, int]:
+    """Channels, height and width of what the denoiser works on. Raises BadInput if unknown."""
+    size = prior.unet.config.sample_size
+    size = (size, size) if isinstance(size, int) else size
+    if size is None or len(size) != 2:
+        raise BadInput(f"unet/config.json: sample_size {size}, expected a number or a pair")
+    return prior.unet.config.in_channels, *size
 
 
 def image_generators(seed: int, first: int, n: int) -> list[torch.Generator]:
@@ -43,11 +101,11 @@ def image_generators(seed: int, first: int, n: int) -> list[torch.Generator]:
 
 
 @torch.no_grad()
-def sample_batch(
+def sample_latents(
     prior: Prior,
     generators: list[torch.Generator],
-    num_inference_steps: int = 25,
-    scheduler: str = "ddim",
+    num_inference_steps: int = 20,
+    scheduler: str = "dpm",
     temperature: float = 1.0,
     precision: str = "auto",
     callback: Callable[[torch.Tensor], None] | None = None,
@@ -55,14 +113,12 @@ def sample_batch(
     """Run the reverse process once per generator.
 
     temperature scales all noise: the start for every scheduler, for ddpm each step's as well.
-    callback, if given, gets the latents before each step. Returns (N,1,H,W) float32 in [0,1] on
-    the prior's device.
+    callback, if given, gets the latents before each step. Returns latents (N,C,h,w) fp32, ready to
+    be decoded, on the prior's device.
     """
-    unet, device = prior.unet, prior.device
+    unet, device, shape = prior.unet, prior.device, latent_shape(prior)
     dtype = PRECISIONS[resolve_precision(precision, device)]
-    solver, eta = make_scheduler(scheduler, prior.scheduler, num_inference_steps)
-    size = unet.config.sample_size
-    shape = (unet.config.in_channels, size, size)
+    solver = make_scheduler(scheduler, prior.scheduler, num_inference_steps)
 
     def noise() -> torch.Tensor:
         drawn = [torch.randn(shape, generator=generator) for generator in generators]
@@ -73,10 +129,25 @@ def sample_batch(
         if callback:
             callback(z)
         with autocast(device, dtype):
-            v = unet(z, t).sample.float()
-        extra = {"eta": eta, "variance_noise": noise()} if eta else {}
-        z = solver.step(v, t, z, **extra).prev_sample
-    return decode(prior.vqvae, z / prior.vqvae.config.scaling_factor, dtype)
+            predicted = unet(z, t).sample.float()
+        fresh = noise() if scheduler == "ddpm" else None
+        z = solver.step(predicted, t, z, variance_noise=fresh).prev_sample
+    return z / prior.vqvae.config.scaling_factor
+
+
+def sample_batch(
+    prior: Prior,
+    generators: list[torch.Generator],
+    num_inference_steps: int = 20,
+    scheduler: str = "dpm",
+    temperature: float = 1.0,
+    precision: str = "auto",
+    callback: Callable[[torch.Tensor], None] | None = None,
+) -> torch.Tensor:
+    """`sample_latents`, decoded: (N,1,H,W) float32 in [0,1] on the prior's device."""
+    settings = (num_inference_steps, scheduler, temperature, precision, callback)
+    z = sample_latents(prior, generators, *settings)
+    return decode(prior.vqvae, z, PRECISIONS[resolve_precision(precision, prior.device)])
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
@@ -94,7 +165,7 @@ def check_settings(
     temperature: float,
     precision: str,
 ) -> None:
-    """Raise BadInput for settings that cannot be sampled."""
+    """Raise BadInput for settings that cannot be sampled, warn where one of them does nothing."""
     for name, value in (
         ("num_samples", num_samples),
         ("num_inference_steps", num_inference_steps),
@@ -110,15 +181,26 @@ def check_settings(
         raise BadInput(f"scheduler {scheduler!r}: expected one of {', '.join(SCHEDULERS)}")
     if precision not in ("auto", *PRECISIONS):
         raise BadInput(f"precision {precision!r}: expected auto, {', '.join(PRECISIONS)}")
+    _warn_of(num_samples, num_inference_steps, scheduler, temperature)
+
+
+def _warn_of(num_samples: int, steps: int, scheduler: str, temperature: float) -> None:
+    """Warn of choices without effect, and of those that leave what the model was trained for."""
     if temperature == 0 and num_samples > 1:
-        warnings.warn("temperature 0 leaves no noise: all images are the same", stacklevel=3)
+        text = "temperature 0 leaves no noise: all images are the same, whatever the seed"
+        warnings.warn(text, stacklevel=4)
+    if temperature > 1:
+        text = f"temperature {temperature}: above 1 the model meets more noise than in training"
+        warnings.warn(text, stacklevel=4)
+    if scheduler != "ddim" and steps == 1:
+        warnings.warn(f"{scheduler} with 1 step does what ddim does", stacklevel=4)
 
 
 def generate(
     num_samples: int = 2048,
-    num_inference_steps: int = 25,
+    num_inference_steps: int = 20,
     batch_size: int = 64,
-    scheduler: str = "ddim",
+    scheduler: str = "dpm",
     temperature: float = 1.0,
     seed: int = 42,
     *,
@@ -156,9 +238,9 @@ def generate(
 def sample_to(
     out: str | Path,
     num_samples: int = 2048,
-    num_inference_steps: int = 25,
+    num_inference_steps: int = 20,
     batch_size: int = 64,
-    scheduler: str = "ddim",
+    scheduler: str = "dpm",
     temperature: float = 1.0,
     seed: int = 42,
     *,
@@ -168,7 +250,8 @@ def sample_to(
     """`generate` to disk, batch by batch: `out/images.npy` and `out/manifest.json`.
 
     An interrupted call is continued by the same call, to the same bits. A finished folder with the
-    same manifest is left as it is. Raises BadInput if `out` holds images of other settings.
+    same manifest is left as it is. Raises BadInput if `out` holds images of other settings, or of
+    unknown ones.
     """
     check_settings(num_samples, num_inference_steps, batch_size, scheduler, temperature, precision)
     out, prior = Path(out), prior or load_prior()
@@ -184,11 +267,11 @@ def sample_to(
         "device": prior.device.type,
         "weights_sha256": prior.weights_sha256,
     }
-    if _matches(out, manifest):
-        return out / "images.npy"
+    if is_finished(out, manifest):
+        return out / IMAGES
+    make_scheduler(scheduler, prior.scheduler, num_inference_steps)  # refused before a file is made
     partial = out / ".partial"
-    if not _matches(partial, manifest, finished=False):
-        save_json(partial / "manifest.json", manifest)
+    open_partial(partial, manifest)
     for first in tqdm(range(0, num_samples, batch_size), desc="sampling", mininterval=1):
         path = partial / f"{first:08d}.npy"
         if path.exists():
@@ -203,35 +286,8 @@ def sample_to(
             precision,
         )
         save_npy(path, x.cpu().numpy())
-    _join(partial, out / "images.npy", num_samples)
-    save_json(out / "manifest.json", manifest)
+    # the manifest first: images without one are of unknown settings
+    save_json(out / MANIFEST, manifest)
+    join_batches(partial, out / IMAGES, num_samples)
     shutil.rmtree(partial)
-    return out / "images.npy"
-
-
-def _matches(folder: Path, manifest: dict, finished: bool = True) -> bool:
-    """Whether `folder` holds this very work; BadInput if it holds another."""
-    path = folder / "manifest.json"
-    if not path.exists():
-        return False
-    found = load_json(path)
-    different = [key for key in manifest if found.get(key) != manifest[key]]
-    if different:
-        pairs = (f"{key} {found.get(key)!r}, not {manifest[key]!r}" for key in different)
-        raise BadInput(f"{path}: made with {'; '.join(pairs)}: use another folder or remove it")
-    return not finished or (folder / "images.npy").exists()
-
-
-def _join(partial: Path, path: Path, n: int) -> None:
-    """Concatenate the batches of `partial` in constant memory."""
-    parts = sorted(partial.glob("[0-9]*.npy"))  # not what a killed process left half-written
-    shape = (n, *load_npy(parts[0], mmap=True).shape[1:])
-    with atomic(path) as temporary:
-        whole = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
-        first = 0
-        for part in parts:
-            images = load_npy(part)
-            whole[first : first + len(images)] = images
-            first += len(images)
-        whole.flush()
-        del whole
+    return out / IMAGES

@@ -1,0 +1,89 @@
+"""Pictures of samples with Pillow alone: a grid, and a film of the reverse process."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from nogaps.files import BadInput, atomic
+from nogaps.prior.autoencoder import decode
+from nogaps.prior.loading import Prior
+from nogaps.prior.sampling import PRECISIONS, image_generators, resolve_precision, sample_batch
+
+GRID_IMAGES, FILM_IMAGES, MOMENTS = 64, 8, 12  # at most, in a grid, in a film, of a film
+ZOOM, GAP = 2, 2  # screen pixels per pixel and between images
+FRAME, LAST_FRAME = 250, 2000  # milliseconds
+
+
+def check_names(grid: str | Path | None, film: str | Path | None) -> None:
+    """Raise BadInput for a kind of file that is not drawn; None is no file."""
+    for path, kinds in ((grid, (".png",)), (film, (".gif", ".png"))):
+        if path is not None and Path(path).suffix.lower() not in kinds:
+            raise BadInput(f"{path}: unknown kind of picture, expected {' or '.join(kinds)}")
+
+
+def tile(x: torch.Tensor, columns: int) -> Image.Image:
+    """Images x (N,1,H,W) in [0,1], row by row on a grey sheet, 8 bits, each pixel enlarged."""
+    grey = (255 * x[:, 0].cpu()).round().clamp(0, 255).byte().numpy()
+    grey = grey.repeat(ZOOM, axis=1).repeat(ZOOM, axis=2)
+    n, height, width = grey.shape
+    rows = math.ceil(n / columns)
+    sheet = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP), 128, np.uint8)
+    for k, image in enumerate(grey):
+        top = GAP + k // columns * (height + GAP)
+        left = GAP + k % columns * (width + GAP)
+        sheet[top : top + height, left : left + width] = image
+    return Image.fromarray(sheet)
+
+
+def save_grid(path: str | Path, x: torch.Tensor) -> None:
+    """Write the first images of x (N,1,H,W) in [0,1] as one .png. Raises BadInput otherwise."""
+    check_names(path, None)
+    x = x[:GRID_IMAGES]
+    with atomic(path) as temporary:
+        tile(x, math.ceil(math.sqrt(len(x)))).save(temporary)
+
+
+def record(
+    prior: Prior,
+    seed: int,
+    n: int,
+    num_inference_steps: int = 20,
+    scheduler: str = "dpm",
+    temperature: float = 1.0,
+    precision: str = "auto",
+) -> torch.Tensor:
+    """The first n images of `generate` as they form: (T,n,1,H,W) in [0,1], T at most MOMENTS.
+
+    Decoded latents at evenly spaced steps, from pure noise to the finished images.
+    """
+    wanted = np.linspace(0, num_inference_steps, MOMENTS).round()
+    dtype = PRECISIONS[resolve_precision(precision, prior.device)]
+    scale, frames, seen = prior.vqvae.config.scaling_factor, [], iter(range(num_inference_steps))
+
+    def keep(z: torch.Tensor) -> None:
+        if next(seen) in wanted:
+            frames.append(decode(prior.vqvae, z / scale, dtype).cpu())
+
+    settings = (num_inference_steps, scheduler, temperature, precision)
+    x = sample_batch(prior, image_generators(seed, 0, n), *settings, callback=keep)
+    return torch.stack([*frames, x.cpu()])
+
+
+def save_film(path: str | Path, frames: torch.Tensor) -> None:
+    """Write frames (T,N,1,H,W) in [0,1]: a .gif that repeats, or a .png with a row per image.
+
+    Raises BadInput for another kind of file.
+    """
+    check_names(None, path)
+    with atomic(path) as temporary:
+        if Path(path).suffix.lower() == ".png":
+            tile(frames.transpose(0, 1).flatten(0, 1), len(frames)).save(temporary)
+            return
+        first, *rest = (tile(x, math.ceil(math.sqrt(len(x)))) for x in frames)
+        times = [FRAME] * len(rest) + [LAST_FRAME]
+        first.save(temporary, save_all=True, append_images=rest, duration=times, loop=0)
