@@ -177,6 +177,28 @@ def test_refinement_changes_the_decoder_only(refined: Path) -> None:
     assert isinstance(x.vqvae, AutoencoderKL)
 
 
+def test_a_prior_is_trained_further(refined: Path, frames_file: Path, tmp_path: Path) -> None:
+    short = Schedule(1, 4, 1e-6, validate_every=1, ema_decay=0)
+    train_diffusion([frames_file], tmp_path, short, 0, (16, 32), start=refined / "refined")
+    before, after = load_prior(refined / "refined"), load_prior(tmp_path / "pipeline")
+    for name, value in before.vqvae.state_dict().items():
+        assert torch.equal(value, after.vqvae.state_dict()[name]), name
+    moved = [
+        float((value - after.unet.state_dict()[name]).abs().max())
+        for name, value in before.unet.state_dict().items()
+    ]
+    assert max(moved) < 1e-3, "one step of a millionth cannot lead far from where it began"
+    with pytest.raises(BadInput, match=r"other settings .*start"):
+        train_diffusion([frames_file], tmp_path, short, 0, (16, 32), start=refined / "pipeline")
+    with pytest.raises(BadInput, match="of another size"):
+        train_diffusion(
+            [frames_file], tmp_path / "b", short, 0, (32, 32), start=refined / "refined"
+        )
+    with pytest.raises(BadInput, match="predicts v_prediction"):
+        options = {"prediction": "x0", "start": refined / "refined"}
+        train_diffusion([frames_file], tmp_path / "c", short, 0, (16, 32), **options)
+
+
 def test_each_player_gets_its_own_gradient() -> None:
     """The critic is not taught to like the decoder's images, nor the decoder to feed the hinge."""
     from nogaps.prior.autoencoder import build_autoencoder

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, LDMPipeline, UNet2DModel
 
 from nogaps.device import autocast, autocast_dtype, pick_device
-from nogaps.files import BadInput
+from nogaps.files import BadInput, load_json, sha256
 from nogaps.prior.augmentation import warp
 from nogaps.prior.autoencoder import encode
 from nogaps.prior.heads import load_frames, to_size
-from nogaps.prior.loading import FirstStage, load_stage
+from nogaps.prior.loading import WEIGHTS, FirstStage, load_part, load_stage
 from nogaps.prior.spaces import TRANSFORMS, PixelSpace
 from nogaps.prior.training import Schedule, fit, make_accelerator, step_generator
 
@@ -127,15 +127,26 @@ def training_latents(
     return torch.cat(parts) * stage.config.scaling_factor
 
 
-def first_stage(space: str, out: Path, frames: torch.Tensor) -> FirstStage:
-    """The trained stage `out/vqvae`, or one that needs no training, measured on the frames."""
+def first_stage(space: str, folder: Path, frames: torch.Tensor) -> FirstStage:
+    """The trained stage in `folder`, or one that needs no training, measured on the frames."""
     if space not in SPACES:
         raise BadInput(f"space {space!r}: expected one of {', '.join(SPACES)}")
     if space == "latent":
-        return load_stage(out / "vqvae")
+        return load_stage(folder)
     stage = PixelSpace(space)
     stage.measure(2 * to_size(frames) - 1)
     return stage
+
+
+def begin_from(unet: UNet2DModel, folder: Path, forward: DDPMScheduler) -> None:
+    """Copy the weights of the prior in `folder`. Raises BadInput if it is of another kind."""
+    kind = load_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type")
+    if kind != forward.config.prediction_type:
+        raise BadInput(f"{folder}: predicts {kind}, expected {forward.config.prediction_type}")
+    try:
+        unet.load_state_dict(load_part(UNet2DModel, folder / "unet").state_dict())
+    except RuntimeError as error:
+        raise BadInput(f"{folder}/unet: of another size than the denoiser to train") from error
 
 
 def save_prior(folder: Path, stage: FirstStage, unet: UNet2DModel, forward: dict) -> None:
@@ -164,8 +175,11 @@ def train_diffusion(
     noise: str = "cosine",
     smooth_l1: float = 0.0,
     dropout: float = 0.1,
+    start: str | Path | None = None,
 ) -> None:
     """Train on latents of `out/vqvae`, or in a pixel `space`; write the folder `out/pipeline`.
+
+    start: a prior, whose first stage is taken instead and whose denoiser is trained further.
 
     A frame file given twice counts twice, with warped copies of its own. See `save_prior`;
     `loading.load_prior` computes with the fp16 weights in fp32.
@@ -173,13 +187,18 @@ def train_diffusion(
     out, forward = Path(out), noise_schedule(prediction, noise)
     train, _ = load_frames(frames)
     val, _ = load_frames(sorted(set(map(str, frames))), "val")
-    stage = first_stage(space, out, train).to(pick_device())
+    folder = out if start is None else Path(start)
+    stage = first_stage(space, folder / "vqvae", train).to(pick_device())
     z = training_latents(stage, train, copies, schedule.seed)
     z_val = encode(stage, to_size(val)) * stage.config.scaling_factor
     with torch.random.fork_rng([]):
         torch.manual_seed(schedule.seed)  # diffusers initialises from the global generator
         unet = build_denoiser(z.shape[1], tuple(z.shape[2:]), widths, dropout)
+    if start is not None:
+        begin_from(unet, folder, forward)
     config = {"stage": "diffusion", "files": [Path(f).name for f in frames], "latents": len(z)}
+    parts = () if start is None else ("vqvae", "unet")
+    config |= {"start": [sha256(folder / part / WEIGHTS) for part in parts]}
     config |= {"space": space, "smooth_l1": smooth_l1, **dict(forward.config)}
     config |= {**vars(schedule), **dict(unet.config)}
     options = {"forward": forward, "smooth_l1": smooth_l1}

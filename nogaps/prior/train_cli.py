@@ -31,6 +31,10 @@ Copies = Annotated[int, typer.Option(help="Warped copies of each frame.")]
 Patience = Annotated[
     int, typer.Option(help="Validations without progress before it stops early; 0: never.")
 ]
+Start = Annotated[
+    str | None,
+    typer.Option(help="Train this prior further (folder, Hub id, 'shipped'), on its first stage."),
+]
 EmaDecay = Annotated[float, typer.Option(help="Decay of the average of the weights.")]
 Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
 Batch = Annotated[int, typer.Option(help="Images per step and process.")]
@@ -82,6 +86,7 @@ def train_diffusion(
     smooth_l1: SmoothL1 = 0.0,
     ema_decay: EmaDecay = 0.999,
     patience: Patience = 0,
+    start: Start = None,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -96,6 +101,10 @@ def train_diffusion(
         steps, batch_size, learning_rate, ema_decay=ema_decay, patience=patience, seed=seed
     )
     options = {"space": space, "prediction": prediction, "noise": noise, "smooth_l1": smooth_l1}
+    if start is not None:
+        from nogaps.prior.loading import SHIPPED, locate
+
+        options["start"] = SHIPPED if start == "shipped" else locate(start)
     run(frames, out, schedule, copies=copies, **options)
     say({"pipeline": out / "pipeline"}, as_json, f"{out / 'pipeline'}: written")
 
@@ -158,7 +167,7 @@ def train(
             )  # fmt: skip
         train_diffusion(
             frames, out, diffusion_steps, 64, 1e-3, copies, space, prediction, noise, smooth_l1,
-            ema_decay, patience, seed,
+            ema_decay, patience, seed=seed,
         )  # fmt: skip
         refined = bool(refine_steps) and space == "latent" and stage == "kl"
         if refined:
