@@ -13,7 +13,7 @@ from nogaps.device import autocast, autocast_dtype
 from nogaps.errors import BadInput
 from nogaps.metrics import gradient_energy, ssim_map
 from nogaps.prior.augmentation import warp
-from nogaps.prior.heads import load_frames, to_size
+from nogaps.prior.heads import load_frames, load_val, to_size
 from nogaps.prior.loading import FirstStage
 from nogaps.prior.training import Loss, Schedule, fit, make_accelerator
 from nogaps.prior.vqvae import VQVAE2, vqvae_loss
@@ -57,11 +57,11 @@ def autoencoder_loss(
     model: AutoencoderKL, x: torch.Tensor, generator: torch.Generator, kl_weight: float
 ) -> dict[str, torch.Tensor]:
     """Reconstruction of x (N,1,64,64) in [0,1] through a latent sample, plus weighted KL."""
-    posterior = getattr(model, "module", model).encode(2 * x - 1).latent_dist
+    posterior = model.encode(2 * x - 1).latent_dist
     mean, std = posterior.mean.float(), posterior.std.float()
     noise = torch.randn(mean.shape, generator=generator).to(mean.device)
     z = mean + std * noise
-    x_hat = getattr(model, "module", model).decode(z).sample.float() / 2 + 0.5
+    x_hat = model.decode(z).sample.float() / 2 + 0.5
     kl = 0.5 * (mean**2 + std**2 - 1 - 2 * std.log()).mean()
     reconstruction = reconstruction_loss(x_hat, x)
     return {"loss": reconstruction + kl_weight * kl, "reconstruction": reconstruction, "kl": kl}
@@ -96,7 +96,11 @@ def reconstruct(model: AutoencoderKL, x: torch.Tensor, batch_size: int = 64) -> 
 
 def reconstruction_scores(model: AutoencoderKL, x: torch.Tensor) -> dict[str, float]:
     """Loss, mean PSNR in dB (data range 1), SSIM and ratio of gradient energies of x (N,1,H,W)."""
-    x_hat = reconstruct(model.eval(), x)
+    return compare_images(reconstruct(model.eval(), x), x)
+
+
+def compare_images(x_hat: torch.Tensor, x: torch.Tensor) -> dict[str, float]:
+    """`reconstruction_scores` of reconstructions x_hat that are at hand."""
     psnr = -10 * torch.log10(((x_hat - x) ** 2).mean((1, 2, 3)))
     return {
         "reconstruction": float(reconstruction_loss(x_hat, x)),
@@ -137,14 +141,14 @@ def train_autoencoder(
     folder's config.
     """
     train, _ = load_frames(frames)
-    val = to_size(load_frames(sorted(set(map(str, frames))), "val")[0])
+    val = load_val(frames)
     model, loss = build_stage(kind, schedule, kl_weight, **shape)
 
     def draw(n: int, generator: torch.Generator) -> torch.Tensor:
         return warp(train[torch.randint(len(train), (n,), generator=generator)], generator)
 
     config = {"stage": "autoencoder", "files": [Path(f).name for f in frames]}
-    config |= {"images": len(train), "kl_weight": kl_weight, **vars(schedule), **dict(model.config)}
+    config |= {"images": len(train), "kl_weight": kl_weight, **model.config}
     model = fit(
         model,
         draw,
@@ -152,7 +156,7 @@ def train_autoencoder(
         lambda m: reconstruction_scores(m, val),
         Path(out) / "autoencoder",
         schedule,
-        {key: repr(value) for key, value in config.items()},
+        config,
     )
     z = encode(model, to_size(train))
     model.register_to_config(scaling_factor=float(1 / z.std()))

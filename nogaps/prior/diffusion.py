@@ -14,7 +14,7 @@ from nogaps.device import autocast, autocast_dtype, pick_device
 from nogaps.files import BadInput, load_json, sha256
 from nogaps.prior.augmentation import warp
 from nogaps.prior.autoencoder import encode
-from nogaps.prior.heads import load_frames, to_size
+from nogaps.prior.heads import load_frames, load_val, to_size
 from nogaps.prior.loading import WEIGHTS, FirstStage, load_part, load_stage
 from nogaps.prior.spaces import TRANSFORMS, PixelSpace
 from nogaps.prior.training import Schedule, fit, make_accelerator, step_generator
@@ -186,11 +186,10 @@ def train_diffusion(
     """
     out, forward = Path(out), noise_schedule(prediction, noise)
     train, _ = load_frames(frames)
-    val, _ = load_frames(sorted(set(map(str, frames))), "val")
     folder = out if start is None else Path(start)
     stage = first_stage(space, folder / "vqvae", train).to(pick_device())
     z = training_latents(stage, train, copies, schedule.seed)
-    z_val = encode(stage, to_size(val)) * stage.config.scaling_factor
+    z_val = encode(stage, load_val(frames)) * stage.config.scaling_factor
     with torch.random.fork_rng([]):
         torch.manual_seed(schedule.seed)  # diffusers initialises from the global generator
         unet = build_denoiser(z.shape[1], tuple(z.shape[2:]), widths, dropout)
@@ -200,7 +199,7 @@ def train_diffusion(
     parts = () if start is None else ("vqvae", "unet")
     config |= {"start": [sha256(folder / part / WEIGHTS) for part in parts]}
     config |= {"space": space, "smooth_l1": smooth_l1, **dict(forward.config)}
-    config |= {**vars(schedule), **dict(unet.config)}
+    config |= dict(unet.config)
     options = {"forward": forward, "smooth_l1": smooth_l1}
     unet = fit(
         unet,
@@ -209,7 +208,7 @@ def train_diffusion(
         partial(validation_loss, z=z_val, **options),
         out / "diffusion",
         schedule,
-        {key: repr(value) for key, value in config.items()},
+        config,
     )
     if make_accelerator().is_main_process:
         save_prior(out / "pipeline", stage, unet, forward.config)

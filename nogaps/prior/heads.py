@@ -117,6 +117,11 @@ def load_frames(
     return torch.cat(frames), groups
 
 
+def load_val(paths: Sequence[str | Path]) -> torch.Tensor:
+    """Val images (N,1,64,64) of frame files, those of a file that is given twice once."""
+    return to_size(load_frames(sorted(set(map(str, paths))), "val")[0])
+
+
 def unit_range(images: np.ndarray) -> torch.Tensor:
     """(N,H,W) of any range to (N,1,H,W) float32: divided by the 99.7th percentile, clipped."""
     x = images.astype(np.float32)

@@ -24,7 +24,7 @@ from nogaps.files import BadInput, load_npy, save_npy
 from nogaps.prior.augmentation import warp
 from nogaps.prior.autoencoder import reconstruction_loss, reconstruction_scores
 from nogaps.prior.diffusion import save_prior
-from nogaps.prior.heads import load_frames, to_size
+from nogaps.prior.heads import load_frames, load_val
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import image_generators, sample_latents
 from nogaps.prior.training import Schedule, fit, make_accelerator
@@ -132,7 +132,7 @@ def refine_decoder(
         raise BadInput(f"{out}/pipeline: has no AutoencoderKL, whose decoder could be refined")
     bank = latent_bank(prior, out / "refine" / "latents.npy", samples, schedule.seed)
     train, _ = load_frames(frames)
-    val = to_size(load_frames(sorted(set(map(str, frames))), "val")[0])
+    val = load_val(frames)
     with torch.random.fork_rng([]):
         torch.manual_seed(schedule.seed)  # the critic's initial weights
         pair = Pair(prior.vqvae)
@@ -150,7 +150,7 @@ def refine_decoder(
         lambda model: reconstruction_scores(model.stage, val),
         out / "refine",
         schedule,
-        {key: repr(value) for key, value in (config | vars(schedule)).items()},
+        config,
     )
     if make_accelerator().is_main_process:
         save_prior(out / "refined", pair.stage, prior.unet, prior.scheduler)

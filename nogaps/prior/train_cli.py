@@ -161,14 +161,12 @@ def train(
     """
     with contextlib.redirect_stdout(sys.stderr):  # the stages' own results are progress here
         if space == "latent":
-            train_autoencoder(
-                frames, out, stage, autoencoder_steps, 16, 1e-3, latent_channels, kl_weight,
-                patience, seed,
-            )  # fmt: skip
-        train_diffusion(
-            frames, out, diffusion_steps, 64, 1e-3, copies, space, prediction, noise, smooth_l1,
-            ema_decay, patience, seed=seed,
-        )  # fmt: skip
+            shape = {"latent_channels": latent_channels, "kl_weight": kl_weight}
+            steps = autoencoder_steps
+            train_autoencoder(frames, out, stage, steps, **shape, patience=patience, seed=seed)
+        choices = {"space": space, "prediction": prediction, "noise": noise}
+        choices |= {"smooth_l1": smooth_l1, "copies": copies, "ema_decay": ema_decay}
+        train_diffusion(frames, out, diffusion_steps, **choices, patience=patience, seed=seed)
         refined = bool(refine_steps) and space == "latent" and stage == "kl"
         if refined:
             refine(frames, out, refine_steps, seed=seed)

@@ -116,12 +116,15 @@ def fit(
     which "loss" is minimised; validate(averaged model) gives named numbers, the first of which
     early stopping watches. Losses go to `run_dir/log.csv` (means since the line before) and
     `run_dir/log.png`, the state to `run_dir/state.safetensors`; a second call with the same
-    `config` continues from there, on the CPU to the same bits. Under `accelerate launch` every
-    process draws batches of its own. A run may be continued with more or fewer steps in all: the
-    learning rate then follows the new schedule from there on. Raises BadInput if `run_dir` holds
-    the state of another configuration.
+    schedule and `config` continues from there, on the CPU to the same bits. Under `accelerate
+    launch` every process draws batches of its own. A run may be continued with more or fewer steps
+    in all: the learning rate then follows the new schedule from there on. Raises BadInput if
+    `run_dir` holds the state of another configuration.
     """
     run_dir = Path(run_dir)
+    # private keys of diffusers' configs list their entries in no fixed order
+    settings = {**vars(schedule), **config}.items()
+    config = {key: repr(value) for key, value in settings if key[0] != "_"}
     accelerator = make_accelerator()
     model = model.to(accelerator.device)
     ema, best = ema_of(model, schedule.ema_decay), Best(schedule.patience)
@@ -194,8 +197,7 @@ def _resume(
     state = load_state(run_dir / "state.safetensors")
     if state is None:
         return 0, [], False
-    # private keys of diffusers' configs list their entries in no fixed order
-    keys = {k for k in state["config"].keys() | config.keys() if k[0] != "_"} - {"steps"}
+    keys = (state["config"].keys() | config.keys()) - {"steps"}
     different = sorted(key for key in keys if state["config"].get(key) != config.get(key))
     if different:
         raise BadInput(

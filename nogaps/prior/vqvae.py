@@ -294,7 +294,7 @@ def vqvae_loss(
     sample, bottom, top = model(2 * x - 1, generator)
     error = reconstruction(sample.float() / 2 + 0.5, x)
     commitment = bottom.distance + top.distance
-    weight = getattr(model, "module", model).config.commitment_weight
+    weight = model.config.commitment_weight
     parts = {"reconstruction": error, "codebook": commitment.detach(), "commitment": commitment}
     parts |= {"perplexity_bottom": bottom.perplexity, "perplexity_top": top.perplexity}
     return {"loss": error + weight * commitment} | parts

@@ -13,7 +13,7 @@ from PIL import Image
 from nogaps.device import pick_device
 from nogaps.files import BadInput, atomic, load_images, save_json
 from nogaps.formats import open_images
-from nogaps.prior.autoencoder import reconstruct, reconstruction_scores
+from nogaps.prior.autoencoder import compare_images, reconstruct
 from nogaps.prior.evaluation.comparison import compare_sets
 from nogaps.prior.evaluation.realism import heads
 from nogaps.prior.evaluation.report import save_page
@@ -175,15 +175,15 @@ def evaluate_stage(
 ) -> tuple[dict[str, dict], dict[str, torch.Tensor]]:
     """Scores and reconstructions of each set; pairs of PNGs in `out/pairs`.
 
-    Scores: `reconstruction_scores`; also of all sets together, if they are of one size.
+    Scores: `compare_images`; also of all sets together, if they are of one size.
     """
     x_hat = {name: reconstruct_checked(model, x, name) for name, x in tests.items()}
-    sets = dict(tests)
+    sets = {name: (x_hat[name], x) for name, x in tests.items()}
     if len(tests) > 1 and len({x.shape[2:] for x in tests.values()}) == 1:
-        sets["together"] = torch.cat(list(tests.values()))
+        sets["together"] = torch.cat(list(x_hat.values())), torch.cat(list(tests.values()))
     rows = {}
-    for name, x in sets.items():
-        scores = reconstruction_scores(model, x)
+    for name, (found, x) in sets.items():
+        scores = compare_images(found, x)
         rows[name] = {"images": len(x), **scores, "psnr": min(scores["psnr"], LOSSLESS)}
     for name, x in tests.items():
         save_pairs(out / "pairs", name, x, x_hat[name])
