@@ -35,6 +35,9 @@ Start = Annotated[
     str | None,
     typer.Option(help="Train this prior further (folder, Hub id, 'shipped'), on its first stage."),
 ]
+Dropout = Annotated[
+    float, typer.Option(min=0, max=0.9, help="Share of the denoiser's features dropped.")
+]
 EmaDecay = Annotated[float, typer.Option(help="Decay of the average of the weights.")]
 Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
 Batch = Annotated[int, typer.Option(help="Images per step and process.")]
@@ -84,6 +87,7 @@ def train_diffusion(
     prediction: Prediction = "v",
     noise: Noise = "cosine",
     smooth_l1: SmoothL1 = 0.0,
+    dropout: Dropout = 0.1,
     ema_decay: EmaDecay = 0.999,
     patience: Patience = 0,
     start: Start = None,
@@ -101,6 +105,7 @@ def train_diffusion(
         steps, batch_size, learning_rate, ema_decay=ema_decay, patience=patience, seed=seed
     )
     options = {"space": space, "prediction": prediction, "noise": noise, "smooth_l1": smooth_l1}
+    options["dropout"] = dropout
     if start is not None:
         from nogaps.prior.loading import SHIPPED, locate
 
@@ -143,6 +148,7 @@ def train(
     noise: Noise = "cosine",
     smooth_l1: SmoothL1 = 0.0,
     copies: Copies = 24,
+    dropout: Dropout = 0.1,
     ema_decay: EmaDecay = 0.999,
     patience: Patience = 0,
     autoencoder_steps: Steps = AE_STEPS,
@@ -165,7 +171,8 @@ def train(
             steps = autoencoder_steps
             train_autoencoder(frames, out, stage, steps, **shape, patience=patience, seed=seed)
         choices = {"space": space, "prediction": prediction, "noise": noise}
-        choices |= {"smooth_l1": smooth_l1, "copies": copies, "ema_decay": ema_decay}
+        choices |= {"smooth_l1": smooth_l1, "dropout": dropout}
+        choices |= {"copies": copies, "ema_decay": ema_decay}
         train_diffusion(frames, out, diffusion_steps, **choices, patience=patience, seed=seed)
         refined = bool(refine_steps) and space == "latent" and stage == "kl"
         if refined:
