@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import sys
 import warnings
 from collections.abc import Callable
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -19,8 +23,16 @@ from nogaps.cli import main
 from nogaps.files import BadInput, load_json
 from nogaps.prior import cli, evaluation
 from nogaps.prior.evaluation import Settings, evaluate, evaluate_first_stage, read_frames
+from nogaps.prior.evaluation import inception as inception_module
 from nogaps.prior.evaluation import usefulness as useful
-from nogaps.prior.evaluation.comparison import nearness
+from nogaps.prior.evaluation.comparison import compare_inception, nearness
+from nogaps.prior.evaluation.inception import (
+    WEIGHTS,
+    features,
+    find_inception,
+    library_distances,
+    load_network,
+)
 from nogaps.prior.evaluation.realism import (
     Heads,
     classifier_auc,
@@ -64,6 +76,48 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("samples") / "images.npy"
     np.save(path, standin.clean_images()[1:97:8])
     return path
+
+
+@pytest.fixture(autouse=True)
+def hub_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """torch's hub cache, empty: nobody's Inception weights are found in it."""
+    folder = tmp_path_factory.mktemp("torch")
+    monkeypatch.setenv("TORCH_HOME", str(folder))
+    (folder / "hub" / "checkpoints").mkdir(parents=True)
+    return folder / "hub" / "checkpoints"
+
+
+def loaded(name: str) -> ModuleType:
+    """An optional library, if it loads beside this torch."""
+    try:
+        return import_module(name)
+    except (ImportError, RuntimeError) as error:  # RuntimeError: torchvision of another build
+        pytest.skip(f"{name}: {error}")
+
+
+@pytest.fixture(scope="session")
+def torchmetrics() -> ModuleType:
+    return loaded("torchmetrics")
+
+
+class TinyNetwork(torch.nn.Module):
+    """Means of 16 cells of the first channel; what it was given is kept in `seen`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.append(x.cpu())
+        return torch.nn.functional.adaptive_avg_pool2d(x[:, :1].float() / 255, 4).flatten(1)
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> TinyNetwork:
+    """Stands where Inception's weights would be loaded."""
+    network = TinyNetwork()
+    monkeypatch.setattr(inception_module, "load_network", lambda path: network)
+    return network
 
 
 def test_auc_is_the_share_of_pairs_in_order() -> None:
@@ -254,9 +308,11 @@ def test_command(
     arguments = (*common, "--prior", prior_folder, "--samples", samples, "--out", tmp_path)
     done = nogaps("prior", "evaluate", *arguments)
     assert done.returncode == 0, done.stderr
+    assert "Inception distances: not available (" in done.stdout and "--inception" in done.stdout
     for words in ("heads ", "reconstructions vs train", "samples to train", "evaluation.png"):
         assert words in done.stdout
     result = load_json(tmp_path / "evaluation.json")
+    assert result["inception"]["pairs"] is None and WEIGHTS in result["inception"]["reason"]
     assert result["sets"]["train"]["images"] == 32 and result["sets"]["val"]["images"] == 8
     assert result["sets"]["samples"]["images"] == 12 and "usefulness" not in result
     assert result["nearest"]["train to train"]["distance"][2] > 1e-3, "an image met its own copy"
@@ -289,9 +345,10 @@ def test_options_reach_the_evaluation(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
     monkeypatch.setattr(evaluation, "evaluate", record)
     options = {"seeds": [5, 7], "usefulness_steps": 9, "steps": 3, "num_samples": 8, "seed": 2}
-    cli.evaluate(tmp_path, [Path("a.npz")], samples=Path("s.npy"), **options)
+    files = {"samples": Path("s.npy"), "inception": Path("i.pth")}
+    cli.evaluate(tmp_path, [Path("a.npz")], **files, **options)
     expected = Settings(8, 3, usefulness_steps=9, seeds=(5, 7), seed=2)
-    assert calls == [([Path("a.npz")], tmp_path, expected, None, Path("s.npy"))]
+    assert calls == [([Path("a.npz")], tmp_path, expected, None, *files.values())]
 
 
 def test_first_stage_alone_on_a_folder_of_pictures(
@@ -340,14 +397,17 @@ def test_bad_input_is_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     absent, out = tmp_path / "absent.npz", tmp_path / "out"
-    arguments = ["prior", "evaluate", "--frames", str(absent), "--out", str(out)]
-    monkeypatch.setattr("sys.argv", ["nogaps", *arguments])
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)  # main() sets it
-    with pytest.raises(SystemExit) as ended:
-        main()
-    error = capsys.readouterr().err
-    assert ended.value.code == 2 and error.count("\n") == 1 and "absent.npz" in error
-    assert not out.exists()
+    found = ["--frames", str(frames), "--prior", str(prior_folder), "--inception", "absent.pth"]
+    for name, options in {"absent.npz": ["--frames", str(absent)], "absent.pth": found}.items():
+        monkeypatch.setattr(
+            "sys.argv", ["nogaps", "prior", "evaluate", "--out", str(out), *options]
+        )
+        with pytest.raises(SystemExit) as ended:
+            main()
+        error = capsys.readouterr().err
+        assert ended.value.code == 2 and error.count("\n") == 1 and name in error
+        assert not out.exists()
     small = tmp_path / "small.npy"
     np.save(small, np.zeros((5, 1, 32, 32), np.float32))
     blank = tmp_path / "blank.npy"
@@ -381,9 +441,205 @@ def test_options_that_exclude_each_other(tmp_path: Path) -> None:
     for options in (
         {"stage": tmp_path, "prior": "x"},
         {"stage": tmp_path, "usefulness_steps": 1},
+        {"stage": tmp_path, "inception": tmp_path},
         {"frames": [tmp_path], "images": tmp_path},
         {},
     ):
         with pytest.raises(BadInput, match=r"--stage|--images|--frames"):
             cli.evaluate(tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_distances_are_those_of_torchmetrics(torchmetrics: ModuleType) -> None:
+    a, b = rng().normal(size=(200, 24)), rng(1).normal(size=(200, 24)) * 1.2 + 0.1
+    state = torch.random.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = library_distances(a, b, subsets=2, subset_size=200, seed=0)
+    assert found["frechet"] == pytest.approx(frechet_distance(a, b), rel=1e-6)
+    assert found["kid"] == pytest.approx(kernel_distance(a, b), rel=1e-6)
+    assert found["kid_std"] == pytest.approx(0, abs=1e-9), "two subsets of all images differ"
+    drawn = [library_distances(a, b, 3, 20, seed)["kid"] for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2], "the seed is not what decides on subsets"
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
+def test_inception_sees_8_bit_images_in_three_channels(tiny: TinyNetwork, hub_cache: Path) -> None:
+    (hub_cache / WEIGHTS).write_bytes(b"weights")
+    found = find_inception()
+    assert found.space and WEIGHTS in found.about and "sha256 " in found.about
+    x = noise(40).x
+    x[0] = 1
+    row = found.space(x)
+    assert row.shape == (40, 16) and row.dtype == np.float64
+    np.testing.assert_allclose(row[0], 1)
+    expected = torch.nn.functional.adaptive_avg_pool2d(x, 4).flatten(1).numpy()
+    np.testing.assert_allclose(row, expected, atol=0.002)  # half a grey level
+    assert [len(batch) for batch in tiny.seen] == [32, 8]
+    assert tiny.seen[0].dtype == torch.uint8 and tiny.seen[0].shape[1:] == (3, 16, 16)
+    assert torch.equal(tiny.seen[0][:, 0], tiny.seen[0][:, 2])
+
+
+def test_inception_sees_colour_on_the_models_own_device(
+    tiny: TinyNetwork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inception_module, "pick_device", lambda: torch.device("meta"))
+    x = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert features(tiny, x).shape == (2, 16)
+    assert torch.equal(tiny.seen[0], (255 * x).round().byte())
+    tiny.weight = torch.nn.Parameter(torch.zeros(1))
+    features(tiny, x)
+    tiny.weight = torch.nn.Parameter(torch.zeros(1, device="meta"))
+    with pytest.raises(NotImplementedError):  # the images went to the model: meta has no values
+        features(tiny, x)
+
+
+def test_inception_distances_of_pairs(
+    tiny: TinyNetwork, torchmetrics: ModuleType, hub_cache: Path
+) -> None:
+    (hub_cache / WEIGHTS).write_bytes(b"weights")
+    part = noise(60)
+    dark = Heads(part.x / 2, part.groups, part.ids)
+    twice = dark[np.repeat(np.arange(60), 2)]
+    pairs = {"same": (part, part), "darker": (part, dark), "twice": (part, twice)}
+    result = compare_inception(pairs, find_inception(), most=60, seed=0)
+    rows = result["pairs"]
+    assert list(rows) == list(pairs) and result["reason"] is None
+    assert {row["images"] for row in rows.values()} == {60}, "an image was looked at twice"
+    assert rows["same"]["frechet"] == pytest.approx(0, abs=1e-6)
+    of = [features(tiny, heads.x) for heads in (part, dark)]
+    assert rows["darker"]["frechet"] == pytest.approx(frechet_distance(*of), rel=1e-6)
+    assert rows["twice"]["frechet"] == pytest.approx(rows["darker"]["frechet"], rel=1e-6)
+    assert abs(rows["same"]["kid"]) < rows["darker"]["kid"] / 10
+    assert (
+        compare_inception(pairs, find_inception(), most=7, seed=0)["pairs"]["same"]["images"] == 7
+    )
+
+
+def test_inception_stands_beside_the_stated_space(
+    tiny: TinyNetwork,
+    torchmetrics: ModuleType,
+    prior_folder: Path,
+    frames: Path,
+    samples: Path,
+    tmp_path: Path,
+) -> None:
+    weights = tmp_path / "given.pth"
+    weights.write_bytes(b"weights")
+    settings = Settings(classifier_steps=1)
+    result = evaluate([frames], tmp_path, settings, prior_folder, samples, weights)
+    assert load_json(tmp_path / "evaluation.json")["inception"] == result["inception"]
+    rows = result["inception"]["pairs"]
+    assert list(rows) == list(result["pairs"])
+    assert [row["images"] for row in rows.values()] == [
+        row["images"] for row in result["pairs"].values()
+    ]
+    text = as_text(result)
+    assert "not available" not in text and "given.pth" in text
+    assert all(f"{row['frechet']:.3f}" in text for row in rows.values())
+
+
+def test_without_inception_the_reason_is_stated(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = find_inception()
+    assert found.space is None and WEIGHTS in found.about and "--inception" in found.about
+    result = compare_inception({"a vs b": (noise(4), noise(4))}, found, most=4, seed=0)
+    assert result == {"features": None, "pairs": None, "reason": found.about}
+    path = hub_cache / WEIGHTS
+    path.write_bytes(b"half a download")
+    damaged = find_inception()
+    assert damaged.space is None and "damaged" in damaged.about, (
+        "cached weights stopped the command"
+    )
+    torch.save({"fc.weight": torch.zeros(3)}, path)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)  # as if not installed
+    assert "extra `study`" in find_inception().about
+    with pytest.raises(BadInput, match="extra `study`"):
+        find_inception(path)
+
+
+class Payload:
+    """Pickled code that, when it is run, leaves a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+def test_inception_weights_are_checked(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    contents = {
+        "damaged or more than tensors": {"fc.weight": Payload(run)},
+        "no state dict": [torch.zeros(3)],
+        "NaN": {"fc.weight": torch.tensor([0, torch.nan])},
+    }
+    path = tmp_path / "weights.pth"
+    for message, value in contents.items():
+        torch.save(value, path)
+        with pytest.raises(BadInput, match=message) as caught:
+            find_inception(path)
+        assert str(caught.value).startswith(f"{path}: ") and WEIGHTS in str(caught.value)
+    assert not run.exists(), "code in the file was run"
+    with pytest.raises(BadInput, match=r"cannot be read.*expected"):
+        find_inception(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def inception_weights(torchmetrics: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """State dict of an untrained Inception, in the older of torch's two formats."""
+    network = loaded("torch_fidelity.feature_extractor_inceptionv3").FeatureExtractorInceptionV3
+
+    class Untrained(network):
+        def load_state_dict(self, *arguments: object, **options: object) -> None:
+            pass
+
+    nothing = io.BytesIO()
+    torch.save({}, nothing)
+    nothing.seek(0)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        untrained = Untrained("untrained", ["2048"], nothing)
+    path = tmp_path_factory.mktemp("inception") / "untrained.pth"
+    torch.save(untrained.state_dict(), path, _use_new_zipfile_serialization=False)
+    return path
+
+
+@pytest.mark.slow
+def test_network_is_that_of_torchmetrics(inception_weights: Path, tmp_path: Path) -> None:
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
+    state = torch.random.get_rng_state()
+    network = load_network(inception_weights)
+    assert torch.equal(state, torch.random.get_rng_state()) and not network.training
+    whole = FrechetInceptionDistance(feature_extractor_weights_path=str(inception_weights))
+    x = noise(3, side=64).x
+    grey = (255 * x).round().byte().repeat(1, 3, 1, 1)
+    expected = whole.inception(grey).numpy()
+    assert expected.std(0).mean() > 0
+    np.testing.assert_allclose(features(network, x), expected, rtol=1e-5)
+    other = torch.load(inception_weights, weights_only=True)
+    other["another.weight"] = other.pop("fc.weight")
+    torch.save(other, tmp_path / "other.pth")
+    with pytest.raises(BadInput, match="tensors of another network"):
+        load_network(tmp_path / "other.pth")
+
+
+@pytest.mark.slow
+def test_command_with_inception_weights(
+    nogaps: Command,
+    inception_weights: Path,
+    prior_folder: Path,
+    frames: Path,
+    samples: Path,
+    tmp_path: Path,
+) -> None:
+    files = ("--prior", prior_folder, "--samples", samples, "--inception", inception_weights)
+    options = ("--frames", frames, "--classifier-steps", 1, "--out", tmp_path)
+    done = nogaps("prior", "evaluate", *options, *files)
+    assert done.returncode == 0, done.stderr
+    assert "2048 features of Inception v3 (untrained.pth" in done.stdout
+    rows = load_json(tmp_path / "evaluation.json")["inception"]["pairs"]
+    assert all(np.isfinite(list(row.values())).all() for row in rows.values()) and len(rows) == 5

@@ -101,6 +101,10 @@ def evaluate(
         Path | None,
         typer.Option(help="With --stage: reconstruct these, .npy, .npz, PNG folder, NIfTI."),
     ] = None,
+    inception: Annotated[
+        Path | None,
+        typer.Option(help="Inception weights of torch-fidelity (.pth); else torch's cache."),
+    ] = None,
     num_samples: Annotated[int, typer.Option(help="How many samples to draw.")] = 2048,
     steps: Annotated[int, typer.Option(help="Steps of the reverse process.")] = 20,
     classifier_steps: Annotated[int, typer.Option(help="Steps of each real-or-not CNN.")] = 200,
@@ -122,13 +126,13 @@ def evaluate(
     from nogaps.prior.evaluation.report import as_text
 
     if stage:
-        if prior or samples or usefulness_steps:
-            raise BadInput("--stage is for a first stage alone: expected neither prior nor samples")
+        if prior or samples or usefulness_steps or inception:
+            raise BadInput("--stage is for a first stage alone: expected no --prior, --samples, …")
         result = evaluate_first_stage(frames or [], out, stage, images)
     elif frames and not images:
         sizes = (num_samples, steps, classifier_steps, usefulness_steps)
         settings = Settings(*sizes, seeds=tuple(seeds or (0, 1)), seed=seed)
-        result = run(frames, out, settings, prior, samples)
+        result = run(frames, out, settings, prior, samples, inception)
     else:
         raise BadInput("--images are for --stage only" if images else "--frames: expected a file")
     page = f"\n\n{out / 'evaluation.json'}, {out / 'evaluation.png'}: written"

@@ -15,6 +15,7 @@ from nogaps.files import BadInput, atomic, load_images, save_json
 from nogaps.formats import open_images
 from nogaps.prior.autoencoder import compare_images, reconstruct
 from nogaps.prior.evaluation.comparison import compare_sets
+from nogaps.prior.evaluation.inception import find_inception
 from nogaps.prior.evaluation.realism import heads
 from nogaps.prior.evaluation.report import save_page
 from nogaps.prior.evaluation.usefulness import Scored, check_size, compare_usefulness
@@ -64,18 +65,21 @@ def evaluate(
     settings: Settings,
     prior: str | Path | None = None,
     samples: str | Path | None = None,
+    inception: str | Path | None = None,
 ) -> dict:
     """Measure a prior against the frames it learnt from, and against their val split.
 
     frames: files of `prior prepare`; one given twice counts twice in training sets, once in val.
     prior: diffusers folder or Hub id, None the shipped one. samples: .npy of (N,1,H,W) in [0,1],
-    or a folder with `images.npy`; None: they are drawn into `out/samples`.
+    or a folder with `images.npy`; None: they are drawn into `out/samples`. inception: weights for
+    `find_inception`.
 
     Returns the result, which is also written to `out/evaluation.json`, with the pairs of original
     and reconstruction in `out/pairs` and the figures in `out/evaluation.png`. Finished samples
     and imputers are taken from `out`. Raises BadInput.
     """
     out, real, loaded = Path(out), read_frames(frames), load_prior(prior)
+    space = find_inception(inception)  # before anything that takes long
     if settings.usefulness_steps:
         check_size(real.x, frames[0])
     if samples is None:
@@ -91,7 +95,8 @@ def evaluate(
         "reconstructions": heads(lossy[real.index], real.groups[real.index], real.index),
         "samples": heads(synthetic, [f"samples/{k}" for k in range(len(synthetic))]),
     }
-    result = {"first_stage": found, **compare_sets(sets, settings.classifier_steps, settings.seed)}
+    compared = compare_sets(sets, settings.classifier_steps, settings.seed, space)
+    result = {"first_stage": found, **compared}
     if settings.usefulness_steps:
         train = {"real": real.x[real.index], "reconstructions": lossy[real.index]}
         train["samples"] = synthetic  # as they are: not normalised

@@ -7,6 +7,7 @@ import torch
 from tqdm.auto import tqdm
 
 from nogaps.metrics import bootstrap, gradient_energy
+from nogaps.prior.evaluation.inception import Inception, library_distances
 from nogaps.prior.evaluation.realism import (
     FEATURES,
     Features,
@@ -27,7 +28,9 @@ DUPLICATE = 0.03  # 1 - correlation: as near as neighbouring slices of one subje
 KID_SUBSETS, KID_SUBSET_SIZE = 100, 50
 
 
-def compare_sets(sets: dict[str, Heads], classifier_steps: int, seed: int) -> dict:
+def compare_sets(
+    sets: dict[str, Heads], classifier_steps: int, seed: int, inception: Inception
+) -> dict:
     """What each set is like, how pairs of sets differ, and who is whose nearest neighbour.
 
     sets: train, val, reconstructions (of train), samples. The pairs hold two baselines: val
@@ -59,6 +62,7 @@ def compare_sets(sets: dict[str, Heads], classifier_steps: int, seed: int) -> di
         "sets": {name: describe(part.x, train.x) for name, part in sets.items()},
         "features": FEATURES,
         "pairs": compared,
+        "inception": compare_inception(pairs, inception, most, seed),
         "nearest": {name: nearness(a, b) for name, (a, b) in near.items()},
     }
 
@@ -92,18 +96,45 @@ def compare(a: Heads, b: Heads, space: Features, most: int, steps: int, seed: in
         kernel_distance(of_a[a.distinct(size, rng)], of_b[b.distinct(size, rng)])
         for _ in range(KID_SUBSETS)
     ]
-    n = min(most, len(np.unique(a.ids)), len(np.unique(b.ids)))
-    i, j = a.distinct(n, rng), b.distinct(n, rng)
+    i, j = equally_many(a, b, most, rng)
     precise, recalled = precision_recall(of_b[j], of_a[i])
     return {
         "auc": classifier_auc(a, b, steps, seed),
         "kid": float(np.mean(kid)),
         "kid_std": float(np.std(kid)),
-        "images": n,
+        "images": len(i),
         "frechet": frechet_distance(of_a[i], of_b[j]),
         "precision": bootstrap(precise.astype(float), a.groups[i]),
         "recall": bootstrap(recalled.astype(float), b.groups[j]),
     }
+
+
+def equally_many(
+    a: Heads, b: Heads, most: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Random index of as many different images of a as of b, at most `most`."""
+    n = min(most, len(np.unique(a.ids)), len(np.unique(b.ids)))
+    return a.distinct(n, rng), b.distinct(n, rng)
+
+
+def compare_inception(
+    pairs: dict[str, tuple[Heads, Heads]], inception: Inception, most: int, seed: int
+) -> dict:
+    """KID and Fréchet distance of each pair in Inception's space, or the reason for none.
+
+    "images": how many of each set both look at, at most `most`; a Fréchet distance of fewer images
+    than features is biased far upwards, so compare rows of the same number only.
+    """
+    if inception.space is None:
+        return {"features": None, "pairs": None, "reason": inception.about}
+    rows = {}
+    for name, (a, b) in tqdm(pairs.items(), desc="Inception distances"):
+        i, j = equally_many(a, b, most, np.random.default_rng(seed))
+        of_a, of_b = inception.space(a.x[i]), inception.space(b.x[j])
+        size = min(KID_SUBSET_SIZE, len(i))
+        found = library_distances(of_a, of_b, KID_SUBSETS, size, seed)
+        rows[name] = {"images": len(i), **found}
+    return {"features": inception.about, "pairs": rows, "reason": None}
 
 
 def nearness(a: Heads, b: Heads) -> dict:

@@ -170,6 +170,8 @@ def feature_space(x: torch.Tensor, size: int = 64) -> Features:
     return lambda images: (responses(images) - mean) / std @ axes[:size].T / scale
 
 
+# Not by torchmetrics, which gives the same (test_distances_are_those_of_torchmetrics): it is an
+# optional dependency, and this space needs none. `inception.py` computes Inception's with it.
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Squared Fréchet distance of the Gaussians fitted to features (N,d) and (M,d).
 

@@ -50,12 +50,23 @@ def _realism_lines(result: Mapping) -> list[str]:
         for key in ("precision", "recall"):
             line += "  {:.2f} [{:.2f}, {:.2f}]".format(*row[key])
         lines.append(line)
+    lines += ["", *_inception_lines(result["inception"])]
     lines += ["", f"{'nearest: 5 %, median, least':28} 1 - correlation     ratio to second"]
     lines[-1] += "       SSIM  copies  near-duplicates"
     for name, row in result["nearest"].items():
         numbers = ["  ".join(f"{v:.3f}" for v in row[key]) for key in ("distance", "ratio")]
         counts = f"{row['ssim']:.3f} {row['memorised']:7} {row['near_duplicates']:16}"
         lines.append(f"{name:28} {numbers[0]}   {numbers[1]}  {counts}")
+    return lines
+
+
+def _inception_lines(found: Mapping) -> list[str]:
+    if found["pairs"] is None:
+        return [f"Inception distances: not available ({found['reason']})"]
+    lines = [f"features: {found['features']}", f"{'pair':24}     KID ± std       images  Fréchet"]
+    for name, row in found["pairs"].items():
+        kid = f"{row['kid']:7.4f} ± {row['kid_std']:.4f}"
+        lines.append(f"{name:24} {kid} {row['images']:8} {row['frechet']:8.3f}")
     return lines
 
 
@@ -178,6 +189,8 @@ def header(result: Mapping, width: int) -> Figure:
     if "pairs" in result:
         aucs = [f"{name} {row['auc']:.2f}" for name, row in result["pairs"].items()]
         lines.append("Classifier AUC of " + "; ".join(aucs))
+        lines.append(f"Random convolutions: {_distance_text(result['pairs'])}")
+        lines.append(f"Inception: {_distance_text(result['inception']['pairs'])}")
         near = result["nearest"]["samples to train"]
         ratio = result["sets"]["samples"]["gradient_energy_ratio"]
         copies = f"{near['memorised']} samples copied, {near['near_duplicates']} near-duplicates"
@@ -189,6 +202,15 @@ def header(result: Mapping, width: int) -> Figure:
     text = "\n".join(lines)
     figure.text(0.5, top - 28 / (DPI * height), text, fontsize=10, ha="center", va="top")
     return figure
+
+
+def _distance_text(pairs: Mapping | None) -> str:
+    """KID and Fréchet distance of the samples, and what real heads have."""
+    if pairs is None:
+        return "KID and Fréchet distance not available"
+    rows = {name: pairs[name] for name in ("samples vs train", "val vs train")}
+    values = (f"{k} {row['kid']:.4f} and {row['frechet']:.3f}" for k, row in rows.items())
+    return "KID and Fréchet distance of " + "; ".join(values)
 
 
 def save_page(
