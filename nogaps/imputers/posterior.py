@@ -1,0 +1,225 @@
+"""Fill holes with draws from the diffusion prior: `Posterior`, a companion of the imputers.
+
+It never stands in the coursework path: the prior is a pre-trained network. It answers what else
+could lie in the holes, not what is most likely there: even exact draws from the posterior have
+twice the squared error of its mean, so one draw costs 3 dB, and the mean of K draws (1 + 1/K)
+times that error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from tqdm.auto import tqdm
+
+from nogaps.device import autocast
+from nogaps.errors import BadInput
+from nogaps.filling import Filling
+from nogaps.imputers.classical import keep_observed
+from nogaps.prior.autoencoder import decode
+from nogaps.prior.loading import Prior
+from nogaps.prior.sampling import PRECISIONS, latent_shape, make_scheduler, resolve_precision
+from nogaps.seeds import numbered_generator
+
+MAX_DRAWS = 1024  # per image: the numbers of one image's draws lie side by side
+TOP = 0.997  # the prior's training images were divided by this quantile of theirs
+
+
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """`x_hat = posterior(y, mask)`: the mean of draws from the diffusion prior that agree with y.
+
+    Each draw starts from what `imputer` fills in, noised to the share `strength` of the noise
+    schedule (SDEdit, arXiv 2108.01073, section 3), and takes `num_inference_steps` steps down. In
+    each the denoiser predicts the image, whose observed pixels are replaced by those of y: the
+    range-null space decomposition of DDNM (arXiv 2212.00490, section 3.1), with the first stage's
+    decoder and encoder around it, exact in pixel spaces and as good as the autoencoder in latents.
+    eta: share of DDIM's fresh noise (arXiv 2010.02502, equation 16), 0 none, 1 ancestral.
+    resampling: how often each step is taken, noised back in between (RePaint, arXiv 2201.09865,
+    section 4.2). The larger `strength`, the less a draw owes to the imputer.
+
+    The prior knows images divided by their 99.7th percentile; y is divided by that of its observed
+    pixels. Limit: nothing filled in is brighter than that percentile, and where it misses the
+    image's own (bright parts all in holes) the prior sees a wrong contrast.
+
+    imputer computes where y lies, the draws on the prior's device. Draw d of image k depends on
+    `seed`, d and k only, not on the batch, up to rounding. Raises BadInput for impossible settings.
+    """
+
+    imputer: Filling
+    prior: Prior
+    num_draws: int = 4
+    strength: float = 0.3
+    num_inference_steps: int = 10
+    eta: float = 1.0
+    resampling: int = 1
+    batch_size: int = 64
+    seed: int = 42
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that cannot be drawn with."""
+        for name in ("num_draws", "num_inference_steps", "resampling", "batch_size"):
+            if getattr(self, name) < 1:
+                raise BadInput(f"{name} {getattr(self, name)}: expected at least 1")
+        if self.num_draws > MAX_DRAWS:
+            raise BadInput(f"num_draws {self.num_draws}: expected at most {MAX_DRAWS}")
+        if not 0 < self.strength <= 1:
+            raise BadInput(f"strength {self.strength}: expected above 0, at most 1")
+        if not 0 <= self.eta <= 1:
+            raise BadInput(f"eta {self.eta}: expected 0 to 1")
+        if self.precision not in ("auto", *PRECISIONS):
+            raise BadInput(f"precision {self.precision!r}: expected auto, {', '.join(PRECISIONS)}")
+        self._levels()
+
+    def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Mean of the draws, (N,1,H,W) in [0,1]; arguments and errors of `draws`."""
+        return keep_observed(self.draws(y, mask).mean(0), y, mask)
+
+    def spread(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Standard deviation of the draws, (N,1,H,W), 0 where observed; see `draws`.
+
+        Not calibrated: it knows what the prior leaves open, not how wrong the prior is. Raises
+        BadInput for a single draw.
+        """
+        if self.num_draws < 2:
+            raise BadInput("num_draws 1: expected at least 2 for a spread")
+        return self.draws(y, mask).std(0).masked_fill(mask, 0)
+
+    @torch.no_grad()
+    def draws(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Fill y (N,1,H,W) in [0,1] num_draws times: (num_draws,N,1,H,W) on y's device.
+
+        mask: bool (1,1,H,W) or (N,1,H,W), True = observed; observed pixels are those of y, bit for
+        bit. Raises BadInput for images of another size than the prior's, or without an observed
+        pixel.
+        """
+        self._check(y, mask)
+        start, seen = self.imputer(y, mask), mask.expand_as(y)
+        out = torch.empty(self.num_draws, *y.shape, dtype=y.dtype, device=y.device)
+        flat, n = out.flatten(0, 1), len(y)
+        firsts = range(0, len(flat), self.batch_size)
+        for first in tqdm(firsts, desc="posterior", mininterval=1, disable=len(firsts) < 2):
+            jobs = range(first, min(first + self.batch_size, len(flat)))
+            image = torch.tensor([job % n for job in jobs], device=y.device)
+            numbers = [MAX_DRAWS * (job % n) + job // n for job in jobs]
+            generators = [numbered_generator(self.seed, number) for number in numbers]
+            batch = [part[image] for part in (start, y, seen)]
+            x = self._draw(*(part.to(self.prior.device) for part in batch), generators)
+            flat[first : jobs.stop] = keep_observed(x.to(y), batch[1], batch[2])
+        return out
+
+    def _check(self, y: torch.Tensor, mask: torch.Tensor) -> None:
+        z = torch.zeros(1, *latent_shape(self.prior), device=self.prior.device)
+        size = decode(self.prior.vqvae, z, None).shape[1:]
+        if y.shape[1:] != size:
+            found, expected = ("×".join(map(str, shape)) for shape in (y.shape[1:], size))
+            raise BadInput(f"images of {found}: the prior was trained on {expected}")
+        if mask.dtype != torch.bool or mask.shape[1:] != size or len(mask) not in (1, len(y)):
+            found = f"{mask.dtype} {tuple(mask.shape)}"
+            raise BadInput(f"mask: {found}, expected bool of (1 or {len(y)}, 1, H, W)")
+        if not mask.flatten(1).any(1).all():
+            raise BadInput("mask: an image has no observed pixel, expected at least one in each")
+
+    def _levels(self) -> tuple[list[int], list[float], str]:
+        """Falling times, their alpha-bar (1 after the last, the image), what is predicted."""
+        scheduler = make_scheduler("ddim", self.prior.scheduler, self.num_inference_steps)
+        times = [round(self.strength * (t + 1)) - 1 for t in scheduler.timesteps.tolist()]
+        if times[-1] < 0 or len(set(times)) < len(times):
+            levels = times[0] + 1
+            raise BadInput(
+                f"num_inference_steps {self.num_inference_steps}: strength {self.strength} of the "
+                f"prior's schedule has {levels} noise levels"
+            )
+        alpha_bar = scheduler.alphas_cumprod.double()[times].tolist()
+        return times, [*alpha_bar, 1.0], scheduler.config.prediction_type
+
+    def _draw(
+        self,
+        start: torch.Tensor,
+        y: torch.Tensor,
+        seen: torch.Tensor,
+        generators: list[torch.Generator],
+    ) -> torch.Tensor:
+        """One draw per image, (B,1,H,W) in y's range; all on the prior's device."""
+        top = torch.where(seen, y, torch.nan).flatten(1).float().nanquantile(TOP, dim=1)
+        top = top.clamp(min=1e-6).view(-1, 1, 1, 1)
+        target = (y / top).clamp(0, 1)
+        z0 = self._encode((start / top).clamp(0, 1))
+        times, alpha_bar, prediction = self._levels()
+        z = renoise(z0, 1.0, alpha_bar[0], generators)
+        for i, t in enumerate(times):
+            a, b = alpha_bar[i : i + 2]
+            for again in range(self.resampling):
+                z = renoise(z, b, a, generators) if again else z
+                z0 = self._consistent(self._predict(z, t, a, prediction), target, seen)
+                z = ddim_step(z, z0, a, b, self.eta, generators)
+        return top * self._decode(z)
+
+    def _predict(self, z: torch.Tensor, t: int, alpha_bar: float, prediction: str) -> torch.Tensor:
+        """Noiseless latents that the denoiser sees in z."""
+        with autocast(self.prior.device, self._dtype):
+            found = self.prior.unet(z, t).sample.float()
+        alpha, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
+        if prediction == "epsilon":
+            return (z - sigma * found) / alpha
+        return alpha * z - sigma * found if prediction == "v_prediction" else found
+
+    def _consistent(
+        self, z0: torch.Tensor, target: torch.Tensor, seen: torch.Tensor
+    ) -> torch.Tensor:
+        """Latents z0 moved to an image whose observed pixels are those of target."""
+        x = self._decode(z0)
+        # the difference of two encodings: what the first stage loses on its way is not lost anew
+        # at each step
+        return z0 + self._encode(torch.where(seen, target, x)) - self._encode(x)
+
+    @property
+    def _dtype(self) -> torch.dtype | None:
+        return PRECISIONS[resolve_precision(self.precision, self.prior.device)]
+
+    def _encode(self, x: torch.Tensor) -> torch.Tensor:
+        """Scaled latents of x; `autoencoder.encode` picks its own precision, and the CPU."""
+        with autocast(self.prior.device, self._dtype):
+            z = self.prior.vqvae.encode(2 * x - 1).latent_dist.mean.float()
+        return z * self.prior.vqvae.config.scaling_factor
+
+    def _decode(self, z: torch.Tensor) -> torch.Tensor:
+        return decode(self.prior.vqvae, z / self.prior.vqvae.config.scaling_factor, self._dtype)
+
+
+def noise_like(z: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
+    """Standard normal noise of the shape of z, item by item from its own generator."""
+    drawn = [torch.randn(z.shape[1:], generator=generator) for generator in generators]
+    return torch.stack(drawn).to(z.device)
+
+
+def renoise(
+    z: torch.Tensor, clean: float, noisy: float, generators: list[torch.Generator]
+) -> torch.Tensor:
+    """z (N,C,h,w) of alpha-bar `clean`, by the forward process, at the smaller alpha-bar `noisy`.
+
+    Source: DDPM (arXiv 2006.11239), equation 4, from one level to another.
+    """
+    kept = noisy / clean
+    return kept**0.5 * z + (1 - kept) ** 0.5 * noise_like(z, generators)
+
+
+def ddim_step(
+    z: torch.Tensor,
+    z0: torch.Tensor,
+    noisy: float,
+    clean: float,
+    eta: float,
+    generators: list[torch.Generator],
+) -> torch.Tensor:
+    """From z at alpha-bar `noisy`, given its noiseless z0, to the larger alpha-bar `clean`.
+
+    All latents (N,C,h,w). Source: DDIM (arXiv 2010.02502), equations 12 and 16; with eta 1 DDPM's
+    posterior. The noise is what z0 leaves of z, as in DDNM.
+    """
+    epsilon = (z - noisy**0.5 * z0) / (1 - noisy) ** 0.5
+    fresh = eta**2 * (1 - clean) / (1 - noisy) * (1 - noisy / clean)
+    z = clean**0.5 * z0 + max(1 - clean - fresh, 0) ** 0.5 * epsilon
+    return z + fresh**0.5 * noise_like(z, generators) if fresh > 0 else z
