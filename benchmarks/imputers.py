@@ -1,10 +1,11 @@
-"""Imputers on real heads: the shipped network beside the fillings that need none.
+"""Imputers on real heads: ours beside classical and published ones, on the same images and mask.
 
-    python -m benchmarks.imputers runs/frames/heads.npz runs/frames/heads_t1.npz
+    python -m benchmarks.imputers runs/frames/heads.npz runs/frames/heads_t1.npz \\
+        --published runs/published --draws 4
 
 Scores the stand-in test set, and the `val` split of each frame file of `nogaps prior prepare`
 under the course's mask; 95 % intervals by bootstrap over subjects or near-duplicates. Nothing here
-trains anything.
+trains anything: `nogaps run --profile full` trains ours, `benchmarks.published` the others.
 """
 
 from __future__ import annotations
@@ -12,26 +13,35 @@ from __future__ import annotations
 import json
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 import typer
+from torch import nn
 
+from benchmarks import run
+from benchmarks.published import load_published
+from benchmarks.scores import fid, lpips_vgg
 from nogaps import standin
 from nogaps.Assessment import corrupt, fill
 from nogaps.figures import show_rows
-from nogaps.files import atomic, save_json
-from nogaps.imputers.classical import biharmonic, kriging, linear
+from nogaps.files import atomic, load_json, save_json
+from nogaps.imputers.classical import biharmonic, keep_observed, kriging, linear
 from nogaps.imputers.loading import load_imputer
-from nogaps.metrics import summarize
+from nogaps.imputers.posterior import Posterior
+from nogaps.metrics import bootstrap, hole_scores, summarize
 from nogaps.prior.heads import load_frames, to_size
+from nogaps.prior.loading import load_prior
 from nogaps.scoring import as_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "imputers.json"
 FIGURE = ROOT / "docs" / "filled.png"
+ERRORS = ROOT / "docs" / "errors.png"
+Impute = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def heads(frames: list[Path]) -> dict[str, tuple[torch.Tensor, list[str]]]:
@@ -44,28 +54,65 @@ def heads(frames: list[Path]) -> dict[str, tuple[torch.Tensor, list[str]]]:
     return sets | {"stand-in": (clean, standin.subjects().tolist())}
 
 
-def measure(frames: list[Path], model: Path | None) -> dict[str, dict[str, dict]]:
-    """Scores of every imputer on every set of heads."""
-    imputer = load_imputer(model)
-    mask = torch.from_numpy(standin.course_mask())[None, None]
-    imputers = {
+def zero(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Leave the holes black."""
+    return torch.where(mask, y, torch.zeros(()))
+
+
+def batched(imputer: nn.Module) -> Impute:
+    """The notebook's way of filling with a network."""
+    return lambda y, mask: fill(imputer, y, mask)
+
+
+def kept(imputer: nn.Module) -> Impute:
+    """A network that changes observed pixels, with these put back."""
+    return lambda y, mask: keep_observed(fill(imputer, y, mask), y, mask)
+
+
+def gather(
+    frames: list[Path], model: Path | None, published: Path | None, draws: int
+) -> tuple[dict[str, Impute], dict[str, int]]:
+    """Every imputer that is measured, and how many weights the networks have."""
+    best = load_imputer(model)
+    imputers: dict[str, Impute] = {
+        "zero": zero,
         "linear": linear(),
         "biharmonic": biharmonic,
-        "kriging (synthetic)": imputer.interpolation,
-        "ours": lambda y, mask: fill(imputer, y, mask),
+        "kriging (synthetic)": best.networks[0].interpolation,
     }
     if frames:
         x = torch.cat([to_size(load_frames(path, "train")[0]) for path in frames])
         imputers["kriging (real)"] = kriging(x)
+    networks = {} if published is None else load_published(published)
+    imputers |= {name: kept(network) for name, network in networks.items()}
+    if draws:
+        imputers["posterior"] = Posterior(batched(best), load_prior(), num_draws=draws)
+    networks |= {"ours, fast": best.networks[0], "ours, best": best}
+    imputers |= {name: batched(networks[name]) for name in ("ours, fast", "ours, best")}
+    weights = {name: sum(p.numel() for p in n.parameters()) for name, n in networks.items()}
+    return imputers, weights
+
+
+def measure(
+    imputers: dict[str, Impute], sets: dict[str, tuple[torch.Tensor, list[str]]]
+) -> dict[str, dict[str, dict]]:
+    """Scores of every imputer on every set of heads; "more_db" is what `ours, best` has more."""
+    mask = torch.from_numpy(standin.course_mask())[None, None]
     tables: dict[str, dict[str, dict]] = {}
-    for name, (x, groups) in heads(frames).items():
-        y = corrupt(x, mask)
+    for name, (x, groups) in sets.items():
+        y, psnr = corrupt(x, mask), {}
         tables[name] = {}
         for key, impute in imputers.items():
+            impute(y[:1], mask)  # the weights of a mask are found once: no part of the time
             start = time.perf_counter()
             x_hat = impute(y, mask)
             seconds = (time.perf_counter() - start) / len(x)
-            tables[name][key] = summarize(x_hat, x, mask, groups) | {"seconds_per_image": seconds}
+            row = summarize(x_hat, x, mask, groups) | {"seconds_per_image": seconds}
+            row |= {"lpips": lpips_vgg(x_hat, x), "fid": fid(list(x_hat), list(x))}
+            tables[name][key] = row
+            psnr[key] = hole_scores(x_hat, x, mask)["psnr"].astype(float)
+        for key, row in tables[name].items():
+            row["more_db"] = bootstrap(psnr["ours, best"] - psnr[key], groups)
     return tables
 
 
@@ -80,24 +127,57 @@ def draw(model: Path | None, out: Path) -> None:
         figure.savefig(temporary)
 
 
+def draw_errors(imputers: dict[str, Impute], out: Path) -> None:
+    """Crops of three heads of the stand-in under several imputers, and their errors."""
+    x = torch.from_numpy(standin.clean_images()[[5, 45, 85]])
+    y = torch.from_numpy(standin.corrupted_images()[[5, 45, 85]])
+    mask = torch.from_numpy(standin.course_mask())[None, None]
+    names = {"kriging (synthetic)": "kriging", "coursework": "coursework", "ours, best": "ours"}
+    rows, errors = {"truth": x[..., 12:44, 12:44]}, []
+    for key, name in names.items():
+        if key in imputers:
+            x_hat = imputers[key](y, mask)
+            errors.append(f"{name}: error")
+            rows |= {
+                name: x_hat[..., 12:44, 12:44],
+                errors[-1]: (x_hat - x)[..., 12:44, 12:44],
+            }
+    figure = show_rows(rows, "Crops of 32×32 pixels", 3, tuple(errors), zoom=6)
+    with atomic(out) as temporary:
+        figure.savefig(temporary)
+
+
 def main(
     frames: Annotated[list[Path] | None, typer.Argument(help="Frame files.")] = None,
     model: Annotated[Path | None, typer.Option(help="Run folder; else the shipped one.")] = None,
+    published: Annotated[
+        Path | None, typer.Option(help="Folder of `benchmarks.published`, for its rows.")
+    ] = None,
+    draws: Annotated[int, typer.Option(help="Draws of the posterior; 0: no such row.")] = 0,
     out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
     figure: Annotated[Path, typer.Option(help="Picture to write.")] = FIGURE,
+    errors: Annotated[Path, typer.Option(help="Picture of errors to write.")] = ERRORS,
 ) -> None:
-    """Print one table per set of heads, write them as JSON, and draw ten images."""
-    tables = measure(frames or [], model)
+    """Print one table per set of heads, write them as JSON, and draw them."""
+    imputers, weights = gather(frames or [], model, published, draws)
+    tables = measure(imputers, heads(frames or []))
     for name, rows in tables.items():
         print(f"\n{name}\n{as_table(rows)}")
-        reference = "kriging (real)" if "kriging (real)" in rows else "kriging (synthetic)"
-        ratio = rows["ours"]["rmse"] / rows[reference]["rmse"]
-        print(f"ours / {reference}: {ratio:.3f} of its RMSE")
+        for key in ("kriging (real)", "kriging (synthetic)", "coursework"):
+            if key in rows:
+                mean, low, high = rows[key]["more_db"]
+                print(f"ours, best - {key}: {mean:+.2f} dB [{low:+.2f}, {high:+.2f}]")
     machine = {"torch": torch.__version__, "numpy": np.__version__, "machine": platform.machine()}
-    save_json(out, {"machine": machine, "tables": tables})
+    training = load_json(published / "published.json") if published else {}
+    training = {
+        name: {k: v for k, v in row.items() if k != "log"} for name, row in training.items()
+    }
+    found = {"machine": machine, "weights": weights, "training": training, "tables": tables}
+    save_json(out, found)
     draw(model, figure)
+    draw_errors(imputers, errors)
     print(json.dumps(machine))
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

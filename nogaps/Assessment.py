@@ -26,8 +26,8 @@
 #    `test_set_nogaps.npy`.
 #
 # Run it from top to bottom. In Colab choose *Runtime → Change runtime type → GPU* first. On two
-# CPU cores with AVX-512 the profile `full` took 16 minutes and `cpu` about 8; a GPU is faster, but
-# none was at hand to measure. The last cell sums everything up.
+# CPU cores with AVX-512 the profile `full` took 45 minutes and `cpu` takes about 8; a GPU is
+# faster, but none was at hand to measure. The last cell sums everything up.
 #
 # Vocabulary: `x` is a clean image, `y` a corrupted one, `mask` is True where a pixel was observed,
 # the `hole` is the rest, `x_hat` is the filled image. Images are tensors (N, 1, 64, 64), float32,
@@ -109,14 +109,15 @@ class Profile:
     num_samples: int  # synthetic heads
     inference_steps: int  # steps of the diffusion model
     epochs: int
+    networks: int  # how many are trained; their mean fills
     widths: tuple[int, ...]  # channels of the U-Net's levels
     bottleneck: int  # channels at its bottom
 
 
 PROFILES = {
-    "smoke": Profile(48, 10, 2, (8, 16), 32),
-    "cpu": Profile(2048, 20, 20, (32, 64, 128), 256),
-    "full": Profile(2048, 20, 60, (32, 64, 128), 256),
+    "smoke": Profile(48, 10, 2, 2, (8, 16), 32),
+    "cpu": Profile(2048, 20, 20, 1, (32, 64, 128), 256),
+    "full": Profile(2048, 20, 60, 3, (32, 64, 128), 256),
 }
 
 
@@ -238,10 +239,11 @@ def choose_profile(name: str, device: torch.device) -> str:
 # print(f"{len(batches)} batches in {seconds['sampling']:.0f} s, saved as images.npy")
 
 # %% [markdown]
-# DPM-Solver++ (`dpm`) at temperature 1, 20 steps: of the same noise they make the images of 200
-# steps to within one grey level of 256, ten times nearer than as many DDIM steps come. Only the
-# full temperature keeps the fine texture that the network has to learn. The saved file is now read
-# back; everything below uses what was read.
+# DPM-Solver++ (`dpm`) at temperature 1, 20 steps: five times nearer to the images of 200 steps than
+# as many DDIM steps come. What is left comes from single images that take another way, to another
+# head; 40 steps follow that way to within one grey level of 256, at twice the time, and serve the
+# network no better. Only the full temperature keeps the fine texture that the network has to learn.
+# The saved file is now read back; everything below uses what was read.
 
 # %% tags=["active-ipynb"]
 # synthetic = torch.from_numpy(load_images(SAMPLES / "images.npy"))
@@ -339,9 +341,8 @@ def make_datasets(
 # only the hole is ever predicted, and the loss (mean squared error) is taken over the hole only.
 # Because all stripes are at most three pixels wide, local detail decides: the network is a
 # sixteenth of the coursework's reference size (21.6 million weights), and the time saved goes into
-# more passes over augmented images. *Original here:* the kriging start inside the network, and
-# unsharp masking of the training images, which gives synthetic heads the sharpness that their
-# generative model lost.
+# more passes over augmented images. *Original here:* the kriging start inside the network,
+# and its weights for any mask, computed from the training images' covariance alone.
 
 
 # %%
@@ -497,23 +498,28 @@ class Imputer(nn.Module):
 # | learning rate | rises to 2e-3, then a cosine to 0 | ends in a quiet minimum |
 # | batch | 32 | BatchNorm needs a fair sample |
 # | weights used | average with decay 0.999 (EMA) | single checkpoints scatter by tenths of a dB |
+# | networks | 3 (profile `cpu`: 1), from different seeds; their mean fills | their errors differ |
 # | dropout | 0.1, at the bottom only | the augmentation regularises already |
 #
-# Each batch's clean images are turned, scaled and shifted a little, sharpened by a random amount,
-# changed in gamma and lit unevenly, and are then corrupted afresh, so that label and input always
-# agree; `train` shuffles and batches `train_set` itself. The random numbers of epoch *e* depend on
-# the seed and *e* only: a run that was interrupted continues from its last checkpoint, on a CPU to
-# the very same weights.
+# Each batch's clean images are turned, scaled and shifted a little, changed in gamma and lit
+# unevenly (and sharpened, where the generative model is a soft one), and are then corrupted afresh,
+# so that label and input always agree; `train` shuffles and batches `train_set` itself. The random
+# numbers of epoch *e* depend on the seed and *e* only: a run that was interrupted continues from
+# its last checkpoint, on a CPU to the very same weights.
 
 
 # %%
-def augment(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Random geometry, sharpness, gamma and lighting of x (N,1,H,W) in [0,1]; same shape, range."""
+def augment(x: torch.Tensor, generator: torch.Generator, sharpness: float = 0.0) -> torch.Tensor:
+    """Random geometry, gamma and lighting of x (N,1,H,W) in [0,1]; same shape and range.
+
+    sharpness: most of a random amount of unsharp masking, for training images that are too soft.
+    """
     n = len(x)
-    shape = (n, 1, 1, 1)
     x = random_affine(x, generator, degrees=10, scale=0.12, shift=6, mode="bicubic")
-    x = sharpen(x, uniform(0.0, 1.2, n, generator).view(shape).to(x.device)).clamp(0, 1)
-    gamma = torch.exp(uniform(-0.4, 0.4, n, generator)).view(shape).to(x.device)
+    if sharpness:
+        x = sharpen(x, uniform(0.0, sharpness, n, generator).view(n, 1, 1, 1).to(x.device))
+    x = x.clamp(0, 1)
+    gamma = torch.exp(uniform(-0.4, 0.4, n, generator)).view(n, 1, 1, 1).to(x.device)
     field = torch.randn(n, 1, 4, 4, generator=generator).to(x.device)
     field = F.interpolate(field, x.shape[-2:], mode="bicubic", align_corners=True)
     return (x**gamma * torch.exp(0.1 * field)).clamp(0, 1)
@@ -575,6 +581,7 @@ def training_batches(
     batch_size: int,
     seed: int,
     device: torch.device,
+    sharpness: float = 0.0,
 ) -> Iterator[tuple[float, torch.Tensor]]:
     """(learning rate, augmented clean images) of one epoch, shuffled; repeats for the same seed."""
     generator = torch.Generator().manual_seed(seed * 100_000 + epoch)
@@ -582,7 +589,7 @@ def training_batches(
     loader = DataLoader(train_set, batch_size, shuffle=True, generator=generator, drop_last=whole)
     for k, (_, x) in enumerate(loader):
         rate = learning_rate(epoch * len(loader) + k, epochs * len(loader))
-        yield rate, augment(x.to(device), generator)
+        yield rate, augment(x.to(device), generator, sharpness)
 
 
 # %%
@@ -593,11 +600,12 @@ def run_settings(
     epochs: int,
     seed: int,
     batch_size: int = 32,
+    sharpness: float = 0.0,
 ) -> list:
     """What two runs must have in common for one to continue the other."""
     machine = [mask.device.type, str(autocast_dtype(mask.device))]
     data = fingerprint(train_set.tensors[1], mask)
-    return [epochs, seed, batch_size, imputer.config, data, *machine]
+    return [epochs, seed, batch_size, sharpness, imputer.config, data, *machine]
 
 
 def train(
@@ -609,6 +617,7 @@ def train(
     checkpoint: Path,
     seed: int = 0,
     batch_size: int = 32,
+    sharpness: float = 0.0,
 ) -> tuple[nn.Module, dict[str, list[float]]]:
     """Train on pairs (corrupted, clean); returns the averaged imputer and its loss curves.
 
@@ -622,7 +631,7 @@ def train(
     scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(device) == torch.float16)
     parts = {"imputer": imputer, "ema": ema, "optimizer": optimizer, "scaler": scaler}
     history: dict[str, list[float]] = {"training": [], "validation": []}
-    settings = run_settings(imputer, train_set, mask, epochs, seed, batch_size)
+    settings = run_settings(imputer, train_set, mask, epochs, seed, batch_size, sharpness)
     state = load_state(checkpoint)
     if state is not None and state["settings"] == settings:
         history = state["history"]
@@ -634,7 +643,7 @@ def train(
     done = len(history["training"])
     bar = tqdm(range(done, epochs), initial=done, total=epochs, desc="training", mininterval=5)
     for epoch in bar:
-        batches = training_batches(train_set, epoch, epochs, batch_size, seed, device)
+        batches = training_batches(train_set, epoch, epochs, batch_size, seed, device, sharpness)
         with torch.random.fork_rng(devices):  # dropout draws from the global generator
             torch.manual_seed(seed * 100_000 + epoch)
             loss = train_epoch(imputer, ema, optimizer, scaler, batches, mask)
@@ -647,11 +656,59 @@ def train(
 
 
 # %%
+class Ensemble(nn.Module):
+    """`x_hat = ensemble(y, mask)`: the mean of imputers that differ by their seeds."""
+
+    def __init__(self, networks: list[Imputer]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        for network in networks[1:]:  # kriging's weights take a second per mask: once for all
+            if torch.equal(network.covariance, networks[0].covariance):
+                network.interpolation = networks[0].interpolation
+        self.config = {"networks": [network.config for network in networks]}
+
+    def members(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """What each network makes of y (N,1,H,W): (K,N,1,H,W)."""
+        return torch.stack([network(y, mask) for network in self.networks])
+
+    def forward(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Their mean (N,1,H,W); observed pixels are those of y, bit for bit."""
+        return keep_observed(self.members(y, mask).mean(0), y, mask)
+
+
+# %%
 def new_imputer(profile: Profile, x: torch.Tensor, seed: int) -> Imputer:
     """An untrained imputer whose kriging knows the covariance of x (N,1,H,W)."""
     with torch.random.fork_rng([]):  # layers initialise themselves from the global generator
         torch.manual_seed(seed)
         return Imputer(autocovariance(x), profile.widths, profile.bottleneck)
+
+
+def train_ensemble(
+    profile: Profile,
+    train_set: TensorDataset,
+    val_set: TensorDataset,
+    mask: torch.Tensor,
+    folder: Path,
+    seed: int = 0,
+    sharpness: float = 0.0,
+) -> tuple[Ensemble, dict[str, list[float]]]:
+    """Train profile.networks imputers on the same pairs; returns them and their mean loss curves.
+
+    Network k's checkpoint is `folder/training-k.safetensors`.
+    """
+    networks, histories = [], []
+    for k in range(profile.networks):
+        imputer = new_imputer(profile, train_set.tensors[1], 1000 * seed + k)
+        checkpoint = folder / f"training-{k}.safetensors"
+        options = {"seed": 1000 * seed + k, "sharpness": sharpness}
+        network, history = train(
+            imputer, train_set, val_set, mask, profile.epochs, checkpoint, **options
+        )
+        networks.append(network)
+        histories.append(history)
+    mean = {key: np.mean([h[key] for h in histories], 0).tolist() for key in histories[0]}
+    return Ensemble(networks), mean
 
 
 @torch.no_grad()
@@ -666,22 +723,25 @@ def fill(
 # %% tags=["active-ipynb"]
 # imputer = new_imputer(profile, train_set.tensors[1], SEED)
 # weights = sum(p.numel() for p in imputer.parameters())
+# plural = "network" if profile.networks == 1 else "networks"
 # reference = UNet(1, (64, 128, 256, 512), 1024, dropout=0.2)
-# print(f"{weights:,} weights; the coursework's reference has",
+# print(f"{profile.networks} {plural} of {weights:,} weights; the coursework's reference has",
 #       f"{sum(p.numel() for p in reference.parameters()):,}")
-# print(f"expected time: {profile.epochs} epochs of about 15 s on two cores")
+# epochs = profile.networks * profile.epochs
+# print(f"expected time: {epochs} epochs of about 12 s on two cores")
 # start = time.monotonic()
-# checkpoint = RUN / "training.safetensors"
-# trained, history = train(
-#     imputer, train_set, val_set, mask.to(device), profile.epochs, checkpoint, SEED
-# )
+# SHARPNESS = 1.2 if PRIOR == "course" else 0.0  # for a model whose heads are soft
+# on = mask.to(device)
+# trained, history = train_ensemble(profile, train_set, val_set, on, RUN, SEED, SHARPNESS)
 # seconds["training"] = time.monotonic() - start
-# save_model(RUN / "imputer.safetensors", trained, trained.config)
+# folders = [RUN]
 # if name == "full" and OUTPUT == ".":  # what `nogaps fill` and load_imputer() use from now on
-#     shipped = SOURCE / "nogaps" / "weights" / "imputer" / "imputer.safetensors"
-#     save_model(shipped, trained, trained.config)
-# print(f"{len(history['training'])} epochs in {seconds['training']:.0f} s;",
-#       f"validation hole MSE {history['validation'][-1]:.5f}")
+#     folders.append(SOURCE / "nogaps" / "weights" / "imputer")
+# for folder in folders:
+#     save_model(folder / "imputer.safetensors", trained, trained.config)
+# print(f"{epochs} epochs in {seconds['training']:.0f} s; validation hole MSE of one network",
+#       f"{history['validation'][-1]:.5f}, of their mean",
+#       f"{validate(trained, DataLoader(val_set, 128), mask.to(device)):.5f}")
 
 # %% tags=["active-ipynb"]
 # epochs = range(1, len(history["training"]) + 1)
@@ -690,7 +750,7 @@ def fill(
 
 # %% [markdown]
 # The training loss lies above the validation loss because training images are augmented (turned,
-# sharpened) while validation images are taken as they are, and because validation uses the
+# lit unevenly) while validation images are taken as they are, and because validation uses the
 # averaged weights.
 
 # %% [markdown]
@@ -738,6 +798,37 @@ def fill(
 #     plt.show()
 # else:
 #     print("no ground truth belongs to this test set: no errors can be computed")
+
+# %% [markdown]
+# ### How sure it is
+#
+# An interval for every filled pixel. Its half-width grows with the spread of the networks, with the
+# contrast around and with the brightness, and is scaled until 90 % of the hole pixels of the
+# validation images lie within (conformal risk control, Angelopoulos et al. 2022). Those are
+# synthetic heads; how many pixels of real heads lie within is measured on the stand-in.
+
+# %% tags=["active-ipynb"]
+# from nogaps.imputers.uncertainty import (
+#     CALIBRATION, calibrate_ensemble, coverage_by_group, rank_correlation, save_calibration)
+#
+# level = 0.9 if name != "smoke" else 0.5  # a few images are too few for 90 %
+# pairs = [t.to(device) for t in val_set.tensors]
+# sure = calibrate_ensemble(trained, *pairs, mask.to(device), level)
+# for folder in folders:
+#     save_calibration(folder / CALIBRATION, sure.calibration, "on synthetic heads")
+# with torch.no_grad():
+#     half = sure.with_half_width(test_images.to(device), mask.to(device))[1].cpu()
+# maps = {"filled": x_hat, "half-width": half}
+# print(f"half-widths of {level:.0%} intervals in the holes: mean {half[~seen].mean():.3f}")
+# if kind == "stand-in":
+#     covered = coverage_by_group(x_hat, half, x, mask, subjects())
+#     print(f"of the stand-in's hole pixels {np.mean(list(covered.values())):.1%} lie within,",
+#           f"by subject {min(covered.values()):.1%} to {max(covered.values()):.1%};",
+#           f"rank correlation with the error {rank_correlation(half, x_hat - x, mask):.2f}")
+#     maps["error"] = x_hat - x
+# show_rows(maps, f"Half-width of the {level:.0%} interval, beside the error",
+#           error_rows=("half-width", "error"))
+# plt.show()
 
 # %% [markdown]
 # ### The file that is handed in

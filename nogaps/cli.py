@@ -11,6 +11,7 @@ import typer
 
 from nogaps import __version__
 from nogaps.errors import BadInput
+from nogaps.imputers.cli import adapt
 from nogaps.prior.cli import Json, say
 from nogaps.prior.cli import app as prior_app
 
@@ -21,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(prior_app, name="prior")
+app.command()(adapt)
 
 ProfileName = Annotated[str, typer.Option(help="auto, smoke, cpu or full.")]
 TestSet = Annotated[Path, typer.Option(help="The corrupted test set (.npy).")]
@@ -175,6 +177,13 @@ def fill(
         Path | None, typer.Option(help="Bool .npy, (H,W) or (N,1,H,W), True = observed.")
     ] = None,
     missing: Annotated[str, typer.Option(help="What marks missing pixels: zero or nan.")] = "zero",
+    quality: Annotated[
+        str, typer.Option(help="best: the mean of all its networks; fast: the first alone.")
+    ] = "best",
+    uncertainty: Annotated[
+        Path | None,
+        typer.Option(help="Write half-widths there (.npy), calibrated for the course's mask."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Fill the missing pixels of any number of images.
@@ -185,10 +194,19 @@ def fill(
     from nogaps.filling import fill_file
     from nogaps.imputers.loading import load_imputer
 
-    imputer = load_imputer(model, pick_device())
-    report = fill_file(source, output, imputer, mask=mask, missing=missing)
+    imputer = load_imputer(model, pick_device(), quality)
+    intervals = {}
+    if uncertainty is not None:
+        from nogaps.imputers.uncertainty import load_calibrated
+
+        imputer = load_calibrated(imputer, model)
+        intervals = {"uncertainty": uncertainty, "level": imputer.calibration.level}
+    options = {"mask": mask, "missing": missing, "uncertainty": uncertainty}
+    report = fill_file(source, output, imputer, **options)
     text = f"{output}: {report.images} images, {report.missing_pixels} pixels filled"
-    say({"output": output, **vars(report)}, as_json, text)
+    if intervals:
+        text += f"\n{uncertainty}: half-widths of {intervals['level']:.0%} intervals"
+    say({"output": output, **vars(report), **intervals}, as_json, text)
 
 
 @app.command()

@@ -15,9 +15,11 @@ from tqdm.auto import tqdm
 from nogaps.files import BadInput
 from nogaps.formats import check_output, open_images
 from nogaps.formats.arrays import ImageSource, open_npy
+from nogaps.formats.companion import half_width_file
 
 Filling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Find = Callable[[int, np.ndarray], np.ndarray]  # the mask of images that start at some index
+Filled = Iterator[tuple[int, list[np.ndarray]]]  # start, [filled images, half-widths if asked]
 Images = TypeVar("Images", np.ndarray, torch.Tensor)
 HOLES = {"zero": "zero in every image", "nan": "NaN"}
 BATCH_PIXELS = 64 * 64  # batch_size counts images of this size; of larger ones a batch has fewer
@@ -68,6 +70,7 @@ def fill_file(
     batch_size: int = 256,
     progress: bool = True,
     axis: int = -1,
+    uncertainty: str | Path | None = None,
 ) -> FillReport:
     """Fill the missing pixels of a file or folder, in constant memory, into one of the same kind.
 
@@ -79,10 +82,11 @@ def fill_file(
     Observed values come back bit for bit. Floats in [0,1] go to the imputer as they are; integers,
     and files with any value outside [0,1], are scaled image by image and back, so that holes lie
     between the image's lowest (or zero) and highest observed value. batch_size: images of 64×64
-    at a time; of larger ones, fewer.
+    at a time; of larger ones, fewer. uncertainty: a .npy for the half-widths of the intervals of a
+    `Calibrated` imputer, float32, in the output's shape and stored units, 0 where observed.
 
     Raises BadInput: no images, no missing or no observed pixel, NaN unless they are what is
-    missing, infinite values, a mask that cannot be found or does not fit, `output` in the way.
+    missing, infinite values, a mask that cannot be found or does not fit, a file in the way.
     """
     if missing not in HOLES:
         raise BadInput(f"--missing {missing}: is unknown, expected zero or nan")
@@ -91,6 +95,11 @@ def fill_file(
     with ExitStack() as stack:
         source = stack.enter_context(open_images(input, axis))
         check_output(source, output)
+        targets = [(source, output)]
+        if uncertainty is not None:
+            half = half_width_file(source, uncertainty, [input, output, mask or input])
+            targets += [(stack.enter_context(half), uncertainty)]
+            imputer = imputer.with_half_width
         batch = _batch_of(source.shape, batch_size)
         if mask is not None:
             given = stack.enter_context(open_npy(mask, kinds="b"))
@@ -100,21 +109,19 @@ def fill_file(
             hole = HOLES[missing]
         stream = _Stream(str(input), hole, source.shape, batch, source.read, find)
         report = _survey(stream, missing)
-        _write(source, output, _filled(stream, imputer, report.scaled), progress)
+        _write(targets, _filled(stream, imputer, report.scaled), progress)
     return report
 
 
-def _write(
-    source: ImageSource,
-    output: str | Path,
-    batches: Iterator[tuple[int, np.ndarray]],
-    progress: bool,
-) -> None:
-    bar = tqdm(total=source.shape[0], desc="filling", mininterval=1, delay=1, disable=not progress)
-    with source.writing(output) as write, bar:
-        for start, images in batches:
-            write(start, images)
-            bar.update(len(images))
+def _write(targets: list[tuple[ImageSource, str | Path]], batches: Filled, progress: bool) -> None:
+    count = targets[0][0].shape[0]
+    bar = tqdm(total=count, desc="filling", mininterval=1, delay=1, disable=not progress)
+    with ExitStack() as stack, bar:
+        writes = [stack.enter_context(like.writing(path)) for like, path in targets]
+        for start, results in batches:
+            for write, images in zip(writes, results, strict=True):
+                write(start, images)
+            bar.update(len(results[0]))
 
 
 def fill(y: Images, mask: Images, imputer: Filling, batch_size: int = 256) -> Images:
@@ -142,7 +149,7 @@ def fill(y: Images, mask: Images, imputer: Filling, batch_size: int = 256) -> Im
         lambda start, images: seen[start : start + len(images), 0] if len(seen) > 1 else seen[:, 0],
     )
     out = np.empty_like(array)
-    for start, x_hat in _filled(stream, imputer, _survey(stream, "any").scaled):
+    for start, (x_hat,) in _filled(stream, imputer, _survey(stream, "any").scaled):
         out[start : start + len(x_hat), 0] = x_hat
     return torch.from_numpy(out).to(y.device, y.dtype) if isinstance(y, torch.Tensor) else out
 
@@ -155,8 +162,7 @@ def _as_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
 
 
 def _batch_of(shape: tuple[int, int, int], batch_size: int) -> int:
-    _, height, width = shape
-    return max(1, min(batch_size, batch_size * BATCH_PIXELS // (height * width)))
+    return max(1, min(batch_size, batch_size * BATCH_PIXELS // (shape[1] * shape[2])))
 
 
 def _nan_mask(start: int, images: np.ndarray) -> np.ndarray:
@@ -223,33 +229,34 @@ def _check_values(
         raise BadInput(f"{stream.name}: holds NaN at observed pixels, expected numbers there")
 
 
-def _filled(stream: _Stream, imputer: Filling, scaled: bool) -> Iterator[tuple[int, np.ndarray]]:
-    """By batches: (start, filled images in the input's dtype)."""
+def _filled(stream: _Stream, imputer: Filling, scaled: bool) -> Filled:
+    """By batches; filled images are in the input's dtype."""
     for start, images, mask in stream:
         seen = np.broadcast_to(mask, images.shape)
         wide = np.where(seen, images, 0).astype(np.result_type(images.dtype, np.float64))
         span = _Span(wide, seen) if scaled else None
         y = np.where(seen, span.down(wide), 0) if span else wide
-        x_hat = _impute(imputer, y, mask).astype(wide.dtype)
+        x_hat, *half = (part.astype(wide.dtype) for part in _impute(imputer, y, mask))
         if not np.isfinite(x_hat[~seen]).all():
             raise BadInput(f"{stream.name}: the imputer gave NaN or infinity, expected [0, 1]")
         x_hat = np.clip(x_hat, 0, 1)
         out = images.copy()
         out[~seen] = _rounded(span.up(x_hat) if span else x_hat, images.dtype)[~seen]
-        yield start, out
+        yield start, [out, *((span.width(part) if span else part) for part in half)]
 
 
-def _impute(imputer: Filling, y: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Call the imputer, on its own device, with y (n,H,W) and mask (n,H,W) or (1,H,W)."""
-    device = torch.device("cpu")
-    if isinstance(imputer, torch.nn.Module):
-        device = next((p.device for p in imputer.parameters()), device)
+def _impute(imputer: Filling, y: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
+    """What the imputer, on its own device, makes of y (n,H,W) and mask (n,H,W) or (1,H,W)."""
+    device, owner = torch.device("cpu"), getattr(imputer, "__self__", imputer)
+    if isinstance(owner, torch.nn.Module):
+        device = next((p.device for p in owner.parameters()), device)
     tensors = [np.array(a[:, None], dtype) for a, dtype in ((y, np.float32), (mask, bool))]
     with torch.no_grad():
-        x_hat = imputer(*(torch.from_numpy(tensor).to(device) for tensor in tensors))
-    if x_hat.shape != tensors[0].shape:
-        raise ValueError(f"the imputer gave {tuple(x_hat.shape)} for {tensors[0].shape}")
-    return x_hat[:, 0].float().cpu().numpy()
+        found = imputer(*(torch.from_numpy(tensor).to(device) for tensor in tensors))
+    results = found if isinstance(found, tuple) else (found,)
+    if any(part.shape != tensors[0].shape for part in results):
+        raise ValueError(f"the imputer gave {[*results[0].shape]} for {tensors[0].shape}")
+    return [part[:, 0].float().cpu().numpy() for part in results]
 
 
 class _Span:
@@ -275,6 +282,11 @@ class _Span:
         """[0,1] to values between the lowest and the highest."""
         stored = self.unit * (self.low / self.unit + values * self.span)
         return np.clip(stored, self.low, self.high)
+
+    def width(self, values: np.ndarray) -> np.ndarray:
+        """A length in [0,1] to one of stored values; float32 holds no more than its largest."""
+        with np.errstate(over="ignore"):
+            return np.minimum(values * self.span * self.unit, np.finfo(np.float32).max)
 
 
 def _rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import torch
+from torch.utils.data import DataLoader
 
 from nogaps.Assessment import (
     PROFILES,
@@ -14,12 +15,16 @@ from nogaps.Assessment import (
     make_datasets,
     new_imputer,
     run_settings,
-    train,
+    train_ensemble,
+    validate,
 )
 from nogaps.checkpoint import load_state, save_model
 from nogaps.device import pick_device
 from nogaps.files import BadInput, load_images
 from nogaps.imputers.loading import WEIGHTS
+from nogaps.imputers.uncertainty import CALIBRATION, calibrate_ensemble, save_calibration
+
+LEAST_TO_CALIBRATE = 20  # images held out: fewer say nothing of 90 %
 
 
 def train_imputer(
@@ -52,17 +57,21 @@ def train_imputer(
         )
     if len(x) < 10:
         raise BadInput(f"{images}: {len(x)} images, expected at least 10 to train on")
-    checkpoint = out / "training.safetensors"
+    checkpoint = out / "training-0.safetensors"
     if checkpoint.exists() and not resume:
         raise BadInput(f"{out}: holds a run already; add --resume, or choose another --out")
     train_set, val_set = make_datasets(x, mask, seed)
-    imputer = new_imputer(settings, train_set.tensors[1], seed)
     state = load_state(checkpoint)
-    wanted = run_settings(imputer, train_set, mask.to(device), settings.epochs, seed)
+    first = new_imputer(settings, train_set.tensors[1], 1000 * seed)
+    wanted = run_settings(first, train_set, mask.to(device), settings.epochs, 1000 * seed)
     if state is not None and state["settings"] != wanted:
         raise BadInput(f"{out}: holds a run on other images or settings; choose another --out")
-    trained, history = train(
-        imputer, train_set, val_set, mask.to(device), settings.epochs, checkpoint, seed
-    )
+    trained, _ = train_ensemble(settings, train_set, val_set, mask.to(device), out, seed)
     save_model(out / WEIGHTS, trained, trained.config)
-    return {"imputer": str(out / WEIGHTS), "rmse": math.sqrt(history["validation"][-1])}
+    if len(val_set) >= LEAST_TO_CALIBRATE:
+        sure = calibrate_ensemble(
+            trained, *(t.to(device) for t in val_set.tensors), mask.to(device)
+        )
+        save_calibration(out / CALIBRATION, sure.calibration, "on images held out of training")
+    mse = validate(trained, DataLoader(val_set, 128), mask.to(device))
+    return {"imputer": str(out / WEIGHTS), "rmse": math.sqrt(mse)}

@@ -17,7 +17,7 @@ from nogaps.files import load_images, sha256
 from nogaps.imputers.loading import SHIPPED
 
 Command = Callable[..., object]
-COMMANDS = ["run", "sample", "train", "fill", "score", "check", "make-test-set"]
+COMMANDS = ["run", "sample", "train", "fill", "adapt", "score", "check", "make-test-set"]
 PRIOR_COMMANDS = ["prepare", "train", "train-autoencoder", "train-diffusion", "refine"]
 PRIOR_COMMANDS += ["evaluate", "push"]
 
@@ -76,13 +76,16 @@ def test_sample_then_train_then_fill(nogaps: Command, prior_folder: Path, files:
     assert done.returncode == 0, done.stderr
     done = nogaps(*arguments, "--profile", "smoke")
     assert done.returncode == 2 and "--resume" in done.stderr
+    best, fast = files / "best.npy", files / "fast.npy"
+    for out, options in ((best, ()), (fast, ("--quality", "fast"))):
+        done = nogaps("fill", files / "test_set.npy", "-o", out, "--model", run, *options)
+        assert done.returncode == 0, done.stderr
+    assert sha256(best) != sha256(fast) and load_images(best).shape == (100, 1, 64, 64)
+    done = nogaps("fill", files / "test_set.npy", "-o", best, "--quality", "good")
+    assert done.returncode == 2 and "expected one of fast, best" in done.stderr
     weights = sha256(run / "imputer.safetensors")
     assert nogaps(*arguments, "--profile", "smoke", "--resume").returncode == 0
     assert sha256(run / "imputer.safetensors") == weights
-    filled = files / "filled.npy"
-    done = nogaps("fill", files / "test_set.npy", "-o", filled, "--model", run)
-    assert done.returncode == 0, done.stderr
-    assert load_images(filled).shape == (100, 1, 64, 64)
 
 
 def test_prepare_and_train_a_prior(nogaps: Command, frames_file: Path, tmp_path: Path) -> None:

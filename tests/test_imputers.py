@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from nogaps.Assessment import Imputer, UNet, corrupt
+from nogaps.Assessment import PROFILES, Ensemble, Imputer, UNet, corrupt
 from nogaps.checkpoint import save_model, save_tensors
 from nogaps.files import BadInput
 from nogaps.imputers.classical import autocovariance, biharmonic, kriging, linear
 from nogaps.imputers.loading import SHIPPED, load_imputer
+from nogaps.imputers.uncertainty import load_calibrated
 from nogaps.metrics import hole_scores
 
 Filling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -167,10 +168,26 @@ def test_network_is_kriging_before_training(
 def test_saved_imputer_loads_to_the_same_bits(
     tmp_path: Path, clean: torch.Tensor, corrupted: torch.Tensor, mask: torch.Tensor
 ) -> None:
-    imputer = untrained(clean)
+    imputer = Ensemble([untrained(clean), untrained(clean)])
+    for head, value in zip((n.unet.head for n in imputer.networks), (0.1, 0.3), strict=True):
+        torch.nn.init.constant_(head.bias, value)
     save_model(tmp_path / "imputer.safetensors", imputer, imputer.config)
-    again = load_imputer(tmp_path)
-    assert torch.equal(again(corrupted[:3], mask), imputer(corrupted[:3], mask))
+    best, fast = load_imputer(tmp_path), load_imputer(tmp_path, quality="fast")
+    y = corrupted[:3]
+    assert torch.equal(best(y, mask), imputer(y, mask))
+    assert torch.equal(fast(y, mask), imputer.networks[0](y, mask))
+    torch.testing.assert_close(best.members(y, mask).mean(0), best(y, mask))
+    assert not torch.equal(best(y, mask), fast(y, mask))
+    with pytest.raises(BadInput, match="quality 'good': expected one of fast, best"):
+        load_imputer(tmp_path, quality="good")
+
+
+def test_the_shipped_imputer_is_that_of_the_full_profile_with_its_intervals() -> None:
+    imputer = load_imputer()
+    assert len(imputer.networks) == PROFILES["full"].networks
+    kriging_of = {id(network.interpolation) for network in imputer.networks}
+    assert len(kriging_of) == 1, "each network would prepare the same kriging"
+    assert load_calibrated(imputer).calibration.level == 0.9
 
 
 def test_a_used_imputer_can_be_copied(
@@ -182,9 +199,9 @@ def test_a_used_imputer_can_be_copied(
 
 
 def test_weights_load_strictly(tmp_path: Path, clean: torch.Tensor) -> None:
-    imputer = untrained(clean)
+    imputer = Ensemble([untrained(clean)])
     tensors = imputer.state_dict()
-    tensors.pop("unet.head.bias")
+    tensors.pop("networks.0.unet.head.bias")
     save_tensors(tmp_path / "imputer.safetensors", tensors, imputer.config)
     with pytest.raises(BadInput, match="do not fit"):
         load_imputer(tmp_path)

@@ -22,7 +22,12 @@ from nogaps.files import BadInput, load_images, sha256
 from nogaps.submission import check_notebook, check_submission
 
 NOTEBOOK = ROOT / "Assessment.ipynb"
-WRITTEN = (ROOT / "test_set_nogaps.npy", ROOT / "nogaps/weights/imputer/imputer.safetensors")
+IMPUTER = ROOT / "nogaps/weights/imputer"
+WRITTEN = (
+    ROOT / "test_set_nogaps.npy",
+    IMPUTER / "imputer.safetensors",
+    IMPUTER / "uncertainty.json",
+)
 SHIPPED = {path: sha256(path) for path in WRITTEN}  # before any test has run
 
 
@@ -77,7 +82,7 @@ def test_smoke_run_leaves_the_shipped_files_alone(smoke: Path) -> None:
 
 
 def test_second_run_is_done_again_and_identical(smoke: Path) -> None:
-    training = smoke / "runs/smoke/training.safetensors"
+    training = smoke / "runs/smoke/training-0.safetensors"
     before, made = (smoke / running.RESULT).read_bytes(), training.stat().st_mtime_ns
     again = running.run(ROOT, "smoke", smoke)
     assert again.read_bytes() == before

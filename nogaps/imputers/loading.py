@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from nogaps.Assessment import Imputer
+from nogaps.Assessment import Ensemble, Imputer
 from nogaps.checkpoint import load_tensors
 from nogaps.files import BadInput
 
@@ -15,21 +15,35 @@ WEIGHTS = "imputer.safetensors"
 SHIPPED = Path(str(files("nogaps"))) / "weights" / "imputer"
 
 
-def load_imputer(model: str | Path | None = None, device: torch.device | None = None) -> Imputer:
+QUALITIES = ("fast", "best")
+
+
+def load_imputer(
+    model: str | Path | None = None, device: torch.device | None = None, quality: str = "best"
+) -> Imputer | Ensemble:
     """Imputer of a run folder or .safetensors file; None is the one shipped with this package.
 
-    device: where it computes, and where its images must be; None is the CPU.
+    device: where it computes, and where its images must be; None is the CPU. quality: "best" is
+    the mean of all networks that were trained, "fast" the first of them alone.
 
     Raises BadInput if the file is missing, damaged, or its weights do not fit its config.
     """
+    if quality not in QUALITIES:
+        raise BadInput(f"quality {quality!r}: expected one of {', '.join(QUALITIES)}")
     path = SHIPPED if model is None else Path(model)
     path = path / WEIGHTS if path.is_dir() else path
     tensors, config = load_tensors(path)
     try:
-        size = 2 * config["lag"] + 1
-        arguments = (config["widths"], config["bottleneck"], config["bottleneck_dropout"])
-        imputer = Imputer(torch.zeros(size, size), *arguments)
+        imputer = Ensemble([_untrained(one) for one in config["networks"]])
         imputer.load_state_dict(tensors)
+        imputer = Ensemble(list(imputer.networks))  # which of them share their kriging is known now
     except (KeyError, TypeError, RuntimeError) as error:
         raise BadInput(f"{path}: its weights and its config do not fit an imputer") from error
-    return imputer.eval().requires_grad_(False).to(device or torch.device("cpu"))
+    imputer = imputer.eval().requires_grad_(False).to(device or torch.device("cpu"))
+    return imputer if quality == "best" else imputer.networks[0]
+
+
+def _untrained(config: dict) -> Imputer:
+    size = 2 * config["lag"] + 1
+    arguments = (config["widths"], config["bottleneck"], config["bottleneck_dropout"])
+    return Imputer(torch.full((size, size), torch.nan), *arguments)  # NaN: nothing is shared yet

@@ -1,0 +1,287 @@
+"""What each part of the notebook's imputer is worth on real heads.
+
+    python -m benchmarks.ablations runs/samples/images.npy runs/frames/heads.npz ...
+
+One change at a time: every variant is trained like the notebook's, on the same images for the same
+number of steps, and scored on the `val` split of each frame file under the course's mask. The
+difference in hole PSNR to the default is averaged over seeds; its 95 % interval is a bootstrap
+over groups. What is finished is read from the working folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated
+from unittest import mock
+
+import numpy as np
+import torch
+import typer
+from scipy import sparse
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import TensorDataset
+
+from benchmarks import check_profile, run
+from benchmarks.imputers import ROOT
+from nogaps import Assessment
+from nogaps.Assessment import Imputer, Profile, UNet, corrupt, fill, make_datasets
+from nogaps.checkpoint import fingerprint, load_tensors, save_tensors
+from nogaps.device import pick_device
+from nogaps.files import BadInput, load_images, save_json
+from nogaps.imputers.classical import keep_observed, linear_operator
+from nogaps.metrics import bootstrap, hole_scores
+from nogaps.prior.augmentation import random_affine
+from nogaps.prior.heads import load_frames, to_size
+from nogaps.standin import course_mask
+
+RESULTS = ROOT / "benchmarks" / "results" / "ablations.json"
+MASKS = 16  # different masks of the variant that moves them; kriging weights are kept for each
+
+
+class NoMaskChannel(Imputer):
+    """The network does not see which pixels were observed."""
+
+    def _residual(self, h: torch.Tensor) -> torch.Tensor:
+        return super()._residual(torch.cat([h[:, :1], torch.zeros_like(h[:, 1:])], 1))
+
+
+class DropoutEverywhere(Imputer):
+    """Dropout 0.1 after every activation, as the coursework's reference has it (0.2)."""
+
+    def __init__(self, covariance: torch.Tensor, widths: tuple[int, ...], bottleneck: int) -> None:
+        super().__init__(covariance, widths, bottleneck)
+        rebuild(self, UNet(2, tuple(widths), bottleneck, 0.1))
+
+
+class NoDropout(Imputer):
+    """No dropout at all."""
+
+    def __init__(self, covariance: torch.Tensor, widths: tuple[int, ...], bottleneck: int) -> None:
+        super().__init__(covariance, widths, bottleneck, bottleneck_dropout=0.0)
+
+
+class UnshuffledUNet(nn.Module):
+    """The U-Net at half resolution: 2×2 pixels become channels (arXiv 1609.05158), two levels."""
+
+    def __init__(self, widths: tuple[int, ...], bottleneck: int) -> None:
+        super().__init__()
+        self.unet = UNet(8, widths, bottleneck, 0.0, 0.1)
+        self.unet.head = nn.Conv2d(widths[0], 64, 3, padding=1)
+        self.head = nn.Conv2d(16, 1, 3, padding=1)
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """(N,2,H,W) to (N,1,H,W)."""
+        return self.head(F.pixel_shuffle(self.unet(F.pixel_unshuffle(h, 2)), 2))
+
+
+class Unshuffled(Imputer):
+    """`UnshuffledUNet` in place of the U-Net; widths 96, 192 and 384 at its bottom."""
+
+    def __init__(self, covariance: torch.Tensor, widths: tuple[int, ...], bottleneck: int) -> None:
+        super().__init__(covariance, widths, bottleneck)
+        rebuild(self, UnshuffledUNet((96, 192), 384))
+
+
+def rebuild(imputer: Imputer, unet: nn.Module) -> None:
+    """Give an imputer another network, which at first adds nothing to kriging."""
+    nn.init.zeros_(unet.head.weight)
+    nn.init.zeros_(unet.head.bias)
+    imputer.unet = unet.to(memory_format=torch.channels_last)
+
+
+def no_weights(mask: np.ndarray) -> sparse.csr_matrix:
+    """Operator that fills with the mean of the observed pixels."""
+    return sparse.csr_matrix((int((~mask).sum()), int(mask.sum())))
+
+
+def same_for_all(y: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation of a typical head instead of those of the image."""
+    one = torch.ones(len(y), 1, 1, 1, device=y.device)
+    return 0.28 * one, 0.22 * one
+
+
+def geometry_only(x: torch.Tensor, generator: torch.Generator, _: float) -> torch.Tensor:
+    """The notebook's augmentation without gamma and lighting."""
+    x = random_affine(x, generator, degrees=10, scale=0.12, shift=6, mode="bicubic")
+    return x.clamp(0, 1)
+
+
+def sharpened(most: float) -> Callable:
+    """The notebook's augmentation with unsharp masking by a random amount up to `most`."""
+    return lambda x, generator, _: AUGMENT(x, generator, most)
+
+
+def moving_masks(imputer: Imputer, ema: nn.Module, *parts: object) -> float:
+    """The notebook's epoch, half of its batches under shifted copies of the mask."""
+    *others, batches, mask = parts
+    shifts = torch.randint(-8, 9, (MASKS, 2), generator=torch.Generator().manual_seed(0)).tolist()
+    masks = [mask] * MASKS + [mask.roll(shift, (2, 3)) for shift in shifts]
+    generator = torch.Generator().manual_seed(1 + int(ema.n_averaged))  # another each epoch
+    losses = []
+    for batch in batches:
+        which = int(torch.randint(len(masks), (), generator=generator))
+        losses.append(TRAIN_EPOCH(imputer, ema, *others, iter([batch]), masks[which]))
+    return float(np.mean(losses))
+
+
+TRAIN_EPOCH, AUGMENT = Assessment.train_epoch, Assessment.augment
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One change: names of the notebook that are replaced, or another size."""
+
+    patches: dict[str, Callable] | None = None
+    size: tuple[tuple[int, ...], int] | None = None
+
+
+VARIANTS = {
+    "default": Variant(),
+    "sharpened up to 0.6": Variant({"augment": sharpened(0.6)}),
+    "sharpened up to 1.2": Variant({"augment": sharpened(1.2)}),
+    "no geometry": Variant({"random_affine": lambda x, *_, **__: x}),
+    "no gamma, no lighting": Variant({"augment": geometry_only}),
+    "start from lines": Variant({"kriging_operator": lambda covariance: linear_operator}),
+    "start from the mean": Variant({"kriging_operator": lambda covariance: no_weights}),
+    "no mask channel": Variant({"Imputer": NoMaskChannel}),
+    "not standardised": Variant({"observed_moments": same_for_all}),
+    "no dropout": Variant({"Imputer": NoDropout}),
+    "dropout everywhere": Variant({"Imputer": DropoutEverywhere}),
+    "masks moved": Variant({"train_epoch": moving_masks}),
+    "half as wide": Variant(size=((16, 32, 64), 128)),
+    "1.5 times as wide": Variant(size=((48, 96, 192), 384)),
+    "at half resolution": Variant({"Imputer": Unshuffled}),
+}
+Val = dict[str, tuple[torch.Tensor, list[str]]]
+
+
+@contextlib.contextmanager
+def changed(variant: Variant) -> Iterator[None]:
+    """The notebook's code with the variant's change."""
+    with contextlib.ExitStack() as stack:
+        for name, replacement in (variant.patches or {}).items():
+            stack.enter_context(mock.patch.object(Assessment, name, replacement))
+        yield
+
+
+def run_variant(
+    name: str, x: torch.Tensor, val: Val, profile: Profile, seed: int, folder: Path
+) -> tuple[dict[str, torch.Tensor], float]:
+    """Filled val images of a variant trained on x (N,1,64,64), by set; and its training seconds."""
+    variant = VARIANTS[name]
+    if variant.size is not None:
+        profile = replace(profile, widths=variant.size[0], bottleneck=variant.size[1])
+    mask = torch.from_numpy(course_mask())[None, None]
+    key = fingerprint(x, *(images for images, _ in val.values()))
+    size = f"{profile.widths[0]}x{len(profile.widths)}"
+    stem = f"{name.replace(' ', '-').replace('.', '_')}-{size}-{profile.epochs}-{seed}-{key}"
+    done = folder / f"{stem}.safetensors"
+    if not done.exists():
+        train_set, val_set = make_datasets(x, mask, seed)
+        checkpoint, start = folder / f"{stem}.training", time.perf_counter()
+        with changed(variant):
+            imputer = Assessment.new_imputer(profile, train_set.tensors[1], seed)
+            trained = train_network(imputer, train_set, val_set, mask, profile, checkpoint, seed)
+            seconds = time.perf_counter() - start
+            on = mask.to(pick_device())
+            x_hat = {k: fill(trained, corrupt(v, mask), on) for k, (v, _) in val.items()}
+        save_tensors(done, x_hat, {"seconds": seconds})
+        for state in (checkpoint, checkpoint.with_suffix(".previous")):
+            state.unlink(missing_ok=True)
+    tensors, meta = load_tensors(done)
+    return tensors, meta["seconds"]
+
+
+def train_network(
+    imputer: Imputer,
+    train_set: TensorDataset,
+    val_set: TensorDataset,
+    mask: torch.Tensor,
+    profile: Profile,
+    checkpoint: Path,
+    seed: int,
+) -> nn.Module:
+    """The notebook's training; its averaged network."""
+    on = mask.to(pick_device())
+    return Assessment.train(imputer, train_set, val_set, on, profile.epochs, checkpoint, seed)[0]
+
+
+def compare(fills: dict[str, list[dict]], val: Val) -> dict[str, dict]:
+    """Per variant and set: PSNR, and what it is more than the default's, with its interval.
+
+    fills: per variant one dict of filled images per seed. "ensemble of n" is the mean of the
+    default's images over its seeds.
+    """
+    mask = torch.from_numpy(course_mask())[None, None]
+    default = fills["default"]
+    if len(default) > 1:
+        mean = {k: torch.stack([one[k] for one in default]).mean(0) for k in val}
+        mean = {k: keep_observed(mean[k], x, mask) for k, (x, _) in val.items()}
+        fills = fills | {f"ensemble of {len(default)}": [mean]}
+    rows: dict[str, dict] = {}
+    for name, runs in fills.items():
+        rows[name] = {}
+        for k, (x, groups) in val.items():
+            psnr = np.mean([hole_scores(run[k], x, mask)["psnr"] for run in runs], 0)
+            paired = default if len(runs) == 1 and name.startswith("ens") else default[: len(runs)]
+            base = np.mean([hole_scores(run[k], x, mask)["psnr"] for run in paired], 0)
+            more = bootstrap((psnr - base).astype(float), groups)
+            rows[name][k] = {"psnr": float(psnr.mean()), "more_db": more}
+    return rows
+
+
+def as_markdown(rows: dict[str, dict], seconds: dict[str, float]) -> str:
+    """The table: a line per variant."""
+    sets = list(next(iter(rows.values())))
+    lines = ["| variant | " + " | ".join(sets) + " | seconds |", "|---" * (len(sets) + 2) + "|"]
+    for name, row in rows.items():
+        cells = []
+        for k in sets:
+            mean, low, high = row[k]["more_db"]
+            change = "" if name == "default" else f" ({mean:+.2f} [{low:+.2f}, {high:+.2f}])"
+            cells.append(f"{row[k]['psnr']:.2f}{change}")
+        took = f"{seconds[name]:.0f}" if name in seconds else ""
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {took} |")
+    return "\n".join(lines)
+
+
+def main(
+    images: Annotated[Path, typer.Argument(help="Synthetic heads, .npy of `nogaps sample`.")],
+    frames: Annotated[list[Path], typer.Argument(help="Frame files of `nogaps prior prepare`.")],
+    epochs: Annotated[int, typer.Option(help="Passes over four fifths of the images.")] = 10,
+    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0",
+    only: Annotated[str | None, typer.Option(help="Names of variants, with commas.")] = None,
+    folder: Annotated[Path, typer.Option(help="Finished and interrupted runs.")] = Path(
+        "runs/ablations"
+    ),
+    out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
+    profile: Annotated[str, typer.Option(help="smoke or full: the size of the networks.")] = "full",
+) -> None:
+    """Train the variants, print a Markdown table and write it as JSON."""
+    names = list(VARIANTS) if only is None else ["default", *only.split(",")]
+    if unknown := [name for name in names if name not in VARIANTS]:
+        raise BadInput(f"--only {unknown[0]}: expected some of {', '.join(VARIANTS)}")
+    x = torch.from_numpy(load_images(images))
+    val = {path.stem: load_frames(path, "val") for path in frames}
+    val = {k: (to_size(heads), list(groups)) for k, (heads, groups) in val.items()}
+    check_profile(profile)
+    size = replace(Assessment.PROFILES[profile], epochs=epochs)
+    folder.mkdir(parents=True, exist_ok=True)
+    fills: dict[str, list[dict]] = {name: [] for name in dict.fromkeys(names)}
+    seconds: dict[str, float] = {}
+    for seed in map(int, seeds.split(",")):
+        for name in fills:
+            filled, seconds[name] = run_variant(name, x, val, size, seed, folder)
+            fills[name].append(filled)
+            rows = compare({k: v for k, v in fills.items() if v}, val)
+            save_json(out, {"epochs": epochs, "seeds": seeds, "rows": rows, "seconds": seconds})
+    print(as_markdown(rows, seconds))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,162 @@
+"""Train the networks that others published for such holes, on the same images as ours.
+
+    python -m benchmarks.published runs/full/samples/images.npy runs/frames/heads.npz ...
+
+The coursework's reference recipe (21.6 million weights, Adam 1e-3, batch 10, MSE over the whole
+image) for a given time, and U-Nets with FRM and ASPP-FRM for 15 epochs. After every epoch each is
+scored on the `val` split of the frame files, so that accuracy can be drawn against time. An
+interrupted run on the same files goes on. `benchmarks.imputers --published DIR` puts what is
+trained into its table.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from scipy.optimize import curve_fit
+from torch import nn
+from torch.utils.data import TensorDataset
+
+from benchmarks import check_profile, run
+from benchmarks.recipes import COURSEWORK, CourseworkNet, Row, train_plain, whole_image_mse
+from nogaps.Assessment import corrupt, fill, make_datasets
+from nogaps.checkpoint import fingerprint, load_tensors, save_model
+from nogaps.device import pick_device
+from nogaps.files import BadInput, load_images, load_json, save_json
+from nogaps.imputers.refinement import build_refined_unet
+from nogaps.metrics import hole_scores
+from nogaps.prior.heads import load_val
+from nogaps.standin import course_mask
+
+EPOCHS = {"coursework": 150, "frm": 15, "aspp-frm": 15}  # as published
+REFINED = {"learning_rate": 1e-3, "batch_size": 32, "whole_image_loss": True}
+SMOKE = {"widths": (8, 16), "bottleneck": 16}
+
+
+def build(name: str, size: dict | None = None) -> nn.Module:
+    """An untrained network of `EPOCHS`; size: other `widths` and `bottleneck` than published."""
+    if name == "coursework":
+        return CourseworkNet(**(size or {}))
+    return build_refined_unet(name, **(size or {}))
+
+
+def load_published(folder: Path) -> dict[str, nn.Module]:
+    """The networks that were trained into `folder`, by name. Raises BadInput if there is none."""
+    found = {}
+    for name in EPOCHS:
+        path = folder / f"{name}.safetensors"
+        if path.exists():
+            tensors, config = load_tensors(path)
+            size = {"widths": tuple(config["widths"]), "bottleneck": config["bottleneck"]}
+            network = build(name, size)
+            network.load_state_dict(tensors)
+            found[name] = network.eval().requires_grad_(False)
+    if not found:
+        raise BadInput(f"{folder}: holds no network, expected what benchmarks.published wrote")
+    return found
+
+
+def extrapolate(log: list[Row], epochs: int) -> float | None:
+    """Hole MSE to be expected after `epochs`: a + b * epoch ** -c fitted to the last half.
+
+    Least squares with all three at least 0; the scores are 10 * log10 of 1 / MSE. None for fewer
+    than ten epochs.
+    """
+    rows = log[len(log) // 2 :]
+    if len(rows) < 5:
+        return None
+    epoch = np.array([row["epoch"] for row in rows], float)
+    mse = 10 ** (-np.array([row["score"] for row in rows]) / 10)
+
+    def curve(e: np.ndarray, a: float, b: float, c: float) -> np.ndarray:
+        return a + b * e**-c
+
+    guess = (0.9 * mse.min(), mse.max(), 0.5)
+    fitted, _ = curve_fit(curve, epoch, mse, guess, bounds=(0, np.inf), max_nfev=20_000)
+    return float(curve(np.array([float(epochs)]), *fitted)[0])
+
+
+def train_one(
+    name: str,
+    sets: tuple[TensorDataset, TensorDataset],
+    val: torch.Tensor,
+    out: Path,
+    minutes: float,
+    size: dict | None,
+    epochs: int | None,
+) -> dict:
+    """Train one network, write it to `out`, return its log and figures.
+
+    sets: synthetic pairs to train on and to validate with; val: real heads (N,1,64,64).
+    """
+    mask, device = torch.from_numpy(course_mask())[None, None], pick_device()
+    network, y = build(name, size).to(device), corrupt(val, mask)
+
+    def score(trained: nn.Module) -> float:
+        x_hat = fill(trained, y, mask.to(device))
+        return float(hole_scores(x_hat, val, mask)["psnr"].mean())
+
+    recipe = COURSEWORK if name == "coursework" else REFINED
+    log = train_plain(
+        network,
+        sets[0],
+        mask.to(device),
+        epochs or EPOCHS[name],
+        checkpoint=out / f"{name}.training",
+        seconds_limit=60 * minutes,
+        score=score,
+        identity=fingerprint(val),
+        **recipe,
+    )
+    save_model(out / f"{name}.safetensors", network, network.config)
+    mse = extrapolate(log, EPOCHS[name])
+    return {
+        "weights": sum(p.numel() for p in network.parameters()),
+        "scored_on": fingerprint(val),
+        "epochs": len(log),
+        "seconds": log[-1]["seconds"],
+        "published_epochs": EPOCHS[name],
+        "psnr": log[-1]["score"],
+        "best_psnr": max(row["score"] for row in log),
+        "extrapolated_psnr": None if mse is None else -10 * float(np.log10(mse)),
+        "whole_image_mse": {
+            "train": whole_image_mse(network, sets[0], mask),
+            "validation": whole_image_mse(network, sets[1], mask),
+        },
+        "log": log,
+    }
+
+
+def main(
+    images: Annotated[Path, typer.Argument(help="Synthetic heads, .npy of `nogaps sample`.")],
+    frames: Annotated[list[Path], typer.Argument(help="Frame files of `nogaps prior prepare`.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder of networks and logs; smoke: its folder `smoke`.")
+    ] = Path("runs/published"),
+    minutes: Annotated[float, typer.Option(help="At most so long for each network.")] = 100,
+    only: Annotated[str, typer.Option(help="Which networks, with commas.")] = ",".join(EPOCHS),
+    profile: Annotated[str, typer.Option(help="full, or smoke: small networks.")] = "full",
+    epochs: Annotated[int | None, typer.Option(help="Else as published.")] = None,
+) -> None:
+    """Train the published networks and write `published.json`."""
+    check_profile(profile)
+    size, out = (SMOKE, out / "smoke") if profile == "smoke" else (None, out)
+    x, val = torch.from_numpy(load_images(images)), load_val(frames)
+    sets = make_datasets(x, torch.from_numpy(course_mask())[None, None], seed=0)
+    path = out / "published.json"
+    found = load_json(path) if path.exists() else {}
+    for name in only.split(","):
+        if name not in EPOCHS:
+            raise BadInput(f"--only {name}: expected some of {', '.join(EPOCHS)}")
+        found[name] = train_one(name, sets, val, out, minutes, size, epochs)
+        save_json(path, found)
+        row = found[name]
+        print(f"{name}: {row['epochs']} epochs in {row['seconds']:.0f} s, {row['psnr']:.2f} dB")
+
+
+if __name__ == "__main__":
+    run(main)
