@@ -241,9 +241,9 @@ def choose_profile(name: str, device: torch.device) -> str:
 # %% [markdown]
 # DPM-Solver++ (`dpm`) at temperature 1, 20 steps: five times nearer to the images of 200 steps than
 # as many DDIM steps come. What is left comes from single images that take another way, to another
-# head; 40 steps follow that way to within one grey level of 256, at twice the time, and serve the
-# network no better. Only the full temperature keeps the fine texture that the network has to learn.
-# The saved file is now read back; everything below uses what was read.
+# head of the same sharpness; 40 steps follow that way to within one grey level of 256, at twice the
+# time. Only the full temperature keeps the fine texture that the network has to learn. The saved
+# file is now read back; everything below uses what was read.
 
 # %% tags=["active-ipynb"]
 # synthetic = torch.from_numpy(load_images(SAMPLES / "images.npy"))
