@@ -11,8 +11,8 @@ import typer
 
 from nogaps import __version__
 from nogaps.errors import BadInput
-from nogaps.imputers.cli import adapt
-from nogaps.prior.cli import Json, say
+from nogaps.imputers import cli as imputers
+from nogaps.options import Json, ProfileName, say
 from nogaps.prior.cli import app as prior_app
 
 app = typer.Typer(
@@ -22,10 +22,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(prior_app, name="prior")
-app.command()(adapt)
-
-ProfileName = Annotated[str, typer.Option(help="auto, smoke, cpu or full.")]
-TestSet = Annotated[Path, typer.Option(help="The corrupted test set (.npy).")]
+for command in (imputers.train, imputers.fill, imputers.adapt, imputers.score):
+    app.command()(command)
 
 
 def _show_version(wanted: bool) -> None:
@@ -144,86 +142,6 @@ def sample(
         lines.append(course.as_text(result["found"]))
     lines += [f"{path}: drawn" for path in (grid, film) if path is not None]
     say(result, as_json, "\n".join(lines))
-
-
-@app.command()
-def train(
-    images: Annotated[Path, typer.Option(help="Clean images: .npy, or a folder of `sample`.")],
-    out: Annotated[Path, typer.Option(help="Folder for the imputer and its checkpoints.")],
-    test_set: TestSet = Path("test_set.npy"),
-    profile: ProfileName = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of split, weights and augmentation.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
-    as_json: Json = False,
-) -> None:
-    """Train an imputer for the mask of a test set.
-
-    Example: nogaps train --images runs/samples --out runs/imputer --profile cpu
-    """
-    from nogaps.training import train_imputer
-
-    found = train_imputer(images, test_set, out, profile, seed, resume)
-    say(found, as_json, f"{found['imputer']}: validation hole RMSE {found['rmse']:.4f}")
-
-
-@app.command()
-def fill(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help=".npy, .npz, PNG folder, NIfTI")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File or folder to write.")],
-    model: Annotated[
-        Path | None, typer.Option(help="Run folder or .safetensors; else the shipped imputer.")
-    ] = None,
-    mask: Annotated[
-        Path | None, typer.Option(help="Bool .npy, (H,W) or (N,1,H,W), True = observed.")
-    ] = None,
-    missing: Annotated[str, typer.Option(help="What marks missing pixels: zero or nan.")] = "zero",
-    quality: Annotated[
-        str, typer.Option(help="best: the mean of all its networks; fast: the first alone.")
-    ] = "best",
-    uncertainty: Annotated[
-        Path | None,
-        typer.Option(help="Write half-widths there (.npy), calibrated for the course's mask."),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Fill the missing pixels of any number of images.
-
-    Example: nogaps fill test_set.npy -o filled.npy
-    """
-    from nogaps.device import pick_device
-    from nogaps.filling import fill_file
-    from nogaps.imputers.loading import load_imputer
-
-    imputer = load_imputer(model, pick_device(), quality)
-    intervals = {}
-    if uncertainty is not None:
-        from nogaps.imputers.uncertainty import load_calibrated
-
-        imputer = load_calibrated(imputer, model)
-        intervals = {"uncertainty": uncertainty, "level": imputer.calibration.level}
-    options = {"mask": mask, "missing": missing, "uncertainty": uncertainty}
-    report = fill_file(source, output, imputer, **options)
-    text = f"{output}: {report.images} images, {report.missing_pixels} pixels filled"
-    if intervals:
-        text += f"\n{uncertainty}: half-widths of {intervals['level']:.0%} intervals"
-    say({"output": output, **vars(report), **intervals}, as_json, text)
-
-
-@app.command()
-def score(
-    output: Annotated[Path, typer.Argument(help="The filled images (.npy).")],
-    truth: Annotated[Path, typer.Argument(help="The complete images (.npy).")],
-    mask_from: Annotated[Path, typer.Option(help="The corrupted images (.npy).")],
-    as_json: Json = False,
-) -> None:
-    """Score filled images against the truth, over the hole, beside the classical fillings.
-
-    Example: nogaps score test_set_nogaps.npy truth.npy --mask-from test_set.npy
-    """
-    from nogaps.scoring import as_table, score_files
-
-    rows = score_files(output, truth, mask_from)
-    say(rows, as_json, as_table(rows))
 
 
 @app.command()

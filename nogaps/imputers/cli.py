@@ -1,4 +1,4 @@
-"""`nogaps adapt`. Heavy imports stay inside the command."""
+"""Commands that make, use and score imputers. Heavy imports stay inside them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,79 @@ from typing import Annotated
 import typer
 
 from nogaps.errors import BadInput
-from nogaps.prior.train_cli import Json, say
+from nogaps.options import Json, ProfileName, say
+
+ModelPath = Annotated[
+    Path | None, typer.Option(help="Run folder or .safetensors; else the shipped imputer.")
+]
+
+
+def train(
+    images: Annotated[Path, typer.Option(help="Clean images: .npy, or a folder of `sample`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the imputer and its checkpoints.")],
+    test_set: Annotated[Path, typer.Option(help="The corrupted test set (.npy).")] = Path(
+        "test_set.npy"
+    ),
+    profile: ProfileName = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of split, weights and augmentation.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train an imputer for the mask of a test set.
+
+    Example: nogaps train --images runs/samples --out runs/imputer --profile cpu
+    """
+    from nogaps.training import train_imputer
+
+    found = train_imputer(images, test_set, out, profile, seed, resume)
+    say(found, as_json, f"{found['imputer']}: validation hole RMSE {found['rmse']:.4f}")
+
+
+def fill(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help=".npy, .npz, PNG folder, NIfTI")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File or folder to write.")],
+    model: ModelPath = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Bool .npy, (H,W) or (N,1,H,W), True = observed.")
+    ] = None,
+    missing: Annotated[str, typer.Option(help="What marks missing pixels: zero or nan.")] = "zero",
+    quality: Annotated[
+        str, typer.Option(help="best: the mean of all its networks; fast: the first alone.")
+    ] = "best",
+    uncertainty: Annotated[
+        Path | None,
+        typer.Option(help="Write half-widths there (.npy), calibrated for the course's mask."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fill the missing pixels of any number of images.
+
+    Example: nogaps fill test_set.npy -o filled.npy
+    """
+    from nogaps.device import pick_device
+    from nogaps.filling import fill_file
+    from nogaps.imputers.loading import load_imputer
+
+    imputer = load_imputer(model, pick_device(), quality)
+    intervals = {}
+    if uncertainty is not None:
+        from nogaps.imputers.uncertainty import load_calibrated
+
+        imputer = load_calibrated(imputer, model)
+        intervals = {"uncertainty": uncertainty, "level": imputer.calibration.level}
+    options = {"mask": mask, "missing": missing, "uncertainty": uncertainty}
+    report = fill_file(source, output, imputer, **options)
+    text = f"{output}: {report.images} images, {report.missing_pixels} pixels filled"
+    if intervals:
+        text += f"\n{uncertainty}: half-widths of {intervals['level']:.0%} intervals"
+    say({"output": output, **vars(report), **intervals}, as_json, text)
 
 
 def adapt(
     test_set: Annotated[Path, typer.Argument(metavar="TEST_SET", help="Corrupted images (.npy).")],
     images: Annotated[Path, typer.Option(help="Clean images: .npy, or a folder of `sample`.")],
     out: Annotated[Path, typer.Option(help="Folder for the imputer and its report.")],
-    model: Annotated[
-        Path | None, typer.Option(help="Run folder or .safetensors; else the shipped imputer.")
-    ] = None,
+    model: ModelPath = None,
     steps: Annotated[
         int, typer.Option(min=1, help="Steps of fine-tuning, 300 to 800 as a rule.")
     ] = 500,
@@ -44,3 +107,19 @@ def adapt(
     gain, low, high = found["gain_db"]["over_control"]
     gained = f"{gain:+.2f} dB [{low:+.2f}, {high:+.2f}] over the control on pixels kept apart"
     say(found, as_json, f"{found['imputer']}: {gained}; {found['disclosure']}")
+
+
+def score(
+    output: Annotated[Path, typer.Argument(help="The filled images (.npy).")],
+    truth: Annotated[Path, typer.Argument(help="The complete images (.npy).")],
+    mask_from: Annotated[Path, typer.Option(help="The corrupted images (.npy).")],
+    as_json: Json = False,
+) -> None:
+    """Score filled images against the truth, over the hole, beside the classical fillings.
+
+    Example: nogaps score test_set_nogaps.npy truth.npy --mask-from test_set.npy
+    """
+    from nogaps.scoring import as_table, score_files
+
+    rows = score_files(output, truth, mask_from)
+    say(rows, as_json, as_table(rows))

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from nogaps.errors import BadInput
-from nogaps.prior.train_cli import COMMANDS, Json, Seed, say
+from nogaps.options import Json, Seed, say
+from nogaps.prior.train_cli import COMMANDS
 
 app = typer.Typer(no_args_is_help=True, help="Prepare head frames and train the generative model.")
 for command in COMMANDS:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from nogaps.options import Json, Seed, say
+
 Frames = Annotated[
     list[Path], typer.Option(help="Frame file of `prior prepare`; repeat it for several files.")
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the model, its log and its checkpoints.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Stage = Annotated[str, typer.Option(help="First stage: kl (AutoencoderKL) or vqvae2.")]
 Channels = Annotated[
     int | None, typer.Option(help="Channels of the latents. Else 16 for kl, 12 for vqvae2.")
@@ -43,11 +42,6 @@ Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
 Batch = Annotated[int, typer.Option(help="Images per step and process.")]
 Rate = Annotated[float, typer.Option(help="Peak learning rate; its cosine falls to zero.")]
 AE_STEPS, DIFFUSION_STEPS, REFINE_STEPS = 4400, 4400, 800
-
-
-def say(result: dict, as_json: bool, text: str) -> None:
-    """Print a command's result for people, or for machines."""
-    typer.echo(json.dumps(result, indent=1, default=str) if as_json else text)
 
 
 def train_autoencoder(
