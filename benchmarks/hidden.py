@@ -1,12 +1,14 @@
 """How well the score without labels ranks imputers: beside their true error on real heads.
 
-    python -m benchmarks.hidden RUN RUN RUN --frames runs/frames/heads_t1.npz
+    python -m benchmarks.hidden RUN RUN --published DIR --frames runs/frames/heads_t1.npz
     python -m benchmarks.hidden RUN --frames runs/frames/heads_t1.npz --adapt runs/samples
+    python -m benchmarks.hidden RUN --test-set test_set.npy
 
 RUN: run folders or .safetensors, eight at least for a rank correlation that says something; every
 network of an ensemble, and its mean, counts as an imputer. The `val` split of each frame file is
 corrupted and taken for a test set without labels. --adapt: the first RUN is adapted to it first
 (`nogaps adapt`, on these synthetic images) and stands in the table as "adapted"; only this trains.
+--test-set: a real one, whose truth nobody has: the score without labels of each imputer.
 """
 
 from __future__ import annotations
@@ -20,10 +22,11 @@ import typer
 from scipy.stats import spearmanr
 
 from benchmarks import run
-from benchmarks.imputers import heads
+from benchmarks.imputers import heads, kept
+from benchmarks.published import load_published
 from nogaps import standin
-from nogaps.Assessment import corrupt
-from nogaps.files import load_images, save_json
+from nogaps.Assessment import corrupt, find_mask
+from nogaps.files import BadInput, load_images, save_json
 from nogaps.imputers.adaptation import Settings, adapt
 from nogaps.imputers.classical import biharmonic, linear
 from nogaps.imputers.hidden import hidden_score, rank_agreement
@@ -66,9 +69,62 @@ def as_table(name: str, result: dict) -> str:
     return "\n".join(lines)
 
 
+def rank(
+    everyone: dict[str, object],
+    original: Path,
+    heads_of: tuple[torch.Tensor, list[str]],
+    adapt_on: Path | None,
+    settings: Settings,
+    folds: int,
+) -> dict:
+    """Both scores of every imputer on heads (N,1,64,64) and their groups; the adapted one's too."""
+    x, groups = heads_of
+    mask = torch.from_numpy(standin.course_mask())[None, None]
+    y, report, compared = corrupt(x, mask), None, dict(everyone)
+    if adapt_on is not None:
+        clean = torch.from_numpy(load_images(adapt_on / "images.npy"))
+        compared["adapted"], report = adapt(load_imputer(original), y, mask, clean, settings)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # correlation of equal ranks
+        result = rank_agreement(compared, x, mask, folds, settings.seed)
+        among = networks_only(result)
+    result["spearman_networks"] = None if among != among else among
+    first = load_imputer(original)
+    result["beside kriging"] = hidden_score(first, y, mask, folds, settings.seed, groups)
+    return result | {"adaptation": report}
+
+
+def score_without_labels(
+    everyone: dict[str, object], test_set: Path, folds: int, seed: int
+) -> dict[str, dict]:
+    """`hidden_score` of every imputer on a real test set, over its images."""
+    y = torch.from_numpy(load_images(test_set))
+    try:
+        mask = find_mask(y)
+    except ValueError as error:
+        raise BadInput(f"{test_set}: {error}") from error
+    rows = {}
+    for name, imputer in everyone.items():
+        rows[name] = hidden_score(imputer, y, mask, folds, seed)
+        (mean, (low, high)), gain = (
+            (rows[name][part]["psnr"], rows[name][part]["psnr_95"]) for part in ("imputer", "gain")
+        )
+        above = f"{gain[0]:+6.2f} [{gain[1][0]:+.2f}, {gain[1][1]:+.2f}] over kriging"
+        print(f"{name[-50:]:50} {mean:6.2f} [{low:.2f}, {high:.2f}] dB {above}")
+    return rows
+
+
 def main(
     models: Annotated[list[Path], typer.Argument(help="Run folders or .safetensors.")],
-    frames: Annotated[list[Path], typer.Option(help="Frame file; repeat it for several.")],
+    frames: Annotated[
+        list[Path] | None, typer.Option(help="Frame file; repeat it for several.")
+    ] = None,
+    published: Annotated[
+        Path | None, typer.Option(help="Folder of `benchmarks.published`: its networks too.")
+    ] = None,
+    test_set: Annotated[
+        Path | None, typer.Option(help="Corrupted images without truth (.npy).")
+    ] = None,
     adapt_on: Annotated[
         Path | None,
         typer.Option("--adapt", help="Folder of `sample`: adapt the first RUN."),
@@ -79,29 +135,23 @@ def main(
     out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
 ) -> None:
     """Print and write both scores of every imputer, and how well one ranks the other."""
-    mask = torch.from_numpy(standin.course_mask())[None, None]
     everyone, tables = imputers(models), {}
-    for name, (x, groups) in heads(frames).items():
-        if name == "stand-in":  # nothing is chosen on it
-            continue
-        y, report, compared = corrupt(x, mask), None, dict(everyone)
-        if adapt_on is not None:
-            clean = torch.from_numpy(load_images(adapt_on / "images.npy"))
-            settings = Settings(steps=steps, seed=seed)
-            compared["adapted"], report = adapt(load_imputer(models[0]), y, mask, clean, settings)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # correlation of equal ranks
-            result = rank_agreement(compared, x, mask, folds, seed)
-            among = networks_only(result)
-        result["spearman_networks"] = None if among != among else among
-        first = load_imputer(models[0])
-        result["beside kriging"] = hidden_score(first, y, mask, folds, seed, groups)
-        gain = result["beside kriging"]["gain"]
-        print(as_table(name, result))
+    if published is not None:
+        everyone |= {name: kept(network) for name, network in load_published(published).items()}
+    if not frames and test_set is None:
+        raise BadInput("benchmarks.hidden: expected --frames or --test-set")
+    sets = heads(frames) if frames else {}
+    sets.pop("stand-in", None)  # nothing is chosen on it
+    for name, found in sets.items():
+        settings = Settings(steps=steps, seed=seed)
+        tables[name] = rank(everyone, models[0], found, adapt_on, settings, folds)
+        gain, report = tables[name]["beside kriging"]["gain"], tables[name]["adaptation"]
+        print(as_table(name, tables[name]))
         print(f"{models[0]} over kriging on hidden pixels: {gain['psnr']:+.2f} dB")
         if report:
             print("adapted:", report["gain_db"], report["disclosure"])
-        tables[name] = result | {"adaptation": report}
+    if test_set is not None:
+        tables[test_set.name] = score_without_labels(everyone, test_set, folds, seed)
     save_json(out, tables)
 
 

@@ -36,6 +36,7 @@ from nogaps.metrics import bootstrap, hole_scores, summarize
 from nogaps.prior.heads import load_frames, to_size
 from nogaps.prior.loading import load_prior
 from nogaps.scoring import as_table
+from nogaps.submission.holes import border_steps
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "imputers.json"
@@ -96,7 +97,12 @@ def gather(
 def measure(
     imputers: dict[str, Impute], sets: dict[str, tuple[torch.Tensor, list[str]]]
 ) -> dict[str, dict[str, dict]]:
-    """Scores of every imputer on every set of heads; "more_db" is what `ours, best` has more."""
+    """Scores of every imputer on every set of heads.
+
+    "more_db" is what `ours, best` has more; "border_steps" how large the steps at the borders of
+    the holes are beside those between observed pixels (about 1: no seams), "true_steps" those of
+    the truth.
+    """
     mask = torch.from_numpy(standin.course_mask())[None, None]
     tables: dict[str, dict[str, dict]] = {}
     for name, (x, groups) in sets.items():
@@ -109,6 +115,8 @@ def measure(
             seconds = (time.perf_counter() - start) / len(x)
             row = summarize(x_hat, x, mask, groups) | {"seconds_per_image": seconds}
             row |= {"lpips": lpips_vgg(x_hat, x), "fid": fid(list(x_hat), list(x))}
+            steps = [border_steps(each.numpy(), mask[0, 0].numpy()).mean() for each in (x_hat, x)]
+            row |= {"border_steps": float(steps[0]), "true_steps": float(steps[1])}
             tables[name][key] = row
             psnr[key] = hole_scores(x_hat, x, mask)["psnr"].astype(float)
         for key, row in tables[name].items():
@@ -163,6 +171,9 @@ def main(
     tables = measure(imputers, heads(frames or []))
     for name, rows in tables.items():
         print(f"\n{name}\n{as_table(rows)}")
+        best = rows["ours, best"]
+        steps = f"{best['border_steps']:.3f} (truth {best['true_steps']:.3f})"
+        print(f"steps at the borders of holes over those between observed pixels: {steps}")
         for key in ("kriging (real)", "kriging (synthetic)", "coursework"):
             if key in rows:
                 mean, low, high = rows[key]["more_db"]
