@@ -16,6 +16,8 @@ from nogaps.files import BadInput
 from nogaps.formats import check_output, open_images
 from nogaps.formats.arrays import ImageSource, open_npy
 from nogaps.formats.companion import half_width_file
+from nogaps.masks import find_masks_in
+from nogaps.scaling import Span, rounded
 
 Filling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Find = Callable[[int, np.ndarray], np.ndarray]  # the mask of images that start at some index
@@ -76,8 +78,8 @@ def fill_file(
 
     input, output: .npy, .npz, .nii, .nii.gz or a folder of PNGs (see `open_images`; axis: of the
     slices of a NIfTI volume). mask: a bool .npy (H,W), (1,H,W), (1,1,H,W), (N,H,W) or (N,1,H,W),
-    True = observed. Without one a pixel is missing where it is zero in every image
-    (missing="zero") or, image by image, where it is NaN ("nan").
+    True = observed. Without one a pixel is missing where it is zero in every image that has the
+    same mask (missing="zero", see `find_masks`) or, image by image, where it is NaN ("nan").
 
     Observed values come back bit for bit. Floats in [0,1] go to the imputer as they are; integers,
     and files with any value outside [0,1], are scaled image by image and back, so that holes lie
@@ -105,7 +107,7 @@ def fill_file(
             given = stack.enter_context(open_npy(mask, kinds="b"))
             find, hole = _given_mask(source, given, Path(output)), f"False in {mask}"
         else:
-            find = _nan_mask if missing == "nan" else _zero_mask(source, batch)
+            find = _nan_mask if missing == "nan" else _zero_mask(source)
             hole = HOLES[missing]
         stream = _Stream(str(input), hole, source.shape, batch, source.read, find)
         report = _survey(stream, missing)
@@ -182,19 +184,9 @@ def _given_mask(source: ImageSource, given: ImageSource, output: Path) -> Find:
     return lambda start, images: given.read(start, start + len(images))
 
 
-def _zero_mask(source: ImageSource, batch: int) -> Find:
-    """The mask shared by all images: a pixel is missing where it is zero in every one of them."""
-    path, (count, height, width) = source.path, source.shape
-    ask = "expected a mask (--mask MASK.npy)"
-    if count == 1:
-        why = "the evidence is too thin, zeros of one image may be true zeros"
-        raise BadInput(f"{path}: holds one image: {why}; {ask}")
-    if source.zero:
-        raise BadInput(f"{path}: stored zeros stand for {source.zero:g}, not for 0; {ask}")
-    seen = np.zeros((1, height, width), bool)
-    for start in range(0, count, batch):
-        seen |= (source.read(start, min(start + batch, count)) != 0).any(0)
-    return lambda start, images: seen
+def _zero_mask(source: ImageSource) -> Find:
+    masks = find_masks_in(source)
+    return lambda start, images: masks.of(start, len(images))
 
 
 def _survey(stream: _Stream, missing: str) -> FillReport:
@@ -234,14 +226,14 @@ def _filled(stream: _Stream, imputer: Filling, scaled: bool) -> Filled:
     for start, images, mask in stream:
         seen = np.broadcast_to(mask, images.shape)
         wide = np.where(seen, images, 0).astype(np.result_type(images.dtype, np.float64))
-        span = _Span(wide, seen) if scaled else None
+        span = Span(wide, seen) if scaled else None
         y = np.where(seen, span.down(wide), 0) if span else wide
         x_hat, *half = (part.astype(wide.dtype) for part in _impute(imputer, y, mask))
         if not np.isfinite(x_hat[~seen]).all():
             raise BadInput(f"{stream.name}: the imputer gave NaN or infinity, expected [0, 1]")
         x_hat = np.clip(x_hat, 0, 1)
         out = images.copy()
-        out[~seen] = _rounded(span.up(x_hat) if span else x_hat, images.dtype)[~seen]
+        out[~seen] = rounded(span.up(x_hat) if span else x_hat, images.dtype)[~seen]
         yield start, [out, *((span.width(part) if span else part) for part in half)]
 
 
@@ -257,44 +249,3 @@ def _impute(imputer: Filling, y: np.ndarray, mask: np.ndarray) -> list[np.ndarra
     if any(part.shape != tensors[0].shape for part in results):
         raise ValueError(f"the imputer gave {[*results[0].shape]} for {tensors[0].shape}")
     return [part[:, 0].float().cpu().numpy() for part in results]
-
-
-class _Span:
-    """Each image's range, from min(0, lowest) to the highest observed value, mapped to [0,1].
-
-    Everything is divided by the largest magnitude first: high - low may overflow.
-    """
-
-    def __init__(self, values: np.ndarray, seen: np.ndarray) -> None:
-        axes = {"axis": (1, 2), "keepdims": True, "where": seen}
-        self.low = values.min(**axes, initial=0)
-        self.high = values.max(**axes, initial=-np.inf)
-        largest = np.maximum(-self.low, np.abs(self.high))
-        self.unit = np.where(largest > 0, largest, 1)
-        span = self.high / self.unit - self.low / self.unit
-        self.span = np.where(span > 0, span, 1)
-
-    def down(self, values: np.ndarray) -> np.ndarray:
-        """Stored values to [0,1]."""
-        return (values / self.unit - self.low / self.unit) / self.span
-
-    def up(self, values: np.ndarray) -> np.ndarray:
-        """[0,1] to values between the lowest and the highest."""
-        stored = self.unit * (self.low / self.unit + values * self.span)
-        return np.clip(stored, self.low, self.high)
-
-    def width(self, values: np.ndarray) -> np.ndarray:
-        """A length in [0,1] to one of stored values; float32 holds no more than its largest."""
-        with np.errstate(over="ignore"):
-            return np.minimum(values * self.span * self.unit, np.finfo(np.float32).max)
-
-
-def _rounded(values: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """As dtype; integers are rounded and kept within what the type can hold."""
-    if dtype.kind == "f":
-        return values.astype(dtype)
-    info = np.iinfo(dtype)
-    top = values.dtype.type(info.max)
-    if int(top) > info.max:  # 2**63 - 1 is no float64
-        top = np.nextafter(top, values.dtype.type(0))
-    return np.clip(np.rint(values), info.min, top).astype(dtype)
