@@ -7,14 +7,15 @@ import json
 import os
 import shutil
 import warnings
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 
-from nogaps.files import BadInput, atomic
+from nogaps.files import BadInput, atomic, open_regular
 
 _TENSOR = "__tensor__"
 
@@ -47,27 +48,33 @@ def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], meta: dict)
     # clone: safetensors refuses tensors that share memory
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     with atomic(path) as temporary:
-        save_file(tensors, temporary, metadata={"json": json.dumps(meta)})
+        # not save_file: it writes under a temporary name of its own, which a kill leaves behind
+        temporary.write_bytes(save(tensors, metadata={"json": json.dumps(meta)}))
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
     """Read what `save_tensors` wrote. Raises BadInput if missing or damaged."""
+    open_regular(path).close()  # a pipe would wait for ever
     try:
         with safe_open(str(path), "pt") as file:
             meta = json.loads((file.metadata() or {}).get("json", "{}"))
-            return {key: file.get_tensor(key) for key in file.keys()}, meta  # noqa: SIM118
-    except FileNotFoundError as error:
-        raise BadInput(f"{path}: not found") from error
-    except (OSError, SafetensorError, ValueError) as error:
-        raise BadInput(f"{path}: is not a readable safetensors file") from error
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except Exception as error:  # hostile headers make safetensors and json raise nearly anything
+        raise BadInput(f"{path}: is damaged, expected a readable safetensors file") from error
+    if not isinstance(meta, dict):
+        raise BadInput(f"{path}: its metadata are a {type(meta).__name__}, expected an object")
+    return tensors, meta
 
 
 def save_state(path: str | Path, state: dict) -> None:
-    """Write a nested training state; the state that was there is kept as `*.previous`."""
+    """Write a nested training state; the state that was there, if whole, is kept as `*.previous`.
+
+    Raises BadInput if it cannot be written; what was there is then still there.
+    """
     path = Path(path)
     tensors: dict[str, torch.Tensor] = {}
     meta = _flatten(state, "state", tensors)
-    if path.exists():
+    if path.exists() and _is_whole(path):
         # a second name for the same file: at no moment is there none
         with atomic(path.with_suffix(".previous")) as spare:
             spare.unlink()
@@ -75,21 +82,54 @@ def save_state(path: str | Path, state: dict) -> None:
                 os.link(path, spare)
             except OSError:  # Google Drive and exFAT have no hard links
                 shutil.copyfile(path, spare)
-    save_tensors(path, tensors, meta)
+    save_tensors(path, tensors, meta | {"crc32": _crc32(meta["dict"], tensors)})
 
 
 def load_state(path: str | Path) -> dict | None:
-    """Read the newest whole state: `path`, else its `*.previous`, else None."""
+    """Read the newest whole state: `path`, else its `*.previous`, else None.
+
+    Warns of every damaged file that it meets.
+    """
     path = Path(path)
-    for candidate in (path, path.with_suffix(".previous")):
-        if not candidate.exists():
-            continue
+    present = [file for file in (path, path.with_suffix(".previous")) if file.exists()]
+    for k, file in enumerate(present):
         try:
-            tensors, meta = load_tensors(candidate)
-            return _restore(meta, tensors)
-        except (BadInput, KeyError):
-            warnings.warn(f"{candidate}: damaged, the state before it is used", stacklevel=2)
+            return _read_state(file)
+        except BadInput:
+            before = k + 1 < len(present)
+            instead = "the state before it is used" if before else "no state before it is left"
+            warnings.warn(f"{file}: damaged, {instead}", stacklevel=2)
     return None
+
+
+def _read_state(path: Path) -> dict:
+    """One state. Raises BadInput if it is missing or damaged."""
+    tensors, meta = load_tensors(path)
+    try:
+        entries, checksum = meta["dict"], meta.get("crc32")
+        if checksum in (None, _crc32(entries, tensors)):  # None: written before there was one
+            return _restore({"dict": entries}, tensors)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path}: is not a training state") from error
+    raise BadInput(f"{path}: its values do not fit its checksum")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a state can be read: a damaged one must not take the place of the one before it."""
+    try:
+        _read_state(path)
+    except BadInput:
+        return False
+    return True
+
+
+def _crc32(entries: list, tensors: dict[str, torch.Tensor]) -> int:
+    """Checksum of a flattened state: a flipped bit would silently change the run."""
+    found = zlib.crc32(json.dumps(entries).encode())
+    for name in sorted(tensors):
+        values = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8)
+        found = zlib.crc32(values.numpy(), found)
+    return found
 
 
 def fingerprint(*tensors: torch.Tensor) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -14,6 +16,7 @@ from nogaps.errors import BadInput
 from nogaps.imputers import cli as imputers
 from nogaps.options import Json, ProfileName, say
 from nogaps.prior.cli import app as prior_app
+from nogaps.signals import Signals
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,13 +63,13 @@ def run(
 
     Example: nogaps run --profile cpu --output runs/mine
     """
-    from nogaps import running, submission
+    from nogaps import running, submission, verifying
 
     if profile not in ("auto", "smoke", "cpu", "full"):
         raise BadInput(f"--profile {profile}: expected auto, smoke, cpu or full")
     if verify:
         found = running.verify(folder, profile)
-        say(found, as_json, ", ".join(f"{key} {value}" for key, value in found.items()))
+        say(found, as_json, verifying.as_text(found))
         raise typer.Exit(0 if found["passed"] else 1)
     if running.sync_twin(folder):
         typer.echo("nogaps/Assessment.py: brought in step with Assessment.ipynb", err=True)
@@ -203,14 +206,36 @@ def _warn(message: Warning | str, *_: object) -> None:
     print(f"nogaps: warning: {message}", file=sys.stderr)
 
 
+def _what_then(arguments: list[str]) -> str:
+    """What an interrupted command did not lose."""
+    name, *rest = [*arguments, ""]
+    kept = name in ("sample", "adapt", "train") or (name == "run" and "--verify" not in rest)
+    if not kept and not (name == "prior" and rest[0].startswith(("train", "refine", "evaluate"))):
+        return "the same command starts again"
+    option = " with --resume" if name == "train" and "--resume" not in rest else ""
+    return f"the same command{option} continues where it stopped"
+
+
 def main() -> None:
-    """Entry point: bad input becomes one line on stderr and exit code 2."""
+    """Entry point: bad input becomes one line on stderr and exit code 2, a signal 128 + n."""
     warnings.showwarning = _warn
+    for stream in (sys.stdout, sys.stderr):  # names need not be text
+        stream.reconfigure(errors="backslashreplace")
+    signals = Signals(f"nogaps: interrupted; {_what_then(sys.argv[1:])}")
+    signals.install()
     try:
         app()
-    except BadInput as error:
-        print(f"nogaps: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(2) from None
+    except BaseException as error:  # whatever a signal has become on its way up
+        text, full = " ".join(str(error).split()), os.strerror(errno.ENOSPC)
+        known = isinstance(error, BadInput) or (isinstance(error, Exception) and full in text)
+        if not signals.code and not known:
+            raise
+    # outside of `except`: what the error held is closed by now, progress bars too
+    if not signals.code:
+        print(f"nogaps: {text}", file=sys.stderr)
+        raise SystemExit(2)
+    signals.say()
+    raise SystemExit(signals.code)
 
 
 if __name__ == "__main__":

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import nbformat
-import numpy as np
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from tqdm import tqdm
 from traitlets.config import Config
 
+from nogaps import verifying
 from nogaps.Assessment import choose_profile
 from nogaps.device import pick_device
-from nogaps.files import BadInput, atomic, load_images, load_npy
+from nogaps.files import BadInput, atomic, load_images
+from nogaps.locks import folder_lock
 from nogaps.submission.arrays import RESULT
 from nogaps.submission.notebook import NOTEBOOK
 
-TOLERANCE = 0.02  # RMS over the hole between two machines; the same machine gives the same bits
+LINGER = 15.0  # seconds that the kernel of a killed run gets to notice that and to end
 
 
 def sync_twin(folder: Path) -> bool:
@@ -49,11 +53,13 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
         raise BadInput(f"{path}: is not a Jupyter notebook") from error
 
 
-def execute(folder: Path, profile: str, output: Path) -> Path:
+def execute(folder: Path, profile: str, output: Path, lock: int | None = None) -> Path:
     """Run `folder/Assessment.ipynb` from top to bottom; write it and its result to `output`.
 
     The executed notebook replaces the one in `output` only when every cell has run. Raises
     BadInput with the cell's error otherwise, and keeps the unfinished notebook in `output/runs`.
+    lock: descriptor of a lock that the kernel then holds as well: it may outlive this process by a
+    second, and no other run is to write where it writes.
     """
     notebook = read_notebook(folder / NOTEBOOK)
     for cell in notebook.cells:
@@ -63,20 +69,22 @@ def execute(folder: Path, profile: str, output: Path) -> Path:
     target = os.path.relpath(output, folder)
     environment = {**os.environ, "NOGAPS_PROFILE": profile, "NOGAPS_OUTPUT": target}
     try:
-        _execute_cells(notebook, folder, environment)
+        _execute_cells(notebook, folder, environment, lock)
     except (CellExecutionError, DeadKernelError) as error:
-        _write(notebook, output / "runs" / "failed.ipynb")
         said = str(error)
         if isinstance(error, CellExecutionError):
             said = f"{error.ename}: {error.evalue}"
-        raise BadInput(f"{NOTEBOOK}: {said} (see runs/failed.ipynb)") from None
+        with contextlib.suppress(BadInput):  # on a full disk the cell's error is what counts
+            _write(notebook, output / "runs" / "failed.ipynb")
+            said += " (see runs/failed.ipynb)"
+        raise BadInput(f"{NOTEBOOK}: {said}") from None
     tidy(notebook)
     _write(notebook, output / NOTEBOOK)
     return output / RESULT
 
 
 def _execute_cells(
-    notebook: nbformat.NotebookNode, folder: Path, environment: dict[str, str]
+    notebook: nbformat.NotebookNode, folder: Path, environment: dict[str, str], lock: int | None
 ) -> None:
     """Run all cells in a kernel of their own, in `folder`, with a progress bar over the cells."""
     bar = tqdm(total=len(notebook.cells), desc=NOTEBOOK, unit="cell", mininterval=1)
@@ -91,8 +99,30 @@ def _execute_cells(
             config=Config({"KernelManager": ipc if os.name == "posix" else {}}),
             on_cell_start=lambda cell, cell_index: bar.update(cell_index - bar.n),
         )
-        client.execute(env=environment)
+        _wait_for(client, {"env": environment} | ({} if lock is None else {"pass_fds": (lock,)}))
         bar.update(bar.total - bar.n)
+
+
+def _wait_for(client: NotebookClient, options: dict[str, object]) -> None:
+    """Execute in a thread: in the main one nbclient would answer the signals instead of us.
+
+    Whatever ends the waiting ends the kernel; no cell needs a gentle end.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(client.execute, **options)
+        try:
+            done.result()
+        finally:
+            while not wait([done], timeout=0.1).done:  # also a kernel that is only about to start
+                _kill(client)
+
+
+def _kill(client: NotebookClient) -> None:
+    """End the kernel, and on POSIX what it has started: it leads a group of its own."""
+    process = getattr(getattr(client.km, "provisioner", None), "process", None)
+    if process is not None and process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL) if os.name == "posix" else process.kill()
 
 
 def tidy(notebook: nbformat.NotebookNode) -> None:
@@ -120,52 +150,55 @@ def _write(notebook: nbformat.NotebookNode, path: Path) -> None:
 
 def committed_profile(folder: Path) -> str:
     """Profile that the notebook in `folder` was executed in. Raises BadInput if it was not."""
-    for cell in read_notebook(folder / NOTEBOOK).cells:
-        for out in cell.get("outputs", []):
-            if match := re.search(r"^profile: (\w+)", out.get("text", "")):
-                return match[1]
-    raise BadInput(f"{folder / NOTEBOOK}: holds no output of a run")
+    return verifying.read_record(folder / NOTEBOOK).profile
 
 
-def verify(folder: Path, profile: str = "auto") -> dict[str, float | bool | str]:
-    """Execute the notebook elsewhere and compare its result with the one in `folder`.
+def verify(folder: Path, profile: str = "auto") -> dict[str, object]:
+    """Execute the notebook elsewhere and compare what it made with what is in `folder`.
 
-    Returns the profile, whether the files are identical, the RMS difference over the hole, and
-    whether that is within TOLERANCE.
+    See `verifying.compare` for the findings. Nothing is executed if the test set or the result here
+    are not those that the notebook printed. Raises BadInput if there is nothing to compare with.
     """
-    profile = committed_profile(folder) if profile == "auto" else profile
-    expected = load_npy(folder / RESULT)
+    then, here = verifying.read_committed(folder)
+    found = verifying.compare(then, here)
+    if found["first_difference"]:
+        return found
+    expected, y = load_images(folder / RESULT), load_images(folder / "test_set.npy")
     with tempfile.TemporaryDirectory() as temporary:
-        found = load_npy(execute(folder, profile, Path(temporary)))
-    if found.shape != expected.shape:
-        raise BadInput(f"{folder / RESULT}: shape {expected.shape}, a new run gave {found.shape}")
-    hole = ~(load_images(folder / "test_set.npy") != 0).any(0)
-    difference = (found - expected)[:, hole]
-    rms = float(np.sqrt(np.mean(difference**2)))
-    same = bool((found == expected).all())
-    return {"profile": profile, "identical": same, "rms": rms, "passed": rms <= TOLERANCE}
+        output = Path(temporary)
+        result = execute(folder, then.profile if profile == "auto" else profile, output)
+        now = verifying.read_new(output)
+        return verifying.compare(then, now, verifying.hole_rms(load_images(result), expected, y))
 
 
 def run(folder: Path, profile: str, output: Path | None = None) -> Path:
     """`nogaps run`: execute, and lay what `check` needs into `output`; returns the result.
 
     An interrupted run is continued. A finished one is done again from the start: its saved parts
-    would otherwise be read back, and nothing would be executed.
+    would otherwise be read back, and nothing would be executed. Raises BadInput if another run
+    writes to `output`.
     """
     output = output or folder
+    with folder_lock(output / "runs", LINGER) as lock:
+        result = _run(folder, profile, output, lock)
+        if output.resolve() != folder.resolve() and (folder / "References.md").exists():
+            with atomic(output / "References.md") as temporary:
+                shutil.copyfile(folder / "References.md", temporary)
+    return result
+
+
+def _run(folder: Path, profile: str, output: Path, lock: int | None) -> Path:
     done = output / "runs" / choose_profile(profile, pick_device())
     spare = done.with_name(f"{done.name}.previous")
     if (done / "summary.json").exists():
         shutil.rmtree(spare, ignore_errors=True)
         done.rename(spare)
     try:
-        result = execute(folder, profile, output)
+        result = execute(folder, profile, output, lock)
     except BaseException:
         # a new run that has got somewhere is kept, to be continued; else the finished one returns
         if spare.exists() and not done.exists():
             spare.rename(done)
         raise
     shutil.rmtree(spare, ignore_errors=True)
-    if output.resolve() != folder.resolve() and (folder / "References.md").exists():
-        shutil.copy(folder / "References.md", output / "References.md")
     return result

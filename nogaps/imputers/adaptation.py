@@ -1,11 +1,10 @@
 """Adapt a trained ensemble to an unlabelled test set: joint supervised and self-supervised steps.
 
 Each step adds the loss on synthetic images, whose holes are known, to a fifth of the loss on the
-test set, where further observed pixels are hidden and predicted (JSSL, arXiv 2311.15856). The
-supervised part stays because observed pixels alone say next to nothing about neighbours two columns
-apart, which is what the holes ask for. The observed pixels are split three ways, as in zero-shot
-SSDU (arXiv 2102.07737): about 5 % are never shown to the network and never in its loss; they
-decide, without labels, which step is kept, and whether any is.
+test set, where further observed pixels are hidden and predicted (JSSL, arXiv 2311.15856); alone,
+observed pixels say next to nothing about neighbours two columns apart. They are split three ways,
+as in zero-shot SSDU (arXiv 2102.07737): about 5 % are never shown to the network and never in its
+loss; they decide, without labels, which step is kept, and whether any is.
 
 Falling error there is not enough: fine-tuning also teaches the network the masks with more hidden,
 which the true holes do not reward. A control takes the same steps with synthetic images in the test
@@ -28,13 +27,15 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from nogaps.Assessment import augment, corrupt, fill, find_mask, learning_rate
+from nogaps.Assessment import augment, corrupt, fill, learning_rate
 from nogaps.checkpoint import fingerprint, load_state, save_model, save_state
 from nogaps.device import autocast_dtype, pick_device
 from nogaps.ema import ema_of
-from nogaps.files import BadInput, load_images, save_json
+from nogaps.files import BadInput, load_images, samples_file, save_json
 from nogaps.imputers.hidden import gain_db, hidden_folds, hidden_mse, line_segments
 from nogaps.imputers.loading import WEIGHTS, load_imputer
+from nogaps.locks import folder_lock
+from nogaps.masks import shared_mask
 from nogaps.metrics import bootstrap, hole_mse
 from nogaps.seeds import numbered_generator
 
@@ -184,8 +185,8 @@ class _Run:
         state = load_state(checkpoint) if checkpoint else None
         if state is not None:
             if state["identity"] != identity:
-                found = "holds a run on other images, weights or settings"
-                raise BadInput(f"{checkpoint.parent}: {found}; choose another --out")
+                found = f"{checkpoint.parent}: holds a run on other images, weights or settings"
+                raise BadInput(f"{found}; choose another --out")
             self.best, self.history = state["best"], state["history"]
             for name, part in parts.items():
                 part.load_state_dict(state[name])
@@ -221,9 +222,8 @@ def adapt(
     shown, "before" and "after"; what was gained there over the original and over the control, and
     on the holes of the synthetic images not trained on, in dB with 95 % intervals over images; the
     "history", and the "disclosure". If it is not adopted, the network is a copy of the original,
-    bit for bit. The state is saved to `checkpoint`, and the control's beside it, at every check;
-    the same call goes on from there. Raises BadInput if it is another run's, and ValueError if no
-    observed pixel lies beside a hole.
+    bit for bit. The state is saved to `checkpoint`, the control's beside it, at every check; the
+    same call goes on. Raises BadInput if it is another run's, ValueError if no hole has neighbours.
     """
     settings, kept = settings or Settings(), min(200, -(-len(x) // 10))
     runs = []
@@ -278,23 +278,23 @@ def adapt_file(
     """Adapt an imputer to a test set; write `out/imputer.safetensors` and `adaptation.json`.
 
     test_set: .npy (N,1,H,W) float in [0,1] with one mask; images: clean ones, .npy or a folder with
-    `images.npy`; model: else the shipped imputer. Returns the report of `adapt`. The same call
-    continues an interrupted run. Raises BadInput if sizes differ, if there is no mask to find, or
-    if `out` holds another run.
+    `images.npy`; model: else the shipped imputer. Returns the report of `adapt`. Continues its own
+    interrupted run. Raises BadInput: sizes differ, no mask to find, `out` in use or another run's.
     """
     images, out, device = Path(images), Path(out), pick_device()
     y = torch.from_numpy(load_images(test_set))
-    x = torch.from_numpy(load_images(images / "images.npy" if images.is_dir() else images))
+    mask = torch.from_numpy(shared_mask(y.numpy(), str(test_set)))[None, None].to(device)
+    x = torch.from_numpy(load_images(samples_file(images)))
     if x.shape[1:] != y.shape[1:] or len(x) < 10:
         found = f"{len(x)} images of {tuple(x.shape[2:])}"
         raise BadInput(f"{images}: holds {found}, expected 10 or more of {tuple(y.shape[2:])}")
     try:
-        mask = find_mask(y).to(device)
         stop_pixels(mask)
     except ValueError as error:
         raise BadInput(f"{test_set}: {error}") from error
     ensemble = load_imputer(model, device)
-    adapted, report = adapt(ensemble, y, mask, x, settings, out / "adaptation.safetensors")
-    save_model(out / WEIGHTS, adapted, adapted.config)
-    save_json(out / "adaptation.json", report)
+    with folder_lock(out):
+        adapted, report = adapt(ensemble, y, mask, x, settings, out / "adaptation.safetensors")
+        save_model(out / WEIGHTS, adapted, adapted.config)
+        save_json(out / "adaptation.json", report)
     return {"imputer": str(out / WEIGHTS), **report}

@@ -6,13 +6,14 @@ batch by batch, beside a manifest of its own.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from nogaps.files import BadInput, atomic, load_json, load_npy, save_json
 
-MANIFEST, IMAGES = "manifest.json", "images.npy"
+MANIFEST, IMAGES, PARTIAL = "manifest.json", "images.npy", ".partial"
 MEND = "use another folder or remove it"
 
 
@@ -65,20 +66,32 @@ def batches(partial: Path) -> list[Path]:
     return sorted(partial.glob("[0-9]*.npy"))
 
 
+def has_batch(path: Path) -> bool:
+    """Whether a batch is there; one that cannot be read is said, and sampled again."""
+    if not path.exists():
+        return False
+    try:
+        load_npy(path, mmap=True)
+    except BadInput as error:
+        warnings.warn(f"{error}: sampled again", stacklevel=2)
+        return False
+    return True
+
+
 def join_batches(partial: Path, path: Path, n: int) -> None:
     """Concatenate the batches of `partial` to n images, in constant memory."""
     parts = batches(partial)
     shape = (n, *load_npy(parts[0], mmap=True).shape[1:])
-    with atomic(path) as temporary:
-        whole = np.lib.format.open_memmap(temporary, "w+", np.float32, shape)
+    # written, not mapped into memory: a disk found full while mapped kills the process
+    with atomic(path) as temporary, open(temporary, "wb") as file:
+        header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
         first = 0
         for part in parts:
             images = load_npy(part)
             if images.shape[1:] != shape[1:] or first + len(images) > n:
                 raise BadInput(f"{part}: has shape {images.shape}, not one of these: remove it")
-            whole[first : first + len(images)] = images
+            file.write(np.ascontiguousarray(images, "<f4"))
             first += len(images)
         if first != n:
             raise BadInput(f"{partial}: holds {first} images, expected {n}: remove it")
-        whole.flush()
-        del whole

@@ -14,9 +14,10 @@ from tqdm.auto import tqdm
 
 from nogaps.device import autocast, autocast_dtype
 from nogaps.files import BadInput, load_npy, save_json, save_npy
+from nogaps.locks import folder_lock
+from nogaps.prior import manifests
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior, load_prior
-from nogaps.prior.manifests import IMAGES, MANIFEST, is_finished, join_batches, open_partial
 from nogaps.seeds import numbered_generator
 
 SOLVERS = {"ddim": (1, "dpmsolver++"), "ddpm": (1, "sde-dpmsolver++"), "dpm": (2, "dpmsolver++")}
@@ -33,6 +34,7 @@ FORWARD_PROCESS = (
 )
 LAMBDA_RANGE = 4.5  # of log(alpha/sigma): beyond it the image is all noise, or has none left
 LAMBDA_MIN = -5.1  # least log(alpha/sigma) for epsilon: a cosine schedule ends far below
+PROCESS = ("num_inference_steps", "scheduler", "temperature", "precision")  # of `sample_batch`
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # and "auto"
 
 
@@ -251,7 +253,7 @@ def sample_to(
 
     An interrupted call is continued by the same call, to the same bits. A finished folder with the
     same manifest is left as it is. Raises BadInput if `out` holds images of other settings, or of
-    unknown ones.
+    unknown ones, or if another process is sampling into it.
     """
     check_settings(num_samples, num_inference_steps, batch_size, scheduler, temperature, precision)
     out, prior = Path(out), prior or load_prior()
@@ -267,27 +269,27 @@ def sample_to(
         "device": prior.device.type,
         "weights_sha256": prior.weights_sha256,
     }
-    if is_finished(out, manifest):
-        return out / IMAGES
-    make_scheduler(scheduler, prior.scheduler, num_inference_steps)  # refused before a file is made
-    partial = out / ".partial"
-    open_partial(partial, manifest)
-    for first in tqdm(range(0, num_samples, batch_size), desc="sampling", mininterval=1):
+    if not manifests.is_finished(out, manifest):
+        make_scheduler(scheduler, prior.scheduler, num_inference_steps)  # refused before any file
+    elif not (out / manifests.PARTIAL).exists():
+        return out / manifests.IMAGES
+    with folder_lock(out):
+        if not manifests.is_finished(out, manifest):  # another run may have finished it just now
+            _sample_batches(out, prior, manifest)
+        shutil.rmtree(out / manifests.PARTIAL, ignore_errors=True)
+    return out / manifests.IMAGES
+
+
+def _sample_batches(out: Path, prior: Prior, manifest: dict) -> None:
+    """Sample the batches that are not in `out/.partial` yet, and join all of them."""
+    partial, process = out / manifests.PARTIAL, [manifest[key] for key in PROCESS]
+    n, size = manifest["num_samples"], manifest["batch_size"]
+    manifests.open_partial(partial, manifest)
+    for first in tqdm(range(0, n, size), desc="sampling", mininterval=1):
         path = partial / f"{first:08d}.npy"
-        if path.exists():
-            continue
-        n = min(batch_size, num_samples - first)
-        x = sample_batch(
-            prior,
-            image_generators(seed, first, n),
-            num_inference_steps,
-            scheduler,
-            temperature,
-            precision,
-        )
-        save_npy(path, x.cpu().numpy())
+        if not manifests.has_batch(path):
+            generators = image_generators(manifest["seed"], first, min(size, n - first))
+            save_npy(path, sample_batch(prior, generators, *process).cpu().numpy())
     # the manifest first: images without one are of unknown settings
-    save_json(out / MANIFEST, manifest)
-    join_batches(partial, out / IMAGES, num_samples)
-    shutil.rmtree(partial)
-    return out / IMAGES
+    save_json(out / manifests.MANIFEST, manifest)
+    manifests.join_batches(partial, out / manifests.IMAGES, n)

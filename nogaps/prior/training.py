@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from nogaps.device import autocast_dtype, pick_device
 from nogaps.ema import ema_of
 from nogaps.figures import save_curves
 from nogaps.files import BadInput, atomic
+from nogaps.locks import folder_lock
 from nogaps.seeds import numbered_generator
 
+Draw = Callable[[int, torch.Generator], torch.Tensor]
 Loss = Callable[[torch.nn.Module, torch.Tensor, torch.Generator], dict[str, torch.Tensor]]
 
 
@@ -103,7 +106,7 @@ class Best:
 
 def fit(
     model: torch.nn.Module,
-    draw: Callable[[int, torch.Generator], torch.Tensor],
+    draw: Draw,
     loss: Loss,
     validate: Callable[[torch.nn.Module], dict[str, float]],
     run_dir: str | Path,
@@ -119,7 +122,7 @@ def fit(
     schedule and `config` continues from there, on the CPU to the same bits. Under `accelerate
     launch` every process draws batches of its own. A run may be continued with more or fewer steps
     in all: the learning rate then follows the new schedule from there on. Raises BadInput if
-    `run_dir` holds the state of another configuration.
+    `run_dir` holds the state of another configuration, or if another process trains there.
     """
     run_dir = Path(run_dir)
     # private keys of diffusers' configs list their entries in no fixed order
@@ -127,6 +130,21 @@ def fit(
     config = {key: repr(value) for key, value in settings if key[0] != "_"}
     accelerator = make_accelerator()
     model = model.to(accelerator.device)
+    # one lock for all processes of a run: the first one writes
+    with folder_lock(run_dir) if accelerator.is_main_process else nullcontext():
+        return _fit(model, draw, loss, validate, run_dir, schedule, config, accelerator)
+
+
+def _fit(
+    model: torch.nn.Module,
+    draw: Draw,
+    loss: Loss,
+    validate: Callable[[torch.nn.Module], dict[str, float]],
+    run_dir: Path,
+    schedule: Schedule,
+    config: dict[str, str],
+    accelerator: Accelerator,
+) -> torch.nn.Module:
     ema, best = ema_of(model, schedule.ema_decay), Best(schedule.patience)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
@@ -169,7 +187,7 @@ def _train_step(
     step: int,
     objective: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    draw: Callable[[int, torch.Generator], torch.Tensor],
+    draw: Draw,
     schedule: Schedule,
     accelerator: Accelerator,
 ) -> dict[str, torch.Tensor]:

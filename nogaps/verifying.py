@@ -1,0 +1,180 @@
+"""Compare two executions of the notebook by what they printed: which stage differs first, and why.
+
+A run repeats bit for bit on the same machine: same processor, versions, number of threads. On
+another one rounding differs, first in the synthetic set or, where only the threads differ, in the
+weights. The results are then compared by their RMS difference over the hole, with TOLERANCE.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from nogaps.files import BadInput, load_images, sha256
+from nogaps.submission.arrays import RESULT
+from nogaps.submission.notebook import NOTEBOOK, read_cells, texts
+
+TOLERANCE = 0.02
+"""RMS difference over the hole that another machine may bring; grey values in [0,1].
+
+Rounding can lead training no farther away than another seed does. Measured on the stand-in: two of
+the committed networks, which differ by their seed, are 0.0139 apart, the means of three such
+networks 0.0080, and kriging is 0.067 from the committed result. So chance passes in every profile,
+another method does not. In the profile `smoke`, whose networks have hardly left kriging, one thread
+and two differ by 0.00002, bfloat16 and fp32 by 0.00009.
+"""
+
+WEIGHTS = "imputer.safetensors"
+# stage, in the order of the notebook: its key in the summary, and what precedes its printed sha256
+STAGES = {
+    "test_set": ("test set", r"test_set\.npy"),
+    "synthetic_set": ("synthetic images", "synthetic set"),
+    "weights": ("weights", r"imputer\.safetensors"),
+    "result": ("result", re.escape(RESULT)),
+}
+HEADER = re.compile(r"^profile: (\w+)(?: +device: (.+?) {2,}convolutions in (\w+))?", re.M)
+VERSIONS = re.compile(r"^python \d.*", re.M)
+VERSION = re.compile(r"([A-Za-z][\w-]*) (\d[^\s,]*)")
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a notebook printed of its run: hashes by stage (hex, whole or its start), versions."""
+
+    profile: str
+    hashes: dict[str, str]
+    environment: dict[str, str]
+
+
+def read_record(path: Path) -> Record:
+    """Record of an executed notebook. Raises BadInput for another file, or without outputs."""
+    text = "\n".join(part for cell in read_cells(path) for part in texts(cell))
+    header = HEADER.search(text)
+    if header is None:
+        raise BadInput(f"{path}: holds no output of a run, expected an executed notebook")
+    profile, device, precision = header.groups()
+    found = {"device": device, "convolutions": precision}
+    if line := VERSIONS.search(text):
+        found |= dict(VERSION.findall(line[0]))
+    return Record(profile, _hashes(text), {k: v for k, v in found.items() if v})
+
+
+def _hashes(text: str) -> dict[str, str]:
+    """sha256 by stage: of the summary, else of the line that a stage printed last."""
+    summary, found = _summary(text), {}
+    for stage, (key, name) in STAGES.items():
+        printed = re.findall(rf"^{name}:?[^\n]*\bsha256:? ([0-9a-f]{{16,64}})\b", text, re.M)
+        entry = summary.get(key)
+        whole = entry.get("sha256") if isinstance(entry, dict) else None
+        if isinstance(whole, str) and re.fullmatch("[0-9a-f]{64}", whole):
+            found[stage] = whole
+        elif printed:
+            found[stage] = printed[-1]
+    return found
+
+
+def _summary(text: str) -> dict:
+    """The last JSON object with a profile in the text; {} without one."""
+    for start in reversed([match.start() for match in re.finditer(r"^\{", text, re.M)]):
+        try:
+            found, _ = json.JSONDecoder().raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        if "profile" in found:
+            return found
+    return {}
+
+
+def same(a: str | None, b: str | None) -> bool | None:
+    """Whether two hashes agree as far as both are known; None if one is not known at all."""
+    return a.startswith(b) or b.startswith(a) if a and b else None
+
+
+def read_committed(folder: Path) -> tuple[Record, Record]:
+    """What the notebook in `folder` printed, and the hashes of the files that lie beside it.
+
+    Raises BadInput unless notebook, test set and result are there and whole. Where the notebook
+    prints no hash of its weights, those shipped are the committed ones: only `full` writes them.
+    """
+    then = read_record(folder / NOTEBOOK)
+    files = {"test_set": folder / "test_set.npy", "result": folder / RESULT}
+    for path in files.values():
+        load_images(path)
+    here = {stage: sha256(path) for stage, path in files.items()}
+    shipped = folder / "nogaps" / "weights" / "imputer" / WEIGHTS
+    if then.profile == "full" and shipped.is_file():
+        then.hashes.setdefault("weights", sha256(shipped))
+    return then, Record(then.profile, here, {})
+
+
+def read_new(output: Path) -> Record:
+    """What a run into `output` printed, with the hash of its weights. Raises BadInput without."""
+    now = read_record(output / NOTEBOOK)
+    weights = output / "runs" / now.profile / WEIGHTS
+    if not weights.is_file():
+        found = "the run kept its parts elsewhere, and may have read finished ones back"
+        raise BadInput(f"{NOTEBOOK}: {found}, expected no mounted Drive")
+    return Record(now.profile, now.hashes | {"weights": sha256(weights)}, now.environment)
+
+
+def hole_rms(found: np.ndarray, expected: np.ndarray, y: np.ndarray) -> float:
+    """RMS difference of two results (N,1,H,W) over the pixels missing in all images of y.
+
+    Raises BadInput if the shapes differ.
+    """
+    if found.shape != expected.shape:
+        raise BadInput(
+            f"{RESULT}: has shape {expected.shape}, expected that of a new run, {found.shape}"
+        )
+    hole = ~(y != 0).any(0)[0]
+    difference = found[..., hole].astype(np.float64) - expected[..., hole]
+    return float(np.sqrt(np.mean(difference**2)))
+
+
+def compare(then: Record, now: Record, rms: float | None = None) -> dict[str, object]:
+    """Findings of `nogaps run --verify`; rms: of the results, None if nothing was executed.
+
+    Per stage True, False, or None where one of the hashes is not known; the first that is False.
+    """
+    stages = {stage: same(then.hashes.get(stage), now.hashes.get(stage)) for stage in STAGES}
+    return {
+        "profile": now.profile,
+        "committed_profile": then.profile,
+        **stages,
+        "first_difference": next((s for s, agrees in stages.items() if agrees is False), None),
+        "identical": stages["result"] is True,
+        "rms": rms,
+        "tolerance": TOLERANCE,
+        "passed": rms is not None and rms <= TOLERANCE,
+        "then": then.environment,
+        "now": now.environment,
+    }
+
+
+def as_text(found: Mapping) -> str:
+    """What `compare` found, for people."""
+    words = {True: "identical", False: "different", None: "not known, its hash is not printed"}
+    profile = found["profile"]
+    if profile != found["committed_profile"]:
+        profile += f" (committed: {found['committed_profile']})"
+    lines = [f"profile {profile}: {'passed' if found['passed'] else 'NOT PASSED'}"]
+    if found["rms"] is None:
+        name = {"test_set": "test_set.npy", "result": RESULT}[found["first_difference"]]
+        return f"{lines[0]}, not executed: {name} is not the file whose hash the notebook printed"
+    lines += [f"  {stage.replace('_', ' ')}: {words[found[stage]]}" for stage in STAGES]
+    lines += [f"  RMS over the hole: {found['rms']:.6f}, tolerance {found['tolerance']}"]
+    if found["first_difference"]:
+        then, now = found["then"], found["now"]
+        changed = [
+            f"{key} {then.get(key, 'not known')}, now {now.get(key, 'not known')}"
+            for key in then | now
+            if then.get(key) != now.get(key)
+        ]
+        why = "; ".join(changed) or "same versions, kind of device and threads: another processor?"
+        lines += [f"  first difference: {found['first_difference'].replace('_', ' ')}; then {why}"]
+    return "\n".join(lines)
