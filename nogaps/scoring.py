@@ -7,13 +7,15 @@ from pathlib import Path
 
 import torch
 
-from nogaps.Assessment import find_mask
 from nogaps.files import BadInput, atomic, load_images
 from nogaps.imputers.classical import biharmonic, linear
 from nogaps.imputers.loading import load_imputer
+from nogaps.masks import shared_mask
 from nogaps.metrics import summarize
 from nogaps.standin import kind_of, subjects
 from nogaps.submission.arrays import RESULT
+
+LEAST = 6  # rows and columns: the window of the SSIM is mirrored at the borders
 
 
 def read_truth(
@@ -23,11 +25,12 @@ def read_truth(
 
     Raises BadInput if they cannot be used, or differ in shape.
     """
-    y = torch.from_numpy(load_images(mask_from))
-    try:
-        mask = find_mask(y)
-    except ValueError as error:
-        raise BadInput(f"{mask_from}: {error}") from error
+    array = load_images(mask_from)
+    y = torch.from_numpy(array)
+    if min(y.shape[2:]) < LEAST:
+        found = "×".join(map(str, y.shape[2:]))
+        raise BadInput(f"{mask_from}: is {found}, expected at least {LEAST}×{LEAST} for SSIM")
+    mask = torch.from_numpy(shared_mask(array, str(mask_from)))[None, None]
     return read_like(truth, y, mask_from), y, mask
 
 
@@ -57,8 +60,9 @@ def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) ->
         "linear": linear()(y, mask),
         "biharmonic": biharmonic(y, mask),
         "kriging": load_imputer(quality="fast").interpolation(y, mask),
-        str(Path(output).name): x_hat,
     }
+    name = Path(output).name
+    fillings[f"./{name}" if name in fillings else name] = x_hat
     groups = groups_of(mask_from)
     return {name: summarize(filled, x, mask, groups) for name, filled in fillings.items()}
 
@@ -83,7 +87,10 @@ def score_folder(folder: str | Path, test_set: str | Path | None, truth: str | P
 def write_csv(path: str | Path, rows: list[dict]) -> None:
     """One line per submission: dir, valid, findings (their names), then its scores."""
     scores = ["rmse", "psnr", "kriging_rmse", "kriging_psnr"]
-    with atomic(path) as temporary, open(temporary, "w", newline="") as file:
+    with (
+        atomic(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         writer = csv.writer(file)
         writer.writerow(["dir", "valid", "findings", *scores])
         for row in rows:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import subprocess
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,16 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from nogaps.files import BadInput, load_images, load_npy, sha256
-from nogaps.submission.arrays import RESULT, check_array, shared_mask
+from nogaps.masks import shared_mask
+from nogaps.submission.arrays import RESULT, check_array
 from nogaps.submission.findings import Finding, Findings, printable
-from nogaps.submission.notebook import NOTEBOOK, check_notebook, check_references, printed_sha256
+from nogaps.submission.notebook import NOTEBOOK, check_notebook, printed_sha256, read_cells
+from nogaps.submission.references import REFERENCES, check_references
+from nogaps.submission.remarks import DELIVERABLES, INTEGRITY, notes
 
 __all__ = ["Finding", "check_array", "check_notebook", "check_submission", "notes", "report"]
 
-REFERENCES = "References.md"
-DELIVERABLES = (NOTEBOOK, RESULT, REFERENCES)
 LARGE = 1 << 28  # bytes beyond which an array is looked at without being loaded
-INTEGRITY = "the course also asks for its signed integrity form, which no program can check"
+TOO_LARGE = 1 << 30  # bytes beyond which no file is taken for a test set
 
 
 def check_submission(folder: str | Path, test_set: str | Path | None = None) -> list[Finding]:
@@ -30,79 +29,91 @@ def check_submission(folder: str | Path, test_set: str | Path | None = None) -> 
     test_set: the corrupted images, else `folder/test_set.npy`. Raises BadInput if neither can be
     read; whatever is wrong with a deliverable is a finding.
     """
-    folder, y, source = _open(folder, test_set)
-    notebook = folder / (_notebook(folder) or NOTEBOOK)
-    checks = {notebook: check_notebook, folder / REFERENCES: check_references}
-    findings: list[Finding] = []
-    for path, check in checks.items():
-        findings += check(path) if path.is_file() else _missing(path)
-    result = folder / RESULT
-    if not result.is_file():
-        return findings + _missing(result)
-    blind = {"missing-file", "unreadable", "not-executed"} & {
-        finding.check for finding in findings if finding.file == notebook.name
-    }
-    return findings + _check_result(y, result, source, None if blind else notebook)
-
-
-def _open(folder: str | Path, test_set: str | Path | None) -> tuple[Path, np.ndarray, Path]:
-    """The folder, the test set (N,1,H,W) and its file."""
     folder = Path(folder)
     if not os.path.isdir(folder):
         raise BadInput(f"{folder}: is not a folder, expected one with {', '.join(DELIVERABLES)}")
     source = Path(test_set) if test_set else folder / "test_set.npy"
+    y = _load_test_set(source)
+    notebook = folder / (_notebook(folder) or NOTEBOOK)
+    told = _check_file(notebook) or check_notebook(notebook)
+    references = folder / REFERENCES
+    findings = told + (_check_file(references) or check_references(references))
+    result = folder / RESULT
+    missing = _check_file(result)
+    if missing:
+        return findings + missing
+    faults = {finding.check for finding in told}
+    cells = None if faults & {"missing-file", "outside", "unreadable"} else read_cells(notebook)
+    return findings + _check_result(y, result, source, cells, "not-executed" not in faults)
+
+
+def _load_test_set(source: Path) -> np.ndarray:
+    """Corrupted images (N,1,H,W) whose mask can be found. Raises BadInput otherwise."""
     if not os.path.isfile(source):
         raise BadInput(f"{source}: not found, expected the test set (or name it by --test-set)")
+    if (size := os.path.getsize(source)) > TOO_LARGE:
+        raise BadInput(f"{source}: holds {size / 1e6:.0f} MB, expected a test set")
     y = load_images(source)
-    try:
-        shared_mask(y)
-    except BadInput as error:
-        raise BadInput(f"{source}: {error}") from error
-    return folder, y, source
+    shared_mask(y, str(source))
+    return y
 
 
 def _notebook(folder: Path) -> str | None:
     """Name of the notebook: Assessment.ipynb, else the only other notebook in the folder."""
-    others = sorted(path.name for path in folder.glob("*.ipynb") if path.is_file())
+    others = sorted(path.name for path in folder.glob("*.ipynb") if os.path.isfile(path))
     if NOTEBOOK in others:
         return NOTEBOOK
     return others[0] if len(others) == 1 and not (folder / NOTEBOOK).exists() else None
 
 
-def _missing(path: Path) -> list[Finding]:
-    findings = Findings(path.name)
-    given = {*DELIVERABLES, "test_set.npy", "README.md"}
-    others = sorted({other.name for other in path.parent.glob(f"*{path.suffix}")} - given)
-    mend = "run the notebook from top to bottom" if path.name == RESULT else "hand it in"
-    if others:
-        mend += f", or rename {printable(others[0])} if that is it"
-    found = "not a regular file" if os.path.lexists(path) else "missing"
-    findings.add("missing-file", found, f"{path.name} in the folder", mend)
+def _check_file(path: Path) -> list[Finding]:
+    """Is it there, and in the folder itself?"""
+    findings = Findings(printable(path.name))
+    if not os.path.isfile(path):
+        found = "not a regular file" if os.path.lexists(path) else "missing"
+        findings.add("missing-file", found, f"{path.name} in the folder", _mend_missing(path))
+    elif not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent)):
+        found = f"a symbolic link to {printable(os.path.realpath(path))}"
+        mend = "put the file itself there: a clone or an archive would hold the link only"
+        findings.add("outside", found, "a file in the folder", mend)
     return findings.all
 
 
+def _mend_missing(path: Path) -> str:
+    given = {*DELIVERABLES, "test_set.npy", "README.md"}
+    others = sorted({other.name for other in path.parent.glob(f"*{path.suffix}")} - given)
+    mend = "run the notebook from top to bottom" if path.name == RESULT else "hand it in"
+    return mend + (f", or rename {printable(others[0])} if that is it" if others else "")
+
+
 def _check_result(
-    y: np.ndarray, result: Path, source: Path, notebook: Path | None
+    y: np.ndarray, result: Path, source: Path, cells: list[dict] | None, executed: bool
 ) -> list[Finding]:
-    """Findings about the filled test set, and whether `notebook` wrote it, from `source`."""
+    """Findings about the filled test set, and whether the notebook's cells wrote it.
+
+    executed: the notebook holds all its outputs, and should have printed the file's sha256.
+    """
     findings = Findings(result.name)
     try:
-        x_hat = load_npy(result, mmap=result.stat().st_size > LARGE)
-        digest = sha256(result)
-    except Exception as error:  # numpy's parser of headers raises more than it documents
-        found = printable(str(error).removeprefix(f"{result}: "))
+        size = os.path.getsize(result)
+        x_hat = load_npy(result, mmap=size > LARGE)
+        digest = None if size > max(LARGE, 2 * y.nbytes) else sha256(result)
+    except (BadInput, OSError) as error:
+        found = printable(str(error).removeprefix(f"{result}: ").split(", expected")[0], 160)
         mend = "write it again with np.save(..., allow_pickle=False) and copy the whole file"
         findings.add("unreadable", found, "one array in .npy format", mend)
         return findings.all
     faults = check_array(y, x_hat, result.name)
-    if notebook is not None:
-        used = printed_sha256(notebook, "test_set.npy")
+    if cells is not None:
+        used = printed_sha256(cells, "test_set.npy")
         if faults and used and used != sha256(source):
             found = f"the notebook filled a test set with sha256 {used[:16]}…"
             mend = "check against that file (--test-set), or run the notebook on this one"
             expected = f"{printable(source.name)} with {sha256(source)[:16]}…"
             findings.add("other-test-set", found, expected, mend)
-        _check_stale(digest, printed_sha256(notebook, RESULT), findings)
+        printed = printed_sha256(cells, RESULT)
+        if digest and (printed or executed):
+            _check_stale(digest, printed, findings)
     return findings.all + faults
 
 
@@ -115,59 +126,29 @@ def _check_stale(digest: str, printed: str | None, findings: Findings) -> None:
         findings.add("stale", found, "the file that the notebook wrote", mend)
 
 
-def notes(folder: str | Path) -> list[str]:
-    """Remarks that are no findings: the integrity form, and what differs from the last commit."""
-    folder = Path(folder)
-    committed = _committed(folder)
-    if not committed:
-        return [INTEGRITY]
-    remarks = [INTEGRITY]
-    for name in DELIVERABLES:
-        path = folder / name
-        if not path.is_file():
-            continue
-        if name not in committed:
-            remarks.append(f"{name} is not committed")
-        elif _blob(path, len(committed[name])) != committed[name]:
-            remarks.append(f"{name} differs from what is committed")
-    return remarks
-
-
-def _committed(folder: Path) -> dict[str, str]:
-    """Blob ids of the deliverables in HEAD; {} outside a work tree or without git.
-
-    Only `ls-tree`, with lazy fetching off: `status` and `diff` would run the programs that the
-    configuration of a stranger's repository names.
-    """
-    command = ["git", "-c", "core.fsmonitor=false", "ls-tree", "-z", "HEAD", "--", *DELIVERABLES]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    environment |= {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
-    try:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, timeout=20, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    entries = [entry.split("\t", 1) for entry in done.stdout.decode("utf-8", "replace").split("\0")]
-    return {entry[1]: entry[0].split()[2] for entry in entries if len(entry) == 2}
-
-
-def _blob(path: Path, length: int) -> str:
-    """Git's id of a file's content, in sha1 (40 digits) or sha256."""
-    try:
-        data = path.read_bytes()
-    except OSError:
-        return ""
-    digest = hashlib.sha1 if length == 40 else hashlib.sha256
-    return digest(b"blob %d\0" % len(data) + data).hexdigest()
-
-
 def report(folders: Sequence[str | Path], test_set: str | Path | None = None) -> list[dict]:
-    """One row per folder: {"dir", "valid", "findings": [dict, …], "notes": [str, …]}."""
-    rows = []
-    for folder in folders:
-        findings = check_submission(folder, test_set)
-        faults = [asdict(finding) for finding in findings]
-        row = {"dir": str(folder), "valid": not faults, "findings": faults, "notes": notes(folder)}
-        rows.append(row)
-    return rows
+    """One row per folder: {"dir", "valid", "findings": [dict, …], "notes": [str, …]}.
+
+    test_set: for all of them, else each folder's own. Raises BadInput if it cannot be read, or if
+    the only folder cannot be checked. Among several such a folder has the finding "not-checked",
+    so that one does not stop the others.
+    """
+    if test_set and folders:
+        _load_test_set(Path(test_set))
+    return [_row(folder, test_set, alone=len(folders) == 1) for folder in folders]
+
+
+def _row(folder: str | Path, test_set: str | Path | None, alone: bool) -> dict:
+    try:
+        findings, remarks = check_submission(folder, test_set), notes(folder, test_set)
+    except Exception as error:  # whatever a stranger's files provoke
+        if alone and isinstance(error, BadInput):
+            raise
+        kind = "" if isinstance(error, BadInput) else f"{type(error).__name__}: "
+        found = printable(f"{kind}{error}", 200)
+        mend = "mend that and check again; an error of this program please report"
+        unchecked = Findings(printable(str(folder)))
+        unchecked.add("not-checked", found, "a submission that can be checked", mend)
+        findings, remarks = unchecked.all, [INTEGRITY]
+    faults = [asdict(finding) for finding in findings]
+    return {"dir": str(folder), "valid": not faults, "findings": faults, "notes": remarks}

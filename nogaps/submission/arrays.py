@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import permutations
 
 import numpy as np
 
-from nogaps.files import BadInput
-from nogaps.submission.findings import Finding, Findings, images, numbered, printable, span
+from nogaps.masks import shared_mask
+from nogaps.submission.findings import Finding, Findings, images, numbered, printable
 from nogaps.submission.holes import check_holes, surroundings
+from nogaps.submission.observed import COPY, check_observed, places
 
 RESULT = "test_set_nogaps.npy"
-COPY = "copy the observed pixels: x_hat = torch.where(mask, y, x_hat)"
-EXACT = 1 - 1e-5  # a correlation above which one image is an affine map of another
-LIKE = 0.5  # a correlation below which an image resembles nothing
 RANGES = {"[-1, 1]": (2, -1), "[0, 255]": (255, 0), "[0, 65535]": (65535, 0)}  # a*x + b
-
-# how an image may have been moved, and what moves it back
-MOVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "": lambda x: x,
-    "flipped left to right": lambda x: x[..., ::-1],
-    "flipped upside down": lambda x: x[..., ::-1, :],
-    "rotated by 180°": lambda x: x[..., ::-1, ::-1],
-    "transposed (rows for columns)": lambda x: x.swapaxes(-1, -2),
-    "transposed along the other diagonal": lambda x: x[..., ::-1, ::-1].swapaxes(-1, -2),
-    "rotated by 90° to the left": lambda x: np.rot90(x, -1, (-2, -1)),
-    "rotated by 90° to the right": lambda x: np.rot90(x, 1, (-2, -1)),
-    "moved one column to the right": lambda x: np.roll(x, -1, -1),
-    "moved one column to the left": lambda x: np.roll(x, 1, -1),
-    "moved one row down": lambda x: np.roll(x, -1, -2),
-    "moved one row up": lambda x: np.roll(x, 1, -2),
-}
-
-
-@dataclass
-class Match:
-    """Which input, moved how, each of K outputs resembles most on the observed pixels."""
-
-    own: np.ndarray  # (K,) correlation with the input of the same place
-    best: np.ndarray  # (K,) the highest correlation with any input
-    place: np.ndarray  # (K,) that input
-    move: np.ndarray  # (K,) the key of MOVES that brought it there
 
 
 def check_array(y: np.ndarray, x_hat: np.ndarray, file: str = RESULT) -> list[Finding]:
@@ -55,32 +25,23 @@ def check_array(y: np.ndarray, x_hat: np.ndarray, file: str = RESULT) -> list[Fi
     """
     mask = shared_mask(y)
     findings = Findings(file)
-    x = _as_images(y, x_hat, mask, findings)
+    x = _as_images(y, x_hat, findings)
+    if x is not None and len(x) < len(y):
+        place = _name_dropped(y, x, mask, findings)
+        # the rest can be compared image by image if it is in order
+        x, y = (x, y[place]) if (np.diff(place) > 0).all() else (None, y)
     if x is not None:
-        x = _finite(y, x, mask, findings)
+        x, bad = _finite(y, x, mask, findings)
         x, rescaled = _in_range(y, x, mask, findings)
         rounding = 0.003 if rescaled else 1e-3 if x_hat.dtype.itemsize < 4 else 0.0
-        unlike = (np.abs(x - y)[:, 0] > rounding)[:, mask]
-        comparable = _check_observed(y, x, mask, unlike, findings)
+        unlike = ((np.abs(x - y) > rounding) & ~bad)[:, 0][:, mask]
+        comparable = check_observed(y, x, mask, unlike, findings)
         check_holes(x, mask, comparable, comparable & ~unlike.any(1), findings)
     return findings.all
 
 
-def shared_mask(y: np.ndarray) -> np.ndarray:
-    """Mask (H,W) bool of a test set, True = observed. Raises BadInput if there is none."""
-    if y.ndim != 4 or y.shape[1] != 1 or 0 in y.shape:
-        raise BadInput(f"test set: has shape {y.shape}, expected (N, 1, H, W)")
-    mask = (y != 0).any((0, 1))
-    if mask.all() or not mask.any():
-        found = f"{int(mask.sum())} of {mask.size} pixels observed"
-        raise BadInput(f"test set: {found}, expected some missing (0 in every image) and some not")
-    return mask
-
-
-def _as_images(
-    y: np.ndarray, x_hat: np.ndarray, mask: np.ndarray, findings: Findings
-) -> np.ndarray | None:
-    """x_hat as float32 (N,1,H,W), or None where type or shape leave nothing to compare."""
+def _as_images(y: np.ndarray, x_hat: np.ndarray, findings: Findings) -> np.ndarray | None:
+    """x_hat as float32 (K,1,H,W), K <= N; None where type or shape leave nothing to compare."""
     if not isinstance(x_hat, np.ndarray):
         kind = type(x_hat).__name__
         findings.add("unreadable", f"a {kind}", "one array", f"np.save({RESULT!r}, x_hat)")
@@ -88,26 +49,30 @@ def _as_images(
     if x_hat.dtype != np.float32 or not x_hat.dtype.isnative:
         mend = "fill in [0, 1] and save x_hat.astype(np.float32), observed pixels as they were"
         findings.add("dtype", printable(str(x_hat.dtype)), "float32", mend)
-    if x_hat.shape == y.shape:
-        shaped: np.ndarray | None = x_hat
-    elif x_hat.shape[1:] == y.shape[1:] and 0 < len(x_hat) < len(y):
-        shaped = _name_dropped(y, x_hat, mask, findings)
-    else:
-        shaped = _reshaped(y, x_hat, findings)
-    if shaped is None or shaped.dtype.kind != "f":
+    fewer = x_hat.shape[1:] == y.shape[1:] and 0 < len(x_hat) < len(y)
+    shaped = x_hat if fewer or x_hat.shape == y.shape else _reshaped(y, x_hat, findings)
+    if shaped is None:
+        return None
+    if shaped.dtype.kind != "f":
+        if fewer:
+            _add_dropped(len(x_hat), "", len(y), findings)
         return None
     with np.errstate(over="ignore"):
         return shaped.astype(np.float32)
 
 
-def _name_dropped(y: np.ndarray, x_hat: np.ndarray, mask: np.ndarray, findings: Findings) -> None:
-    lost = ""
-    if x_hat.dtype.kind in "fiu":
-        x = np.nan_to_num(x_hat.astype(np.float64), posinf=0, neginf=0)
-        place = match(y, x, np.arange(len(x)), mask).place
-        lost = ", no filling of " + numbered("input", np.setdiff1d(np.arange(len(y)), place))
+def _name_dropped(y: np.ndarray, x: np.ndarray, mask: np.ndarray, findings: Findings) -> np.ndarray:
+    """Name the inputs that none of x (K,1,H,W) belongs to; return the place of each, (K,) int."""
+    finite = np.nan_to_num(x, posinf=0, neginf=0).clip(-1e6, 1e6)
+    place = places(y, finite, mask)
+    lost = numbered("input", np.setdiff1d(np.arange(len(y)), place))
+    _add_dropped(len(x), f", no filling of {lost}", len(y), findings)
+    return place
+
+
+def _add_dropped(count: int, lost: str, wanted: int, findings: Findings) -> None:
     mend = "fill every image of the test set, in its order (drop_last=False)"
-    findings.add("dropped", f"{len(x_hat)} images{lost}", f"{len(y)} images", mend)
+    findings.add("dropped", f"{count} images{lost}", f"{wanted} images", mend)
 
 
 def _reshaped(y: np.ndarray, x_hat: np.ndarray, findings: Findings) -> np.ndarray | None:
@@ -130,18 +95,31 @@ def _reshaped(y: np.ndarray, x_hat: np.ndarray, findings: Findings) -> np.ndarra
     return None
 
 
-def _finite(y: np.ndarray, x: np.ndarray, mask: np.ndarray, findings: Findings) -> np.ndarray:
-    """Name what is not finite; return x with plausible values there."""
+def _finite(
+    y: np.ndarray, x: np.ndarray, mask: np.ndarray, findings: Findings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Name what is not finite; return x with plausible values there, and where, bool."""
     bad = ~np.isfinite(x)
     if not bad.any():
-        return x
-    nan = int(np.isnan(x).sum())
-    found = f"{nan} NaN and {int(bad.sum()) - nan} infinite values"
-    found += f" in {images(np.flatnonzero(bad.any((1, 2, 3))))}"
+        return x, bad
+    nan, wrong = int(np.isnan(x).sum()), np.flatnonzero(bad.any((1, 2, 3)))
+    found = f"{nan} NaN and {int(bad.sum()) - nan} infinite values in {images(wrong)}"
     mend = "find the division by 0 or the fp16 overflow that makes them; do not replace them by 0"
     findings.add("finite", found, "finite values", mend)
-    with np.errstate(invalid="ignore"):
-        return np.where(bad, np.where(mask, y, surroundings(y, mask)), x)
+    x, likely = x.copy(), np.where(mask, y, surroundings(y, mask))
+    for k in wrong:
+        a, b = _affine(y[k, 0], x[k, 0], mask & ~bad[k, 0])
+        x[k] = np.where(bad[k], np.clip(a * likely[k] + b, -1e6, 1e6), x[k])
+    return x, bad
+
+
+def _affine(y: np.ndarray, x: np.ndarray, where: np.ndarray) -> tuple[float, float]:
+    """a and b of x = a*y + b by least squares, for images (H,W): a scaled one stays scaled."""
+    if where.sum() < 2 or y[where].std() == 0:
+        return 1.0, 0.0
+    known, seen = y[where].astype(np.float64), x[where].astype(np.float64)
+    a = float(((known - known.mean()) * (seen - seen.mean())).mean() / known.var())
+    return a, float(seen.mean() - a * known.mean())
 
 
 def _in_range(
@@ -168,127 +146,3 @@ def _in_range(
         mend = f"save {'(x_hat + 1) / 2' if b else f'x_hat / {a}'}; {COPY}"
     findings.add("range", found, "[0, 1]", mend)
     return back.clip(-1e6, 1e6), bool(name)  # sums of absurd values must not overflow
-
-
-def match(y: np.ndarray, x: np.ndarray, own: np.ndarray, mask: np.ndarray) -> Match:
-    """Compare x (K,1,H,W), whose rightful places are own (K,), with all inputs y (N,1,H,W).
-
-    Correlation over the observed pixels does not see an affine change of intensities.
-    """
-
-    def unit(values: np.ndarray) -> np.ndarray:
-        values = values[:, 0][:, mask].astype(np.float64)
-        values -= values.mean(1, keepdims=True)
-        return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
-
-    inputs, rows = unit(y), np.arange(len(x))
-    r = (unit(x) * inputs[own]).sum(1)
-    found = Match(r, r.copy(), own.copy(), np.full(len(x), "", dtype=object))
-    for name, undo in MOVES.items():
-        moved = undo(x)
-        if moved.shape[-2:] == mask.shape:
-            table = unit(moved) @ inputs.T
-            place = table.argmax(1)
-            better = table[rows, place] > found.best + 1e-9
-            found.best = np.where(better, table[rows, place], found.best)
-            found.place = np.where(better, place, found.place)
-            found.move[better] = name
-    return found
-
-
-@dataclass
-class Causes:
-    """Why the observed pixels of some images differ; every array is (K,)."""
-
-    inverted: np.ndarray  # bool: the hole kept, the observed pixels replaced
-    moved: np.ndarray  # bool: the output belongs to another input, or is turned or shifted
-    scaled: np.ndarray  # bool: a*y + b
-    place: np.ndarray  # the input it belongs to
-    move: np.ndarray  # the key of MOVES that brought it there
-    a: np.ndarray
-    b: np.ndarray
-
-
-def _causes(
-    y: np.ndarray, x: np.ndarray, own: np.ndarray, mask: np.ndarray, share: np.ndarray
-) -> Causes:
-    """Explain outputs x (K,1,H,W) that differ from y[own] in a share (K,) of observed pixels."""
-    m = match(y, x, own, mask)
-    seen, true = x[:, 0][:, mask].astype(np.float64), y[own][:, 0][:, mask]
-    affine, elsewhere = np.abs(m.own) > EXACT, (m.place != own) | (m.move != "")
-    elsewhere &= share > 0.2  # a few wild pixels are no other image
-    certain = ~affine & elsewhere & (m.best > EXACT)
-    empty = ((x[:, 0][:, ~mask] == 0).mean(1) > 0.95) != ((seen == 0).mean(1) > 0.95)
-    inverted = empty & ~affine & ~certain & (share > 0.5)
-    # an output that is no copy of any input: another must explain twice as much as its own
-    likely = elsewhere & (m.best > LIKE) & (1 - m.best < 0.5 * (1 - m.own))
-    moved = certain | (likely & ~affine & ~inverted)
-    a = np.sign(m.own) * seen.std(1) / np.maximum(true.std(1), 1e-12)
-    b = seen.mean(1) - a * true.mean(1)
-    scaled = affine & ((np.abs(a - 1) > 0.002) | (np.abs(b) > 0.002))
-    place, move = np.where(moved, m.place, own), np.where(moved, m.move, "")
-    return Causes(inverted, moved, scaled, place, move, a, b)
-
-
-def _check_observed(
-    y: np.ndarray, x: np.ndarray, mask: np.ndarray, unlike: np.ndarray, findings: Findings
-) -> np.ndarray:
-    """Name why observed pixels differ (unlike, (N,P) bool).
-
-    Returns where the holes can be judged all the same, (N,) bool.
-    """
-    comparable = np.ones(len(y), bool)
-    own = np.flatnonzero(unlike.any(1))
-    if not len(own):
-        return comparable
-    why = _causes(y, x[own], own, mask, unlike[own].mean(1))
-    if why.inverted.any():
-        found = f"{images(own[why.inverted])}: observed pixels replaced, missing ones kept"
-        mend = "mask is True where observed: x_hat = torch.where(mask, y, network)"
-        findings.add("inverted-mask", found, "the opposite", mend)
-    _check_moves(own, why.move, findings)
-    _check_order(own, why.place, len(y), findings)
-    _check_scale(own[why.scaled], why.a[why.scaled], why.b[why.scaled], findings)
-    rest = own[~(why.inverted | why.moved | why.scaled)]
-    if len(rest):
-        most = float(np.abs(x[rest] - y[rest])[:, 0][:, mask].max())
-        found = f"{int(unlike[rest].sum())} observed pixels differ, by up to {most:.2g}"
-        findings.add("observed-changed", f"{found}, in {images(rest)}", "no difference", COPY)
-    comparable[own[why.inverted | (why.move != "")]] = False
-    return comparable
-
-
-def _check_moves(own: np.ndarray, move: np.ndarray, findings: Findings) -> None:
-    """Name outputs (own) that are turned or shifted (move)."""
-    for name in dict.fromkeys(move[move != ""]):
-        mend = "leave rows and columns as they are; undo every augmentation"
-        found = f"{images(own[move == name])}: {name}"
-        findings.add("orientation", found, "the orientation of the test set", mend)
-
-
-def _check_scale(own: np.ndarray, a: np.ndarray, b: np.ndarray, findings: Findings) -> None:
-    """Name outputs (own) that are a*y + b."""
-    if len(own):
-        found = f"{images(own)}: the observed pixels are a*y + b, a {span(a)}, b {span(b)}"
-        findings.add("scaled", found, "y itself", f"undo the scaling, (x_hat - b) / a; {COPY}")
-
-
-def _check_order(changed: np.ndarray, place: np.ndarray, n: int, findings: Findings) -> None:
-    """Name outputs (changed) that hold another input (place)."""
-    wrong = place != changed
-    if not wrong.any():
-        return
-    outputs, inputs = changed[wrong], place[wrong]
-    assigned = np.arange(n)
-    assigned[outputs] = inputs
-    lost = np.setdiff1d(np.arange(n), assigned)
-    shifts = np.unique((inputs - outputs + n // 2) % n - n // 2)
-    pairs = [f"image {k} holds input {j}" for k, j in zip(outputs, inputs, strict=True)]
-    found = "; ".join(pairs[:4]) + (f"; {len(pairs) - 4} more" if len(pairs) > 4 else "")
-    found += f"; no filling of {numbered('input', lost)}" if len(lost) else ""
-    # a few neighbours may be confused where the observed pixels are only roughly right
-    check = "duplicated" if len(lost) > 0.1 * len(outputs) else "shuffled"
-    if len(shifts) == 1 and len(outputs) > n / 2:
-        check, found = "shuffled", f"off by {abs(shifts[0])}: {found}"
-    mend = "fill the test set in its order (DataLoader with shuffle=False), each image once"
-    findings.add(check, found, "image k holds input k", mend)

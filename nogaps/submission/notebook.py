@@ -1,4 +1,4 @@
-"""What a submission's notebook and References.md must be: each fault becomes one `Finding`."""
+"""What a submission's notebook must be: each fault becomes one `Finding`."""
 
 from __future__ import annotations
 
@@ -9,23 +9,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from nogaps.files import BadInput
+from nogaps.submission.figures import Shown, pictures, show
 from nogaps.submission.findings import ANSI, Finding, Findings, printable
 
 NOTEBOOK = "Assessment.ipynb"
-MAX_BYTES = 3_000_000
-QUESTIONS = (1, 2, 3)
+MAX_BYTES, UNREADABLE_BYTES = 3_000_000, 100_000_000
+QUESTIONS, TEN = (1, 2, 3), 10  # each shows ten images
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
 HEADING = re.compile(r"^(?:#{1,6}\s|<h[1-6]).*?\bquestion\s*(\d+)", re.I | re.M)
 # what precedes must not make it the middle of an address or of a relative path
 MACHINE_PATH = re.compile(
-    r"(?<![\w.:/~}-])(?:file://)?/(?:home|root|Users|tmp|work|var/folders)/[^\s\"'`<>()\[\],;]*"
+    r"(?<![\w.:/~}-])(?:file://)?/(?:home|root|Users|tmp|work|var/folders|private|mnt|media|Volumes|scratch|rds|vol)/[^\s\"'`<>()\[\],;]*"
     r"|\b[A-Za-z]:(?:\\{1,2}|/)Users\b[^\s\"'`<>]*"
 )
-PLACEHOLDER = re.compile(
-    r"\b(?:TODO|FIXME|TBD|XXX)\b|(?i:[\[<{](?:insert|your|fill|add|replace)\b[^\]>}\n]*[\]>}](?!\()"
-    r"|lorem ipsum|\bto be (?:filled|added|completed)\b)"
-)
-OPEN_SECTION = re.compile(r"declaration|student", re.I)
 
 
 def joined(value: object) -> str:
@@ -35,20 +31,32 @@ def joined(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def read_cells(path: Path) -> list[dict]:
-    """Cells of a notebook in format 4. Raises BadInput if it cannot be read or is another file."""
+def load_notebook(path: Path) -> dict:
+    """A notebook in format 4, whose "cells" are dicts. Raises BadInput for any other file."""
     if not os.path.isfile(path):
         raise BadInput(f"{path}: is not a regular file")
     try:
+        if (size := os.path.getsize(path)) > UNREADABLE_BYTES:
+            raise BadInput(f"{path}: holds {size / 1e6:.0f} MB, too much to be read")
         notebook = json.loads(path.read_bytes())
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise BadInput(f"{path}: is not JSON, or is cut short") from error
     cells = notebook.get("cells") if isinstance(notebook, dict) else None
+    written = notebook.get("nbformat") if isinstance(notebook, dict) else None
+    if isinstance(written, int) and written != 4:
+        raise BadInput(f"{path}: is in format {written}")
     if not isinstance(cells, list) or not all(isinstance(cell, dict) for cell in cells):
         raise BadInput(f"{path}: holds no list of cells")
-    return cells
+    if written is None:
+        raise BadInput(f"{path}: does not say its format (nbformat)")
+    return notebook
+
+
+def read_cells(path: Path) -> list[dict]:
+    """Cells of a notebook. Raises BadInput as `load_notebook`."""
+    return load_notebook(path)["cells"]
 
 
 def outputs(cell: dict) -> list[dict]:
@@ -71,12 +79,8 @@ def texts(cell: dict) -> Iterator[str]:
                 yield joined(value)
 
 
-def printed_sha256(path: Path, name: str) -> str | None:
-    """The sha256 that the notebook last printed for the file `name`; None if it printed none."""
-    try:
-        cells = read_cells(path)
-    except BadInput:
-        return None
+def printed_sha256(cells: list[dict], name: str) -> str | None:
+    """The sha256 that a notebook last printed for the file `name`; None if it printed none."""
     pattern = re.compile(rf"^{re.escape(name)}:?[^\n]*\bsha256:?\s+([0-9a-f]{{64}})\b", re.I | re.M)
     hashes = [h for cell in cells for text in texts(cell) for h in pattern.findall(text)]
     return hashes[-1].lower() if hashes else None
@@ -85,25 +89,26 @@ def printed_sha256(path: Path, name: str) -> str | None:
 def check_notebook(path: str | Path) -> list[Finding]:
     """Findings about a notebook: name, size, questions, execution, errors, figures, paths."""
     path = Path(path)
-    findings = Findings(path.name)
+    findings = Findings(printable(path.name))
     if path.name != NOTEBOOK:
-        findings.add("notebook-name", f"the notebook is named {path.name}", NOTEBOOK, "rename it")
+        found = f"the notebook is named {findings.file}"
+        findings.add("notebook-name", found, NOTEBOOK, "rename it")
     try:
-        size = path.stat().st_size
-        if size >= MAX_BYTES:
-            mend = "save figures at a lower resolution and print less"
-            findings.add("notebook-size", f"{size / 1e6:.1f} MB", "under 3 MB", mend)
-        cells = read_cells(path)
-    except (BadInput, OSError) as error:
+        notebook = load_notebook(path)
+    except BadInput as error:
         found = str(error).removeprefix(f"{path}: ")
-        mend = "save the executed notebook again and copy the whole file"
+        mend = "save the executed notebook again in format 4 and copy the whole file"
         findings.add("unreadable", printable(found), "a Jupyter notebook, format 4", mend)
         return findings.all
+    cells = notebook["cells"]
+    if (size := os.path.getsize(path)) >= MAX_BYTES:
+        mend = "save figures at a lower resolution and print less"
+        findings.add("notebook-size", f"{size / 1e6:.1f} MB", "under 3 MB", mend)
     _check_questions(cells, findings)
     if _check_execution(cells, findings):
         _check_figures(cells, findings)
     _check_errors(cells, findings)
-    _check_paths(cells, findings)
+    _check_paths(notebook, findings)
     return findings.all
 
 
@@ -161,63 +166,58 @@ def _check_errors(cells: list[dict], findings: Findings) -> None:
                 findings.add("error-output", f"cell {place} ends in {error}", "no errors", mend)
 
 
-def _check_figures(cells: list[dict], findings: Findings) -> None:
-    question, figures = 0, dict.fromkeys((0, *QUESTIONS), 0)
+def count_images(cells: list[dict]) -> dict[int, Shown]:
+    """What is shown in each question that is opened, and in what comes before, 0; images to TEN."""
+    question: int = 0
+    found: dict[int, list[str]] = {0: []}
     for cell in cells:
-        question = next((n for n in reversed(_headings(cell)) if n in QUESTIONS), question)
-        images = [out for out in outputs(cell) if any(k.startswith("image/") for k in _data(out))]
-        figures[question] += len(images)
-    opened = {n for cell in cells for n in _headings(cell)}
-    empty = [n for n in QUESTIONS if n in opened and not figures[n]]
-    if not empty and sum(figures.values()) >= len(QUESTIONS):
-        return
-    found = f"{sum(figures.values())} figures in all"
-    found += f", none in Question {' and '.join(map(str, empty))}" if empty else ""
-    mend = "show the images with matplotlib (plt.show()) and save the notebook with its outputs"
-    findings.add("figures", found, "at least three, one or more in each question", mend)
+        for opened in _headings(cell):
+            question = opened if opened in QUESTIONS else question
+            found.setdefault(question, [])
+        for out in outputs(cell):
+            found[question] += pictures({kind: joined(v) for kind, v in _data(out).items()})
+    return {question: show(encoded, TEN) for question, encoded in found.items()}
 
 
-def _check_paths(cells: list[dict], findings: Findings) -> None:
-    places: dict[str, int] = {}
-    for place, cell in enumerate(cells, 1):
-        for text in (joined(cell.get("source")), *texts(cell)):
-            for match in MACHINE_PATH.findall(text):
-                places.setdefault(printable(match, 60), place)
+def _check_figures(cells: list[dict], findings: Findings) -> None:
+    """Name questions without a figure that shows images; how many it shows is for `notes`."""
+    shown = count_images(cells)
+    before = shown.pop(0)
+    empty = [
+        f"Question {n}: {found.figures or 'no'} figure{'s' * (found.figures > 1)}"
+        + ", without an image in what can be read" * (found.figures > 0)
+        for n, found in sorted(shown.items())
+        if not found.parts
+    ]
+    if empty or not (shown or before.parts):
+        mend = "show the images with matplotlib (plt.show()) and save the notebook with its outputs"
+        found = "; ".join(empty) or "no figure in the notebook"
+        findings.add("figures", found, f"a figure of {TEN} images in each question", mend)
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Every string in a JSON value, however deep."""
+    rest = [value]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, (dict, list)):
+            rest += value.values() if isinstance(value, dict) else value
+
+
+def _check_paths(notebook: dict, findings: Findings) -> None:
+    """Name absolute paths in sources, outputs and metadata."""
+    where = [("metadata", _strings(notebook.get("metadata")))]
+    for place, cell in enumerate(notebook["cells"], 1):
+        strings = [joined(cell.get("source")), *texts(cell), *_strings(cell.get("metadata"))]
+        where.append((f"cell {place}", iter(strings)))
+    places: dict[str, str] = {}
+    for place, strings in where:
+        for match in MACHINE_PATH.findall("\n".join(strings)):
+            places.setdefault(printable(match, 60), place)
     if places:
-        shown = ", ".join(f"{text} (cell {place})" for text, place in list(places.items())[:3])
+        shown = ", ".join(f"{text} ({place})" for text, place in list(places.items())[:3])
         found = shown + (f" and {len(places) - 3} more" if len(places) > 3 else "")
         mend = "use paths relative to the notebook, run it again"
         findings.add("machine-path", found, "no path of your machine", mend)
-
-
-def _closed_part(text: str) -> str:
-    """`text` without the sections that are left open for the student's own declaration."""
-    kept, inside = [], 0
-    for line in text.splitlines():
-        level = len(line) - len(line.lstrip("#"))
-        if level and (not inside or level <= inside):
-            inside = level if level > 1 and OPEN_SECTION.search(line) else 0
-        kept += [] if inside else [line]
-    return "\n".join(kept)
-
-
-def check_references(path: str | Path) -> list[Finding]:
-    """Findings about References.md: empty, without a link, or with a placeholder left in it."""
-    path = Path(path)
-    findings = Findings(path.name)
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, ValueError) as error:
-        found = printable(getattr(error, "strerror", None) or "not text in UTF-8")
-        findings.add("unreadable", found, "a text file in UTF-8", "save it again as UTF-8")
-        return findings.all
-    if not text.strip():
-        findings.add("references", "empty", "sources of ideas, code and data", "name your sources")
-        return findings.all
-    text = _closed_part(text)
-    if not re.search(r"https?://\w|\bdoi\.org/|\b10\.\d{4,9}/\S", text):
-        findings.add("references", "no link", "at least one link to a source", "add the links")
-    if match := PLACEHOLDER.search(text):
-        found = f"the placeholder {printable(match[0], 40)!r}"
-        findings.add("references", found, "no placeholders", "fill it in or remove it")
-    return findings.all

@@ -1,0 +1,64 @@
+"""What a submission's References.md must be: sources named, nothing left of a template."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from nogaps.submission.findings import Finding, Findings, printable
+
+REFERENCES = "References.md"
+MAX_BYTES = 1_000_000
+PLACEHOLDER = re.compile(
+    r"\b(?:TODO|FIXME|TBD|XXX)\b"
+    r"|(?i:[\[<{](?:insert|your|fill|add|replace)\b[^\]>}\n]{0,200}[\]>}](?!\()"
+    r"|lorem ipsum|\bto be (?:filled|added|completed)\b)"
+)
+LINK = re.compile(r"https?://\w|\bdoi\.org/|\b10\.\d{4,9}/\S")
+UNDERLINED = re.compile(r"^(?=\S)([^\n#]+)\n(=+|-{2,})[ \t]*$", re.M)
+OPEN_SECTION = re.compile(r"declaration|student", re.I)
+
+
+def check_references(path: str | Path) -> list[Finding]:
+    """Findings about References.md: empty, without a link, or with a placeholder left in it."""
+    path = Path(path)
+    findings = Findings(path.name)
+    try:
+        text = _read(path)
+    except (OSError, ValueError) as error:
+        found = printable(getattr(error, "strerror", None) or str(error))
+        findings.add("unreadable", found, "a text file in UTF-8", "save it again as UTF-8")
+        return findings.all
+    if not text.strip():
+        findings.add("references", "empty", "sources of ideas, code and data", "name your sources")
+        return findings.all
+    text = _closed_part(text)
+    if not LINK.search(text):
+        findings.add("references", "no link", "at least one link to a source", "add the links")
+    if match := PLACEHOLDER.search(text):
+        found = f"the placeholder {printable(match[0], 40)!r}"
+        findings.add("references", found, "no placeholders", "fill it in or remove it")
+    return findings.all
+
+
+def _read(path: Path) -> str:
+    if (size := os.path.getsize(path)) > MAX_BYTES:
+        raise ValueError(f"{size / 1e6:.1f} MB, too large for a list of sources")
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError("not text in UTF-8") from error
+
+
+def _closed_part(text: str) -> str:
+    """`text` without the sections that are left open for the student's own declaration."""
+    text = UNDERLINED.sub(lambda match: f"{'#' if match[2][0] == '=' else '##'} {match[1]}", text)
+    kept, inside, title = [], 0, True
+    for line in text.splitlines():
+        level = len(line) - len(line.lstrip("#"))
+        if level and (not inside or level <= inside):
+            inside = level if not title and OPEN_SECTION.search(line) else 0
+        title = title and not level
+        kept += [] if inside else [line]
+    return "\n".join(kept)
