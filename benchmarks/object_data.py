@@ -21,9 +21,8 @@ from nogaps.Assessment import corrupt
 from nogaps.checkpoint import fingerprint
 from nogaps.device import autocast, autocast_dtype, pick_device
 from nogaps.errors import BadInput
-from nogaps.files import load_npy, save_npy
-from nogaps.formats.arrays import open_regular, parsing
-from nogaps.prior.frames.volumes import check_pixels
+from nogaps.files import load_npy, open_regular, parsing, save_npy
+from nogaps.formats.arrays import check_pixels
 from nogaps.seeds import numbered_generator
 
 SIDE = 32  # pixels of a picture

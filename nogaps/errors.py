@@ -3,3 +3,7 @@
 
 class BadInput(Exception):
     """The user's input cannot be used. One line: the file, what was found, what was expected."""
+
+    def __str__(self) -> str:
+        """The message on one line, whatever the names in it hold."""
+        return " ".join(super().__str__().split())

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from nogaps.files import BadInput, load_images, save_npy, save_npz, sha256
+from nogaps.formats.archives import load_npz
 
 DATA = Path(str(files("nogaps"))) / "data" / "standin.npz"
 COURSE_SHA256 = "81f2b487abb8a2cb181a91c2ba30c423fa7fda790a8f149d2ceda14d6192e2a8"
@@ -67,9 +68,9 @@ def build(frames: str | Path, course_file: str | Path, out: str | Path = DATA) -
     x, _ = load_frames(frames, "standin")
     x = to_size(x)[:, 0].numpy()
     mask = (load_images(course_file) != 0).any((0, 1))
-    with np.load(frames, allow_pickle=False) as archive:
-        keep = archive["split"] == "standin"
-        info = {name: archive[name][keep] for name in ("group", "source_file", "licence")}
+    content = load_npz(frames)
+    keep = content["split"] == "standin"
+    info = {name: content[name][keep] for name in ("group", "source_file", "licence")}
     if not keep.any():
         raise BadInput(f"{frames}: no frames of the split 'standin'")
     rng = np.random.default_rng(2048)

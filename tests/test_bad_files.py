@@ -8,16 +8,18 @@ import pickle
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from test_formats import IMAGES, NAMES, load, refused, store
+from test_formats import IMAGES, load, refused, store
 
-from nogaps.files import BadInput
+from nogaps.files import load_images
 from nogaps.formats import arrays as array_files
-from nogaps.formats import open_images
+from nogaps.formats.arrays import open_npy
+from nogaps.prior.frames import prepare_images
 
 
 def nifti(values: np.ndarray) -> Callable[[Path], object]:
@@ -171,46 +173,25 @@ def test_png_with_changed_pixels_fails_its_checksum(tmp_path: Path) -> None:
     assert "damaged" in refused(lambda: load(tmp_path / "a"))
 
 
-def mutated(data: bytes, rng: np.random.Generator) -> bytes:
-    out = bytearray(data)
-    how = rng.integers(4)
-    if how == 0:
-        return bytes(out[: rng.integers(len(out))])
-    if how == 1:
-        at = rng.integers(len(out))
-        return bytes(out[:at]) + rng.bytes(rng.integers(1, 9)) + bytes(out[at:])
-    reach = len(out) if how == 2 else min(len(out), 360)
-    for _ in range(rng.integers(1, 5)):
-        out[rng.integers(reach)] = rng.choice([0, 1, 48, 57, 127, 128, 255])
-    return bytes(out)
+def test_mask_of_bytes_that_are_no_bool(tmp_path: Path) -> None:
+    """numpy and torch disagree on what a byte of 91 means as a bool."""
+    np.save(tmp_path / "a.npy", np.ones((8, 6), bool))
+    data = bytearray((tmp_path / "a.npy").read_bytes())
+    data[-5] = 91
+    (tmp_path / "a.npy").write_bytes(data)
+    with open_npy(tmp_path / "a.npy", kinds="b") as mask:
+        assert "no bool" in refused(lambda: mask.read(0, 1))
 
 
-def read_mutants(folder: Path, name: str, count: int, seed: int = 0) -> int:
-    """Read mutants of one file: right shape and dtype, or BadInput. Returns how many were bad."""
-    rng = np.random.default_rng(seed)
-    path = store(folder / name, IMAGES[:2])
-    file = path / "1.png" if path.is_dir() else path
-    whole, bad = file.read_bytes(), 0
-    for k in range(count):
-        inside = name.endswith(".gz") and k % 2
-        data = mutated(gzip.decompress(whole) if inside else whole, rng)
-        file.write_bytes(gzip.compress(data, 1) if inside else data)
-        try:
-            with open_images(path) as source:
-                images = source.read(0, source.shape[0])
-                assert (images.shape, images.dtype) == (source.shape, source.dtype)
-        except BadInput as error:
-            assert "\n" not in str(error) and "expected" in str(error)
-            bad += 1
-    return bad
+def test_voxels_without_a_size(tmp_path: Path) -> None:
+    nib = pytest.importorskip("nibabel")
+    image = nib.Nifti1Image(np.arange(8, dtype=np.uint8).reshape(1, 1, 8), None)
+    image.header.set_sform(np.diag([0, 1, 1, 1]), 2)
+    image.to_filename(tmp_path / "a.nii")
+    make = partial(prepare_images, [tmp_path / "a.nii"], tmp_path / "o.npz", "8", "pad", "coronal")
+    assert "voxels of 0×1" in refused(make)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_mutated_files_are_read_or_refused(tmp_path: Path, name: str) -> None:
-    assert read_mutants(tmp_path, name, 60) > 20
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", NAMES)
-def test_twenty_thousand_mutated_files(tmp_path: Path, name: str) -> None:
-    assert read_mutants(tmp_path, name, 20_000, seed=1) > 6_000
+def test_float64_that_float32_takes_for_missing(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.full((1, 1, 8, 6), 1e-60))
+    assert "below 1e-45" in refused(lambda: load_images(tmp_path / "a.npy"))

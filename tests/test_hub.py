@@ -248,7 +248,7 @@ def spoil(folder: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("weights", "unet/diffusion_pytorch_model.safetensors: not found"),
+        ("weights", "unet/diffusion_pytorch_model.safetensors: cannot be read"),
         ("no card", "README.md: no readable model card"),
         ("bare card", "README.md: has no metadata"),
         ("bad card", "README.md: no readable model card"),

@@ -388,7 +388,7 @@ def test_damaged_weights_are_refused(prior_folder: Path, tmp_path: Path) -> None
     with pytest.raises(BadInput, match="unet"):
         load_prior(folder)
     weights.unlink()
-    with pytest.raises(BadInput, match="not found"):
+    with pytest.raises(BadInput, match="No such file"):
         load_prior(folder)
 
 

@@ -12,8 +12,9 @@ import pytest
 from PIL import Image
 
 from nogaps.files import BadInput, sha256
+from nogaps.formats import arrays
 from nogaps.prior import frames
-from nogaps.prior.frames import assign_splits, fit_to, prepare_images, save_preview, volumes
+from nogaps.prior.frames import assign_splits, fit_to, prepare_images, save_preview
 from nogaps.prior.heads import load_frames, prepare, to_size, unit_range
 
 nib = pytest.importorskip("nibabel")
@@ -459,7 +460,7 @@ def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(frames, "FRAME_PIXELS", 5 * 16 * 16)
     message = refused(lambda: small([tmp_path / "a.npy"], tmp_path / "o.npz", skip_bad=True))
     assert "1280 pixels" in message
-    monkeypatch.setattr(volumes, "IMAGE_PIXELS", 200)
+    monkeypatch.setattr(arrays, "IMAGE_PIXELS", 200)
     for path in (tmp_path / "a.npy", volume(tmp_path / "v.nii"), still(tmp_path / "s.png")):
         message = refused(lambda path=path: small([path], tmp_path / "o.npz"))
         assert "16×16, expected at most 200 pixels" in message

@@ -1,4 +1,4 @@
-"""Arrays of images in .npy and .npz files, read and written batch by batch; base of formats.py."""
+"""Arrays of images in files, read and written batch by batch: .npy, and what others build on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import gzip
 import math
 import shutil
 import tempfile
-import warnings
-import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
@@ -17,11 +15,19 @@ from typing import IO, Literal
 
 import numpy as np
 
-from nogaps.files import BadInput, atomic
+from nogaps.files import (
+    BadInput,
+    atomic,
+    check_length,
+    open_regular,
+    parsing,
+    read_npy_header,
+)
 
 LIMIT = 8 << 30  # bytes that a compressed file may unpack to
 BOMB_SIZE, BOMB_RATIO = 1 << 30, 500  # from this size on, a file may not shrink more than this
 BLOCK = 1 << 20
+IMAGE_PIXELS = 1 << 26  # of one image: as few as one is in memory at a time, several times over
 SHAPES = {2: "(H, W)", 3: "(N, H, W)", 4: "(N, 1, H, W)"}
 Write = Callable[[int, np.ndarray], None]
 
@@ -65,32 +71,6 @@ class ImageSource:
         self.close()
 
 
-@contextlib.contextmanager
-def parsing(path: Path, expected: str) -> Iterator[None]:
-    """Turn whatever a parser makes of bad bytes into BadInput."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    except BadInput:
-        raise
-    except Exception as error:  # parsers raise nearly anything on hostile bytes
-        if isinstance(error, OSError) and error.errno:
-            raise BadInput(
-                f"{path}: cannot be read ({error.strerror}), expected {expected}"
-            ) from error
-        reason = " ".join(str(error).split())[:80] or type(error).__name__
-        raise BadInput(f"{path}: is damaged ({reason}), expected {expected}") from error
-
-
-def open_regular(path: Path) -> IO[bytes]:
-    """Open a file to read its bytes; BadInput if it is absent, unreadable or not a regular file."""
-    with parsing(path, "a file"):
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-            raise BadInput(f"{path}: is not a regular file, expected one")
-        return open(path, "rb")
-
-
 @dataclass(frozen=True)
 class Layout:
     """How an array lies in a file: `offset` bytes of header, then its values, in C or F order."""
@@ -128,6 +108,7 @@ class ArrayFile(ImageSource):
         self.kind, self.path, self.raw, self.layout, self.axis = kind, path, raw, layout, axis
         self.dtype = layout.dtype
         count, height, width = self._images(raw, "r").shape
+        check_pixels(path, height, width)
         self.shape = (count, height, width)
 
     def _images(self, raw: IO[bytes], mode: Literal["r", "r+"]) -> np.ndarray:
@@ -140,7 +121,10 @@ class ArrayFile(ImageSource):
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """See ImageSource."""
-        return np.array(self._images(self.raw, "r")[start:stop])
+        images = np.array(self._images(self.raw, "r")[start:stop])
+        if self.dtype.kind == "b" and (images.view(np.uint8) > 1).any():
+            raise BadInput(f"{self.path}: holds bytes that are no bool, expected 0 and 1")
+        return images
 
     def close(self) -> None:
         """Release the file."""
@@ -170,24 +154,6 @@ class ArrayFile(ImageSource):
 
     def _packer(self, output: Path) -> Callable[[IO[bytes], Path], None] | None:
         return _gzip if output.name.lower().endswith(".gz") else None
-
-
-class NpzFile(ArrayFile):
-    """One array of an .npz; what else is in the archive is carried over to the output."""
-
-    member: str
-
-    def _packer(self, output: Path) -> Callable[[IO[bytes], Path], None]:
-        return self._zip
-
-    def _zip(self, raw: IO[bytes], target: Path) -> None:
-        with zipfile.ZipFile(self.path) as old, zipfile.ZipFile(target, "w") as new:
-            for info in old.infolist():
-                entry = zipfile.ZipInfo(info.filename)  # a fixed date: same input, same bytes
-                entry.compress_type = info.compress_type
-                source = raw if info.filename == self.member else old.open(info)
-                with source, new.open(entry, "w", force_zip64=True) as file:
-                    shutil.copyfileobj(source, file, BLOCK)
 
 
 def _gzip(raw: IO[bytes], target: Path) -> None:
@@ -227,19 +193,15 @@ def unpack(file: IO[bytes], size: int) -> IO[bytes]:
         return raw
 
 
-def check_size(path: Path, layout: Layout) -> None:
-    """Raise ValueError if the file is longer or shorter than its header says."""
-    if (found := path.stat().st_size) != layout.size:
-        raise ValueError(f"holds {found} bytes, its header declares {layout.size}")
+def check_pixels(path: Path, height: int, width: int) -> None:
+    """Raise BadInput for an image that is larger than IMAGE_PIXELS."""
+    if height * width > IMAGE_PIXELS:
+        raise BadInput(f"{path}: is {height}×{width}, expected at most {IMAGE_PIXELS} pixels")
 
 
-def _npy_layout(path: Path, file: IO[bytes], kinds: str) -> Layout:
-    version = np.lib.format.read_magic(file)
-    if version not in ((1, 0), (2, 0)):
-        raise ValueError(f"version {version} of the format")
-    two = version == (2, 0)
-    read = np.lib.format.read_array_header_2_0 if two else np.lib.format.read_array_header_1_0
-    shape, fortran, dtype = read(file)
+def npy_layout(path: Path, file: IO[bytes], kinds: str) -> Layout:
+    """Layout of the .npy that `file` is, its type one of `kinds`; see `read_npy_header`."""
+    shape, fortran, dtype = read_npy_header(file)
     layout = Layout(tuple(map(int, shape)), dtype, "F" if fortran else "C", file.tell())
     return layout.checked(path, kinds, (4, 3, 2))
 
@@ -252,44 +214,8 @@ def open_npy(path: str | Path, kinds: str = "fiu") -> ArrayFile:
     path = Path(path)
     with ExitStack() as stack, parsing(path, "a .npy array"):
         raw = stack.enter_context(open_regular(path))
-        layout = _npy_layout(path, raw, kinds)
-        check_size(path, layout)
+        layout = npy_layout(path, raw, kinds)
+        check_length(path, path.stat().st_size, layout.size)
         source = ArrayFile("npy", path, raw, layout)
         stack.pop_all()
-        return source
-
-
-def _choose(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    """The member that holds the images; the others are read through, to be copied later."""
-    members = archive.infolist()
-    names = [info.filename for info in members]
-    arrays = [name for name in names if name.endswith(".npy")]
-    name = arrays[0] if len(arrays) == 1 else "images.npy"
-    if names.count(name) != 1 or len(set(names)) < len(names):
-        found = ", ".join(name[:20] for name in arrays[:4]) or "no array"
-        raise BadInput(f"{path}: holds {found}, expected one array or one named images")
-    check_bomb(path, sum(i.file_size for i in members), sum(i.compress_size for i in members))
-    for info in members:
-        if info.filename != name:
-            with archive.open(info) as file:
-                while file.read(BLOCK):
-                    pass
-    return archive.getinfo(name)
-
-
-def open_npz(path: str | Path) -> NpzFile:
-    """Open the one array of an .npz, or the one named "images": as open_npy.
-
-    Raises BadInput also for archives that unpack to more than LIMIT bytes.
-    """
-    path = Path(path)
-    with ExitStack() as stack, parsing(path, "an .npz archive"):
-        archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(open_regular(path))))
-        info = _choose(path, archive)
-        with archive.open(info) as file:
-            layout = _npy_layout(path, file, "fiu")
-        with archive.open(info) as file:
-            raw = unpack(file, layout.size)
-        source = NpzFile("npz", path, raw, layout)
-        source.member = info.filename
         return source

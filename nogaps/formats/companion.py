@@ -34,12 +34,12 @@ def half_width_file(
 
 
 def _check_name(path: Path, others: Iterable[str | Path]) -> None:
-    if kind_of(path) != "npy" or path.is_dir():
+    if kind_of(path) != "npy" or os.path.isdir(path):
         raise BadInput(f"{path}: is not the name of a .npy file, expected one for half-widths")
     real = Path(os.path.realpath(path))
     for other in map(Path, others):
         taken = Path(os.path.realpath(other))
         if taken in (real, *real.parents) or (
-            path.exists() and taken.exists() and path.samefile(taken)
+            os.path.exists(path) and os.path.exists(taken) and path.samefile(taken)
         ):
             raise BadInput(f"{path}: is or lies in {other}, expected another place")

@@ -7,16 +7,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from nogaps.files import BadInput
-from nogaps.formats.arrays import (
-    ArrayFile,
-    Layout,
-    check_bomb,
-    check_size,
-    open_regular,
-    parsing,
-    unpack,
-)
+from nogaps.files import BadInput, check_length, open_regular, parsing
+from nogaps.formats.arrays import ArrayFile, Layout, check_bomb, unpack
 
 
 def _nifti_layout(path: Path, file: IO[bytes]) -> tuple[Layout, float]:
@@ -58,7 +50,7 @@ def open_nifti(path: str | Path, axis: int = -1) -> ArrayFile:
             file.seek(0)
             raw = unpack(file, layout.size)
         else:
-            check_size(path, layout)
+            check_length(path, path.stat().st_size, layout.size)
             stack.pop_all()
         source = ArrayFile("nifti", path, raw, layout, axis)
         source.zero = zero

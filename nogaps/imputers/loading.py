@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
 import torch
 
 from nogaps.Assessment import Ensemble, Imputer
+from nogaps.building import build
 from nogaps.checkpoint import load_tensors
 from nogaps.files import BadInput
 
@@ -31,19 +33,29 @@ def load_imputer(
     if quality not in QUALITIES:
         raise BadInput(f"quality {quality!r}: expected one of {', '.join(QUALITIES)}")
     path = SHIPPED if model is None else Path(model)
-    path = path / WEIGHTS if path.is_dir() else path
+    path = path / WEIGHTS if os.path.isdir(path) else path
     tensors, config = load_tensors(path)
-    try:
-        imputer = Ensemble([_untrained(one) for one in config["networks"]])
-        imputer.load_state_dict(tensors)
-        imputer = Ensemble(list(imputer.networks))  # which of them share their kriging is known now
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise BadInput(f"{path}: its weights and its config do not fit an imputer") from error
+    imputer = Ensemble(_networks(path, tensors, config))
     imputer = imputer.eval().requires_grad_(False).to(device or torch.device("cpu"))
     return imputer if quality == "best" else imputer.networks[0]
+
+
+def _networks(path: Path, tensors: dict[str, torch.Tensor], config: dict) -> list[Imputer]:
+    configs = config.get("networks") if isinstance(config, dict) else None
+    if not isinstance(configs, list) or not configs:
+        raise BadInput(f"{path}: describes no networks, expected the config of an imputer")
+    networks, used = [], 0
+    for k, one in enumerate(configs):
+        start = f"networks.{k}."
+        part = {n.removeprefix(start): tensors[n] for n in tensors if n.startswith(start)}
+        networks.append(build(path, part, lambda one=one: _untrained(one)))
+        used += len(part)
+    if used < len(tensors):
+        raise BadInput(f"{path}: its weights and its config do not fit, expected {used} tensors")
+    return networks
 
 
 def _untrained(config: dict) -> Imputer:
     size = 2 * config["lag"] + 1
     arguments = (config["widths"], config["bottleneck"], config["bottleneck_dropout"])
-    return Imputer(torch.full((size, size), torch.nan), *arguments)  # NaN: nothing is shared yet
+    return Imputer(torch.zeros(size, size), *arguments)

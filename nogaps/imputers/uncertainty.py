@@ -15,6 +15,7 @@ edges or bright tissue by themselves, or of heads, scanners and masks unlike tho
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from nogaps.imputers.loading import SHIPPED
 
 CALIBRATION = "uncertainty.json"  # beside the imputer's weights
 TERMS = ("image", "spread", "contrast", "brightness")
+LARGEST = 1e6  # of a calibration's numbers; products of them stay finite
 FLOOR = 1e-3  # of the scale, a quarter of a grey level: no ratio of error to scale is infinite
 
 
@@ -264,7 +266,7 @@ def calibrate_ensemble(
 def calibration_file(model: str | Path | None = None) -> Path:
     """Where the calibration of an imputer lies: beside its weights; None: the shipped one."""
     path = SHIPPED if model is None else Path(model)
-    return (path if path.is_dir() else path.parent) / CALIBRATION
+    return (path if os.path.isdir(path) else path.parent) / CALIBRATION
 
 
 def save_calibration(path: str | Path, calibration: Calibration, measured: object) -> None:
@@ -280,7 +282,7 @@ def load_calibrated(ensemble: nn.Module, model: str | Path | None = None) -> Cal
     path = calibration_file(model)
     if not hasattr(ensemble, "members"):
         raise BadInput(f"{path.parent}: is one network here, expected all of them (--quality best)")
-    if not path.exists():
+    if not os.path.exists(path):
         raise BadInput(f"{path}: not found, expected the calibration of this imputer")
     found = load_json(path)
     found.pop("measured", None)
@@ -288,11 +290,11 @@ def load_calibrated(ensemble: nn.Module, model: str | Path | None = None) -> Cal
         calibration = Calibration(**found)
         numbers = [calibration.weights[name] for name in TERMS]
         numbers += [calibration.level, calibration.factor, calibration.groups]
-        sound = all(math.isfinite(n) and n >= 0 for n in numbers)
+        sound = all(0 <= n <= LARGEST for n in numbers) and calibration.level < 1
     except (TypeError, KeyError) as error:
         raise BadInput(f"{path}: lacks numbers of a calibration, expected all") from error
     if not sound:
-        raise BadInput(f"{path}: holds a number below 0 or not finite, expected at least 0")
+        raise BadInput(f"{path}: holds a number out of range, expected 0 to {LARGEST:g}")
     if calibration.imputer != identity(ensemble):
         raise BadInput(f"{path}: belongs to other weights, expected a new calibration")
     return Calibrated(ensemble, calibration)

@@ -8,19 +8,23 @@ slice), `group` (a subject, or near-duplicates) and `split` (train, val, standin
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
-from nogaps.files import BadInput, save_npz
+from nogaps.files import BadInput, open_regular, parsing, save_npz
+from nogaps.formats.archives import load_npz
+from nogaps.prior.frames.sources import read_still
 
 FRAME = 128  # frames are kept at twice the size of the test set, for warping
 SIZE = 64
 TOP_ROW, HEAD_COLUMNS = 8.0, 57.0  # where the head lies, in pixels of a 64x64 image
+INDEX_FILE = 1 << 24  # bytes of an index, at most
+FARTHEST = 10_000  # pixels of a slice that a landmark may lie away from its corner
 LANDMARKS = ("flip_left_right", "skull_top_row", "occiput_col", "forehead_col")
 
 
@@ -42,25 +46,26 @@ def frame_slice(image: np.ndarray, top: float, occiput: float, forehead: float) 
 
 def read_index(path: str | Path) -> list[dict[str, str]]:
     """Rows of an index of head slices. Raises BadInput if it is no such CSV."""
-    try:
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path}: cannot be read as CSV ({error})") from error
-    needed = ("source_file", *LANDMARKS, "group", "split")
-    missing = [name for name in needed if not rows or rows[0].get(name) is None]
-    if missing:
-        raise BadInput(f"{path}: lacks the columns {', '.join(missing)}, or has no rows")
+    with open_regular(path) as file, parsing(path, "a CSV index"):
+        data = file.read(INDEX_FILE + 1)
+        if len(data) > INDEX_FILE:
+            raise ValueError(f"more than {INDEX_FILE} bytes")
+        rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")))
+    if not rows:
+        raise BadInput(f"{path}: has no rows, expected one per slice")
+    for number, row in enumerate(rows, 2):
+        missing = [n for n in ("source_file", *LANDMARKS, "group", "split") if row.get(n) is None]
+        if missing:
+            raise BadInput(f"{path}: row {number} lacks {', '.join(missing)}, expected all")
     return rows
 
 
 def read_slice(path: Path) -> np.ndarray:
     """One PNG or JPG slice as (H,W) uint8 grey levels. Raises BadInput if it is unreadable."""
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("L"))
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise BadInput(f"{path}: is not a readable image") from error
+    pixels = read_still(path).pixels
+    if pixels.dtype != np.uint8:
+        raise BadInput(f"{path}: has 16 bits, expected 8 bits of grey")
+    return pixels
 
 
 def _frame_row(row: dict[str, str], source: Path, index: str | Path) -> np.ndarray:
@@ -69,6 +74,8 @@ def _frame_row(row: dict[str, str], source: Path, index: str | Path) -> np.ndarr
         flip, top, occiput, forehead = (float(row[name]) for name in LANDMARKS)
     except ValueError as error:
         raise BadInput(f"{index}: {row['source_file']}: a landmark is not a number") from error
+    if not all(abs(at) <= FARTHEST for at in (top, occiput, forehead)):
+        raise BadInput(f"{index}: {row['source_file']}: a landmark lies far outside, expected not")
     if forehead <= occiput:
         raise BadInput(f"{index}: {row['source_file']}: forehead_col must exceed occiput_col")
     frame = frame_slice(image[:, ::-1] if flip else image, top, occiput, forehead)
@@ -101,13 +108,8 @@ def load_frames(
     """
     frames, groups = [], []
     for path in [paths] if isinstance(paths, (str, Path)) else paths:
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                keep = archive["split"] == split
-                names = archive["group" if "group" in archive else "subject"][keep]
-                frames.append(unit_range(archive["images"][keep]))
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise BadInput(f"{path}: is not a frame file of `nogaps prior prepare`") from error
+        images, names = _read_frames(path, split)
+        frames.append(unit_range(images))
         if frames[-1].shape[2:] != frames[0].shape[2:]:
             found, first = ("×".join(map(str, x.shape[2:])) for x in (frames[-1], frames[0]))
             raise BadInput(f"{path}: holds frames of {found}, expected {first} as the first file")
@@ -115,6 +117,22 @@ def load_frames(
     if not groups:
         raise BadInput(f"{paths}: no frames of the split {split!r}")
     return torch.cat(frames), groups
+
+
+def _read_frames(path: str | Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N,2H,2W) of one split, and their groups (N,)."""
+    content = load_npz(path)
+    names = content.get("group", content.get("subject"))
+    images, splits = content.get("images"), content.get("split")
+    sound = images is not None and images.ndim == 3 and images.dtype.kind in "ui"
+    sound = sound and min(images.shape[1:]) > 1
+    for labels in (names, splits):
+        sound = sound and labels is not None and labels.dtype.kind == "U"
+        sound = sound and labels.shape == images.shape[:1]
+    if not sound:
+        raise BadInput(f"{path}: expected a frame file of `nogaps prior prepare`")
+    keep = splits == split
+    return images[keep], names[keep]
 
 
 def load_val(paths: Sequence[str | Path]) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 from diffusers import UNet2DModel
 from diffusers.models.modeling_utils import ModelMixin
 
+from nogaps.building import build
 from nogaps.checkpoint import load_tensors
 from nogaps.device import pick_device
 from nogaps.files import BadInput, load_json, sha256
@@ -26,6 +28,7 @@ STAGES = {
     "PixelSpace": "nogaps.prior.spaces",
     "VQVAE2": "nogaps.prior.vqvae",
 }  # first stages by class name, and the module that defines each
+LEVELS = 10_000  # of noise, at most
 Part = TypeVar("Part", bound=ModelMixin)
 
 
@@ -59,32 +62,40 @@ def load_part(kind: type[Part], folder: str | Path) -> Part:
     """One network of a diffusers folder in fp32. Raises BadInput unless config and weights fit."""
     folder = Path(folder)
     config = load_json(folder / "config.json")
-    if config.get("_class_name") != kind.__name__:
-        raise BadInput(
-            f"{folder}/config.json: describes a {config.get('_class_name')}, "
-            f"expected {kind.__name__}"
-        )
-    model = kind.from_config(config)
+    if (name := config.get("_class_name")) != kind.__name__:
+        raise BadInput(f"{folder}/config.json: describes {name!r:.40}, expected {kind.__name__}")
     tensors, _ = load_tensors(folder / WEIGHTS)
-    try:
-        model.load_state_dict({name: value.float() for name, value in tensors.items()})
-    except RuntimeError as error:
-        raise BadInput(f"{folder}/{WEIGHTS}: does not fit its config.json") from error
+    model = build(folder / WEIGHTS, tensors, lambda: kind.from_config(config))
     return model.eval().requires_grad_(False)
 
 
 def load_stage(folder: str | Path) -> FirstStage:
     """The first stage of a folder, whichever of STAGES its config names, in fp32."""
     name = load_json(Path(folder) / "config.json").get("_class_name")
-    if name not in STAGES:
-        raise BadInput(f"{folder}/config.json: a {name}, expected one of {', '.join(STAGES)}")
+    if not isinstance(name, str) or name not in STAGES:
+        raise BadInput(f"{folder}/config.json: a {name!r:.40}, expected one of {', '.join(STAGES)}")
     return load_part(getattr(import_module(STAGES[name]), name), folder)
+
+
+def load_schedule(path: str | Path) -> dict:
+    """Config of a diffusers scheduler. Raises BadInput if its noise levels cannot be."""
+    config = load_json(path)
+    levels, betas = config.get("num_train_timesteps", 1000), config.get("trained_betas")
+    numbers = [config.get(name, 0.01) for name in ("beta_start", "beta_end")]
+    numbers += betas if isinstance(betas, list) else []
+    sound = type(levels) is int and 0 < levels <= LEVELS
+    sound &= betas is None or (isinstance(betas, list) and len(betas) == levels)
+    sound &= all(isinstance(n, (int, float)) and 0 <= n <= 1 for n in numbers)
+    sound &= all(isinstance(config.get(n, ""), str) for n in ("beta_schedule", "prediction_type"))
+    if not sound:
+        raise BadInput(f"{path}: describes no noise levels, expected up to {LEVELS} from 0 to 1")
+    return config
 
 
 def locate(prior: str | Path, revision: str | None = None) -> Path:
     """Folder of a prior: the path itself, or a download of the Hub id `owner/name`."""
     folder = Path(prior)
-    if folder.exists() or str(prior).count("/") != 1 or str(prior).startswith((".", "/")):
+    if os.path.exists(folder) or str(prior).count("/") != 1 or str(prior).startswith((".", "/")):
         if revision:
             warnings.warn(f"{prior}: a folder, so revision {revision} does nothing", stacklevel=3)
         return folder
@@ -106,6 +117,6 @@ def load_prior(
     device = device or pick_device()
     vqvae = load_stage(folder / "vqvae").to(device)
     unet = load_part(UNet2DModel, folder / "unet").to(device)
-    scheduler = load_json(folder / "scheduler" / "scheduler_config.json")
+    scheduler = load_schedule(folder / "scheduler" / "scheduler_config.json")
     hashes = "".join(sha256(folder / part / WEIGHTS) for part in ("vqvae", "unet"))
     return Prior(vqvae, unet, scheduler, hashlib.sha256(hashes.encode()).hexdigest())

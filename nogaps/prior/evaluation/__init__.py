@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from nogaps.device import pick_device
-from nogaps.files import BadInput, atomic, load_images, save_json
+from nogaps.files import BadInput, atomic, load_images, samples_file, save_json
 from nogaps.formats import open_images
 from nogaps.prior.autoencoder import compare_images, reconstruct
 from nogaps.prior.evaluation.comparison import compare_sets
@@ -157,8 +157,7 @@ def read_val(paths: Sequence[str | Path]) -> dict[str, tuple[torch.Tensor, list[
 
 def read_samples(path: str | Path, like: torch.Tensor) -> torch.Tensor:
     """Images (N,1,H,W) of a .npy, or of `images.npy` in a folder, of the size of `like`."""
-    path = Path(path)
-    path = path / "images.npy" if path.is_dir() else path
+    path = samples_file(path)
     x = torch.from_numpy(load_images(path))
     if x.shape[2:] != like.shape[2:] or len(x) < 4:
         shape = (4, *like.shape[1:])

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nogaps.files import BadInput, atomic, save_npz
+from nogaps.files import BadInput, atomic, parsing, save_npz
 from nogaps.prior.frames.sources import SourceFile, list_files, read_files
 from nogaps.prior.frames.volumes import PLANES, Slice
 
@@ -91,7 +91,9 @@ def _read_frames(
 
 def _frame_image(file: SourceFile, image: Slice, size: tuple[int, int], fit: str | None) -> _Frame:
     name = f"{file.name}#{image.label}" if image.label else file.name
-    return _Frame(file, name, fit_to(image.pixels, size, fit, image.spacing, name), image.top)
+    with parsing(file.path, "an image of a size that can be changed"):
+        pixels = fit_to(image.pixels, size, fit, image.spacing, name)
+    return _Frame(file, name, pixels, image.top)
 
 
 def _save_frames(out: str | Path, frames: Sequence[_Frame], splits: Sequence[str]) -> None:

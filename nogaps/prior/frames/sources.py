@@ -14,10 +14,11 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
-from nogaps.files import BadInput
+from nogaps.files import BadInput, open_regular, parsing
 from nogaps.formats import kind_of
-from nogaps.formats.arrays import open_regular, parsing
-from nogaps.prior.frames.volumes import Slice, check_pixels, read_array, read_volume
+from nogaps.formats.arrays import check_pixels
+from nogaps.formats.png import check_rows
+from nogaps.prior.frames.volumes import Slice, read_array, read_volume
 
 STILLS = (".png", ".jpg", ".jpeg")
 EXPECTED = "expected PNG, JPG, NIfTI or .npy"
@@ -59,10 +60,11 @@ def list_files(sources: Sequence[str | Path]) -> tuple[list[SourceFile], dict[st
     files: dict[str, SourceFile] = {}
     left_out: Counter[str] = Counter()
     for source in map(Path, sources):
-        if not source.is_dir() and not (os.path.lexists(source) and kind_of_file(source.name)):
+        is_folder = os.path.isdir(source)
+        if not is_folder and not (os.path.lexists(source) and kind_of_file(source.name)):
             raise BadInput(f"{source}: is no folder and no image file, {EXPECTED}")
         here: Counter[str] = Counter()
-        found = list(_walk(source, here)) if source.is_dir() else [source]
+        found = list(_walk(source, here)) if is_folder else [source]
         if not found:
             others = ", ".join(f"{n} {kind}" for kind, n in (+here).items()) or "nothing"
             raise BadInput(f"{source}: holds no images ({others}), {EXPECTED}")
@@ -132,7 +134,7 @@ def read_files(
         path, kind = file.path, kind_of_file(file.path.name)
         try:
             if kind == "still":
-                yield file, _read_still(path, sizes.get(path.parent))
+                yield file, read_still(path, sizes.get(path.parent))
                 continue
             images = read_array(path) if kind == "npy" else read_volume(path, plane, slices)
             for image in images:
@@ -162,8 +164,11 @@ def _picture(path: Path) -> Iterator[Image.Image]:
             yield picture
 
 
-def _read_still(path: Path, size: tuple[int, int] | None) -> Slice:
-    """Grey levels: uint16 where the file has 16 bits of grey, else uint8."""
+def read_still(path: Path, size: tuple[int, int] | None = None) -> Slice:
+    """Grey levels of a PNG or JPG: uint16 where the file has 16 bits of grey, else uint8.
+
+    Raises BadInput if it is damaged, or not of this size (H,W).
+    """
     with _picture(path) as picture:
         found = picture.height, picture.width
         check_pixels(path, *found)
@@ -173,6 +178,9 @@ def _read_still(path: Path, size: tuple[int, int] | None) -> Slice:
         if getattr(picture, "n_frames", 1) != 1:
             raise BadInput(f"{path}: holds {picture.n_frames} images, expected one")
         picture.verify()  # the checksums, which decoding skips
+        png = picture.format == "PNG"
+    if png:
+        check_rows(path)
     with _picture(path) as picture:
         if picture.mode.startswith("I"):
             pixels = np.asarray(picture).astype(np.uint16)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nogaps.files import BadInput
-from nogaps.formats.arrays import BLOCK, ArrayFile, ImageSource, open_npy, parsing
+from nogaps.files import BadInput, parsing
+from nogaps.formats.arrays import BLOCK, ArrayFile, ImageSource, open_npy
 from nogaps.formats.nifti import open_nifti
 
-IMAGE_PIXELS = 1 << 26  # of one image
 PLANES = ("sagittal", "coronal", "axial")  # by the axis they cut: right, anterior, superior
 
 
@@ -27,12 +26,6 @@ class Slice:
     top: int
     label: str = ""
     spacing: tuple[float, float] = (1.0, 1.0)
-
-
-def check_pixels(path: Path, height: int, width: int) -> None:
-    """Raise BadInput for an image that is larger than IMAGE_PIXELS."""
-    if height * width > IMAGE_PIXELS:
-        raise BadInput(f"{path}: is {height}×{width}, expected at most {IMAGE_PIXELS} pixels")
 
 
 def _range(source: ImageSource) -> tuple[float, float]:
@@ -72,7 +65,6 @@ def read_array(path: Path) -> Iterator[Slice]:
     """Images of a .npy of shape (H,W), (N,H,W) or (N,1,H,W). Raises BadInput."""
     with open_npy(path) as source:
         count = source.shape[0]
-        check_pixels(path, *source.shape[1:])
         levels = _levels(source, 1.0, 0.0)
         for k in range(count):
             yield Slice(levels(source.read(k, k + 1)[0]), 65535, str(k) if count > 1 else "")
@@ -92,14 +84,13 @@ def read_volume(path: Path, plane: str | None, slices: slice | float) -> Iterato
         plane = _plane(path, plane, orientation, shape)
         axis = [int(a) for a, _ in orientation].index(PLANES.index(plane))
         source = ArrayFile("nifti", path, stored.raw, stored.layout, axis)
-        check_pixels(path, *source.shape[1:])
         numbers = _numbers(path, source.shape[0], slices)
         levels = _levels(stored, slope, inter)
         # rows and columns as stored: their canonical axes, directions and voxel sizes
         kept = [k for k in range(3) if k != axis]
         axes, signs = orientation[kept].T
         flips = tuple(np.s_[::-1] if sign < 0 else np.s_[:] for sign in signs)
-        sizes = np.linalg.norm(affine[:3, kept], axis=0)
+        sizes = _voxel_sizes(path, affine[:3, kept])
         turn = np.argsort(-axes)  # the axis that goes up becomes the rows
         for number in numbers:
             k = number if orientation[axis, 1] > 0 else source.shape[0] - 1 - number
@@ -120,6 +111,15 @@ def _geometry(stored: ArrayFile) -> tuple[np.ndarray, float, float]:
             header = Nifti2Header(start, check=False)
         slope, inter = header.get_slope_inter()
         return header.get_best_affine(), 1.0 if slope is None else slope, inter or 0.0
+
+
+def _voxel_sizes(path: Path, axes: np.ndarray) -> np.ndarray:
+    """Lengths of the columns of (3,2), (2,)."""
+    sizes = np.linalg.norm(axes, axis=0)
+    if not (np.isfinite(sizes).all() and (sizes > 0).all()):
+        found = "×".join(f"{size:g}" for size in sizes)
+        raise BadInput(f"{path}: has voxels of {found}, expected sizes above 0")
+    return sizes
 
 
 def _orientation(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
