@@ -75,11 +75,10 @@ def run(
         typer.echo("nogaps/Assessment.py: brought in step with Assessment.ipynb", err=True)
     result = running.run(folder, profile, output)
     test_set = folder / "test_set.npy"
-    findings = submission.check_submission(result.parent, test_set)
-    text = "\n".join(map(str, findings)) or f"{result}: written; the submission is valid"
-    rows = [vars(finding) for finding in findings]
-    say({"result": result, "valid": not findings, "findings": rows}, as_json, text)
-    raise typer.Exit(1 if findings else 0)
+    (row,) = submission.report([result.parent], test_set)
+    text = f"{result}: written\n{submission.as_text([row])}"
+    say({"result": result, **row}, as_json, text)
+    raise typer.Exit(0 if row["valid"] else 1)
 
 
 @app.command()
@@ -159,26 +158,18 @@ def check(
 
     Example: nogaps check . --test-set test_set.npy
     """
-    from nogaps.submission import report
+    from nogaps.submission import as_text, report
 
     rows = report(folders or [Path(".")], test_set)
     if truth or table:
         from nogaps.scoring import score_folder, write_csv
 
         for row in rows if truth else []:
-            row["scores"] = score_folder(row["dir"], test_set, truth)
+            if not any(finding["check"] == "not-checked" for finding in row["findings"]):
+                row["scores"] = score_folder(row["dir"], test_set, truth)
         if table:
             write_csv(table, rows)
-    lines = []
-    for row in rows:
-        lines += [f"{row['dir']}: {'valid' if row['valid'] else 'NOT VALID'}"]
-        lines += [
-            f"  {f['file']}: {f['found']}; expected {f['expected']}. To mend: {f['mend']}"
-            for f in row["findings"]
-        ]
-        lines += [f"  {name}: {value:.4f}" for name, value in row.get("scores", {}).items()]
-        lines += [f"  note: {note}" for note in row["notes"]]
-    say({"submissions": rows}, as_json, "\n".join(lines))
+    say({"submissions": rows}, as_json, as_text(rows))
     raise typer.Exit(0 if all(row["valid"] for row in rows) else 1)
 
 

@@ -11,7 +11,7 @@ from types import FrameType
 NUMBERS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
 ]
-GRACE = 15.0  # seconds to clean up in
+GRACE = 8.0  # seconds to clean up in
 
 
 class Interrupted(SystemExit):

@@ -17,7 +17,15 @@ from nogaps.submission.notebook import NOTEBOOK, check_notebook, printed_sha256,
 from nogaps.submission.references import REFERENCES, check_references
 from nogaps.submission.remarks import DELIVERABLES, INTEGRITY, notes
 
-__all__ = ["Finding", "check_array", "check_notebook", "check_submission", "notes", "report"]
+__all__ = [
+    "Finding",
+    "as_text",
+    "check_array",
+    "check_notebook",
+    "check_submission",
+    "notes",
+    "report",
+]
 
 LARGE = 1 << 28  # bytes beyond which an array is looked at without being loaded
 TOO_LARGE = 1 << 30  # bytes beyond which no file is taken for a test set
@@ -152,3 +160,18 @@ def _row(folder: str | Path, test_set: str | Path | None, alone: bool) -> dict:
         findings, remarks = unchecked.all, [INTEGRITY]
     faults = [asdict(finding) for finding in findings]
     return {"dir": str(folder), "valid": not faults, "findings": faults, "notes": remarks}
+
+
+def as_text(rows: Sequence[dict]) -> str:
+    """What `report` found, for people: a line per folder, finding, score and note."""
+    lines = []
+    for row in rows:
+        lines += [f"{row['dir']}: {'valid' if row['valid'] else 'NOT VALID'}"]
+        lines += [
+            f"  [{f['check']}] {f['file']}: {f['found']}; expected {f['expected']}. "
+            f"To mend: {f['mend']}"
+            for f in row["findings"]
+        ]
+        lines += [f"  {name}: {value:.4f}" for name, value in row.get("scores", {}).items()]
+        lines += [f"  note: {note}" for note in row["notes"]]
+    return "\n".join(lines)

@@ -10,9 +10,10 @@ from nogaps.submission.findings import Findings, images, span
 # truth and honest fillings have at most 3.6 % of zeros in the bright holes and a spread of 0.79 at
 # least. Not filled, these are 100 % and 0.
 ZEROS, REPEATED, SPREAD, PIECES = 0.05, 0.3, 0.1, 0.6
-# The truth, fillings without a network and five networks, under eleven masks: border steps of at
-# most 1.16 as a mean, except where interpolation along rows itself has more; brightness of
-# 0.96 to 1.05. The margins that shrink with the number n of border pairs are 1.5 times the widest.
+# The truth, with and without noise, fillings without a network and by networks, under eleven masks:
+# as a mean over a set, border steps of at most 1.16, or those of interpolation along the rows, and
+# a brightness of 0.92 to 1.05. Single images get a margin for chance, which shrinks with the root
+# of the number of border pairs and is at least 1.5 times the widest deviation that was seen.
 SEAM, PLAIN, LEVEL, LEVEL_OF_ONE = 1.35, 1.15, 0.1, 0.12
 SMALL_STEP = 0.01  # of the full range: below it neighbours count as equal
 BRIGHT = 0.2  # of the brightest surroundings: in darker places a filling may be clipped to 0
