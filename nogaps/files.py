@@ -9,6 +9,7 @@ import io
 import json
 import math
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -89,6 +90,65 @@ def _to_disk(path: Path) -> None:
     """Wait until the bytes are on the disk: a name must not get there before them."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """`atomic` for a folder: yields a new one beside `path`, which takes its place on success.
+
+    Two renames: if a process is killed between them, the folder that was there is hidden until the
+    next call for the same `path` puts it back.
+    """
+    path, room = Path(path), None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        room, lock = _new_room(path)
+        (room / "new").mkdir()
+        yield room / "new"
+        for file in (room / "new").rglob("*"):
+            if file.is_file():
+                _to_disk(file)
+        if path.exists():
+            os.rename(path, room / "old")
+        os.rename(room / "new", path)
+    except OSError as error:
+        raise BadInput(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        if room is not None:
+            _clear(room, path)
+            if lock is not None:
+                os.close(lock)
+
+
+def _new_room(path: Path) -> tuple[Path, int | None]:
+    """A new hidden folder beside `path`, and the descriptor that keeps it locked, if any.
+
+    What killed processes left there is cleared away first.
+    """
+    start = f".{path.name[:40]}.nogaps-"
+    for old in path.parent.glob(f"{glob.escape(start)}????????"):
+        with contextlib.suppress(OSError):
+            handle = os.open(old, os.O_RDONLY)
+            try:
+                if try_lock(handle, old):
+                    _clear(old, path)
+            finally:
+                os.close(handle)
+    room = Path(tempfile.mkdtemp(prefix=start, dir=path.parent))
+    try:
+        handle = os.open(room, os.O_RDONLY)
+    except OSError:  # Windows opens no folders
+        return room, None
+    with contextlib.suppress(OSError):
+        try_lock(handle, room)
+    return room, handle
+
+
+def _clear(room: Path, path: Path) -> None:
+    """Remove a hidden folder; what `path` was goes back if nothing has taken its place."""
+    if (room / "old").exists() and not path.exists():
+        os.rename(room / "old", path)
+    shutil.rmtree(room, ignore_errors=True)
 
 
 def save_npy(path: str | Path, array: np.ndarray) -> None:

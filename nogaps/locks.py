@@ -40,7 +40,7 @@ def try_lock(handle: int, path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def folder_lock(folder: str | Path, wait: float = 0.0) -> Iterator[int | None]:
+def folder_lock(folder: str | Path, wait: float = 2 * POLL) -> Iterator[int | None]:
     """Keep other runs out of `folder` while the context lasts; the folder is made if need be.
 
     Yields the lock's file descriptor: a child process that inherits it shares the lock. The lock

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +21,11 @@ from nogaps.prior.loading import Prior, load_prior
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)
+# in the background, or under nohup, tests would inherit that signals are ignored, and pass it on
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for ignored in (signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(ignored) == signal.SIG_IGN:
+        signal.signal(ignored, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import struct
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import IO
 
 import numpy as np
 
-from nogaps.files import BadInput, open_regular, parsing
+from nogaps.files import BadInput, atomic_folder, open_regular, parsing
 from nogaps.formats.arrays import BLOCK, ImageSource, Write, check_pixels
 
 COLOUR_TYPES = {0: "grey", 2: "colour", 3: "palette", 4: "grey with alpha", 6: "colour with alpha"}
@@ -143,32 +141,10 @@ class PngFolder(ImageSource):
         """See ImageSource; each file has the name of the one it was made from."""
         from PIL import Image
 
-        with _new_folder(Path(os.path.realpath(output))) as folder:
+        with atomic_folder(Path(os.path.realpath(output))) as folder:
 
             def write(start: int, images: np.ndarray) -> None:
                 for name, image in zip(self.names[start:], images, strict=False):
                     Image.fromarray(image).save(folder / name, format="PNG")
 
             yield write
-
-
-@contextlib.contextmanager
-def _new_folder(path: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it takes the place of `path`."""
-    room: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(prefix=f".{path.name[:40]}.", dir=path.parent))
-        new, old = room / "new", room / "old"
-        new.mkdir()
-        yield new
-        if path.exists():
-            os.rename(path, old)
-        os.rename(new, path)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        if room is not None:
-            if (room / "old").exists() and not path.exists():
-                os.rename(room / "old", path)
-            shutil.rmtree(room, ignore_errors=True)

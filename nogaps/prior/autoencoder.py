@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from nogaps.device import autocast, autocast_dtype
-from nogaps.errors import BadInput
+from nogaps.files import BadInput, atomic_folder
 from nogaps.metrics import gradient_energy, ssim_map
 from nogaps.prior.augmentation import warp
 from nogaps.prior.heads import load_frames, load_val, to_size
@@ -161,5 +161,6 @@ def train_autoencoder(
     z = encode(model, to_size(train))
     model.register_to_config(scaling_factor=float(1 / z.std()))
     if make_accelerator().is_main_process:
-        model.save_pretrained(Path(out) / "vqvae", safe_serialization=True)
+        with atomic_folder(Path(out) / "vqvae") as folder:
+            model.save_pretrained(folder, safe_serialization=True)
     return model

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, LDMPipeline, UNet2DModel
 
 from nogaps.device import autocast, autocast_dtype, pick_device
-from nogaps.files import BadInput, load_json, sha256
+from nogaps.files import BadInput, atomic_folder, load_json, sha256
 from nogaps.prior.augmentation import warp
 from nogaps.prior.autoencoder import encode
 from nogaps.prior.heads import load_frames, load_val, to_size
@@ -157,11 +157,12 @@ def save_prior(folder: Path, stage: FirstStage, unet: UNet2DModel, forward: dict
     """
     scheduler = DDIMScheduler.from_config(forward)
     stage, unet = stage.half(), unet.half()
-    if isinstance(stage, AutoencoderKL):
-        LDMPipeline(stage, unet, scheduler).save_pretrained(folder, safe_serialization=True)
-        return
-    for name, part in (("vqvae", stage), ("unet", unet), ("scheduler", scheduler)):
-        part.save_pretrained(folder / name)
+    with atomic_folder(folder) as new:
+        if isinstance(stage, AutoencoderKL):
+            LDMPipeline(stage, unet, scheduler).save_pretrained(new, safe_serialization=True)
+            return
+        for name, part in (("vqvae", stage), ("unet", unet), ("scheduler", scheduler)):
+            part.save_pretrained(new / name)
 
 
 def train_diffusion(

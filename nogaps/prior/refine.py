@@ -130,7 +130,7 @@ def refine_decoder(
     prior = load_prior(out / "pipeline", pick_device())
     if not isinstance(prior.vqvae, AutoencoderKL):
         raise BadInput(f"{out}/pipeline: has no AutoencoderKL, whose decoder could be refined")
-    bank = latent_bank(prior, out / "refine" / "latents.npy", samples, schedule.seed)
+    bank = latent_bank(prior, out / "refine", samples, schedule.seed)
     train, _ = load_frames(frames)
     val = load_val(frames)
     with torch.random.fork_rng([]):
@@ -156,8 +156,12 @@ def refine_decoder(
         save_prior(out / "refined", pair.stage, prior.unet, prior.scheduler)
 
 
-def latent_bank(prior: Prior, path: Path, samples: int, seed: int) -> torch.Tensor:
-    """Unscaled latents of `samples` samples, kept in `path` so that a resumed run has the same."""
+def latent_bank(prior: Prior, folder: Path, samples: int, seed: int) -> torch.Tensor:
+    """Unscaled latents of `samples` samples, kept in `folder` so that a resumed run has the same.
+
+    The file's name says what they are of: another prior, number or seed has its own.
+    """
+    path = folder / f"latents-{prior.weights_sha256[:16]}-{samples}-{seed}.npy"
     if not path.exists():
         starts = range(0, samples, BATCH)
         parts = [
