@@ -25,12 +25,13 @@ from benchmarks import run
 from benchmarks.imputers import heads, kept
 from benchmarks.published import load_published
 from nogaps import standin
-from nogaps.Assessment import corrupt, find_mask
-from nogaps.files import BadInput, load_images, save_json
+from nogaps.Assessment import corrupt
+from nogaps.files import BadInput, load_images, samples_file, save_json
 from nogaps.imputers.adaptation import Settings, adapt
 from nogaps.imputers.classical import biharmonic, linear
 from nogaps.imputers.hidden import hidden_score, rank_agreement
 from nogaps.imputers.loading import load_imputer
+from nogaps.masks import shared_mask
 
 RESULTS = Path(__file__).parent / "results" / "hidden.json"
 CLASSICAL = ("linear", "biharmonic", "kriging")
@@ -82,7 +83,7 @@ def rank(
     mask = torch.from_numpy(standin.course_mask())[None, None]
     y, report, compared = corrupt(x, mask), None, dict(everyone)
     if adapt_on is not None:
-        clean = torch.from_numpy(load_images(adapt_on / "images.npy"))
+        clean = torch.from_numpy(load_images(samples_file(adapt_on)))
         compared["adapted"], report = adapt(load_imputer(original), y, mask, clean, settings)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # correlation of equal ranks
@@ -99,13 +100,10 @@ def score_without_labels(
 ) -> dict[str, dict]:
     """`hidden_score` of every imputer on a real test set, over its images."""
     y = torch.from_numpy(load_images(test_set))
-    try:
-        mask = find_mask(y)
-    except ValueError as error:
-        raise BadInput(f"{test_set}: {error}") from error
-    rows = {}
+    mask = torch.from_numpy(shared_mask(y.numpy(), str(test_set)))[None, None]
+    rows, kriging = {}, everyone["kriging"]  # one: it keeps its weights for every fold's mask
     for name, imputer in everyone.items():
-        rows[name] = hidden_score(imputer, y, mask, folds, seed)
+        rows[name] = hidden_score(imputer, y, mask, folds, seed, kriging=kriging)
         (mean, (low, high)), gain = (
             (rows[name][part]["psnr"], rows[name][part]["psnr_95"]) for part in ("imputer", "gain")
         )

@@ -148,11 +148,6 @@ def _write(notebook: nbformat.NotebookNode, path: Path) -> None:
         nbformat.write(notebook, temporary)
 
 
-def committed_profile(folder: Path) -> str:
-    """Profile that the notebook in `folder` was executed in. Raises BadInput if it was not."""
-    return verifying.read_record(folder / NOTEBOOK).profile
-
-
 def verify(folder: Path, profile: str = "auto") -> dict[str, object]:
     """Execute the notebook elsewhere and compare what it made with what is in `folder`.
 

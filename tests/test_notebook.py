@@ -20,6 +20,7 @@ from conftest import ROOT
 from nogaps import running, standin
 from nogaps.files import BadInput, load_images, sha256
 from nogaps.submission import check_notebook, check_submission
+from nogaps.verifying import read_record
 
 NOTEBOOK = ROOT / "Assessment.ipynb"
 IMPUTER = ROOT / "nogaps/weights/imputer"
@@ -167,7 +168,7 @@ def test_committed_notebook_is_clean_and_full(tmp_path: Path) -> None:
     path = tmp_path / running.NOTEBOOK
     path.write_bytes(committed(running.NOTEBOOK))
     assert check_notebook(path) == []
-    assert running.committed_profile(tmp_path) == "full"
+    assert read_record(path).profile == "full"
     outputs = path.read_text()
     assert "(2048, 1, 64, 64)" in outputs
     assert re.search(r"test_set\.npy: stand-in, sha256 [0-9a-f]{64}", outputs)
