@@ -18,7 +18,7 @@ from conftest import ROOT
 from typer.testing import CliRunner, Result
 
 import benchmarks
-from benchmarks import ablations, imputers, published
+from benchmarks import ablations, imputers, published, variants
 from nogaps import Assessment
 from nogaps.Assessment import PROFILES, corrupt, make_datasets
 from nogaps.files import BadInput
@@ -44,15 +44,15 @@ def images(tmp_path: Path, clean: torch.Tensor) -> Path:
     return tmp_path / "images.npy"
 
 
-@pytest.mark.parametrize("name", ablations.VARIANTS)
+@pytest.mark.parametrize("name", variants.VARIANTS)
 def test_every_variant_trains_and_differs(
     name: str, tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor
 ) -> None:
-    variant, train_set = ablations.VARIANTS[name], make_datasets(clean, mask, 0)[0]
+    variant, train_set = variants.VARIANTS[name], make_datasets(clean, mask, 0)[0]
     size = SMOKE if variant.size is None else replace(SMOKE, widths=(16, 32), bottleneck=64)
 
-    def trained(changed: ablations.Variant) -> torch.Tensor:
-        with ablations.changed(changed):
+    def trained(changed: variants.Variant) -> torch.Tensor:
+        with variants.changed(changed):
             profile = SMOKE if changed.size is None else size
             imputer = Assessment.new_imputer(profile, train_set.tensors[1], 0)
             sets = (train_set, train_set)
@@ -64,8 +64,8 @@ def test_every_variant_trains_and_differs(
     assert torch.isfinite(x_hat).all()
     assert torch.equal(x_hat[:, mask[0]], clean[:2][:, mask[0]])
     if name != "default":
-        assert not torch.equal(x_hat, trained(ablations.VARIANTS["default"]))
-    assert Assessment.train_epoch is ablations.TRAIN_EPOCH, "a patch was left behind"
+        assert not torch.equal(x_hat, trained(variants.VARIANTS["default"]))
+    assert Assessment.train_epoch is variants.TRAIN_EPOCH, "a patch was left behind"
 
 
 def test_ablations_compare_pairs_over_seeds(
