@@ -154,7 +154,7 @@ VARIANTS = {
     "sharpened up to 0.6": Variant({"augment": sharpened(0.6)}),
     "sharpened up to 1.2": Variant({"augment": sharpened(1.2)}),
     "no geometry": Variant({"random_affine": lambda x, *_, **__: x}),
-    "no gamma, no lighting": Variant({"augment": geometry_only}),
+    "no gamma or lighting": Variant({"augment": geometry_only}),
     "start from lines": Variant({"kriging_operator": lambda covariance: linear_operator}),
     "start from the mean": Variant({"kriging_operator": lambda covariance: no_weights}),
     "no mask channel": Variant({"Imputer": NoMaskChannel}),
