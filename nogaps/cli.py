@@ -16,6 +16,7 @@ from nogaps.errors import BadInput
 from nogaps.imputers import cli as imputers
 from nogaps.options import Json, ProfileName, say
 from nogaps.prior.cli import app as prior_app
+from nogaps.report.cli import report
 from nogaps.signals import Signals
 
 app = typer.Typer(
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(prior_app, name="prior")
-for command in (imputers.train, imputers.fill, imputers.adapt, imputers.score):
+for command in (imputers.train, imputers.fill, imputers.adapt, imputers.score, report):
     app.command()(command)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -25,7 +24,7 @@ from nogaps.device import pick_device
 from nogaps.files import BadInput, atomic, load_images
 from nogaps.locks import folder_lock
 from nogaps.submission.arrays import RESULT
-from nogaps.submission.notebook import NOTEBOOK
+from nogaps.submission.notebook import NOTEBOOK, last_state
 
 LINGER = 15.0  # seconds that the kernel of a killed run gets to notice that and to end
 
@@ -138,7 +137,7 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
                 merged.append(out)
         for out in merged:
             if out.output_type == "stream":
-                out.text = re.sub(r"[^\n]*\r(?=[^\n])", "", out.text).replace("\r", "")
+                out.text = last_state(out.text)
         if merged:
             cell.outputs = [out for out in merged if out.get("text", "x").strip()]
 

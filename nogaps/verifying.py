@@ -66,7 +66,7 @@ def read_record(path: Path) -> Record:
 
 def _hashes(text: str) -> dict[str, str]:
     """sha256 by stage: of the summary, else of the line that a stage printed last."""
-    summary, found = _summary(text), {}
+    summary, found = printed_summary(text), {}
     for stage, (key, name) in STAGES.items():
         printed = re.findall(rf"^{name}:?[^\n]*\bsha256:? ([0-9a-f]{{16,64}})\b", text, re.M)
         entry = summary.get(key)
@@ -78,8 +78,8 @@ def _hashes(text: str) -> dict[str, str]:
     return found
 
 
-def _summary(text: str) -> dict:
-    """The last JSON object with a profile in the text; {} without one."""
+def printed_summary(text: str) -> dict:
+    """The last JSON object with a profile in what a notebook printed; {} without one."""
     for start in reversed([match.start() for match in re.finditer(r"^\{", text, re.M)]):
         try:
             found, _ = json.JSONDecoder().raw_decode(text, start)

@@ -23,6 +23,7 @@ __all__ = [
     "check_array",
     "check_notebook",
     "check_submission",
+    "notebook_of",
     "notes",
     "report",
 ]
@@ -42,7 +43,7 @@ def check_submission(folder: str | Path, test_set: str | Path | None = None) -> 
         raise BadInput(f"{folder}: is not a folder, expected one with {', '.join(DELIVERABLES)}")
     source = Path(test_set) if test_set else folder / "test_set.npy"
     y = _load_test_set(source)
-    notebook = folder / (_notebook(folder) or NOTEBOOK)
+    notebook = folder / (notebook_of(folder) or NOTEBOOK)
     told = _check_file(notebook) or check_notebook(notebook)
     references = folder / REFERENCES
     findings = told + (_check_file(references) or check_references(references))
@@ -66,7 +67,7 @@ def _load_test_set(source: Path) -> np.ndarray:
     return y
 
 
-def _notebook(folder: Path) -> str | None:
+def notebook_of(folder: Path) -> str | None:
     """Name of the notebook: Assessment.ipynb, else the only other notebook in the folder."""
     others = sorted(path.name for path in folder.glob("*.ipynb") if os.path.isfile(path))
     if NOTEBOOK in others:

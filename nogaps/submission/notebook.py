@@ -65,7 +65,8 @@ def outputs(cell: dict) -> list[dict]:
     return [out for out in found if isinstance(out, dict)] if isinstance(found, list) else []
 
 
-def _data(out: dict) -> dict:
+def output_data(out: dict) -> dict:
+    """What an output shows, by its kind; {} for what was printed."""
     data = out.get("data")
     return data if isinstance(data, dict) else {}
 
@@ -74,9 +75,15 @@ def texts(cell: dict) -> Iterator[str]:
     """The text that a cell has put out, errors excepted."""
     for out in outputs(cell):
         yield ANSI.sub("", joined(out.get("text")))
-        for kind, value in _data(out).items():
+        for kind, value in output_data(out).items():
             if kind.startswith("text/"):
                 yield joined(value)
+
+
+def last_state(text: str) -> str:
+    """What a terminal shows at the end of a text: of a progress bar its last state."""
+    lines = text.replace("\r\n", "\n").split("\n")
+    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
 
 
 def printed_sha256(cells: list[dict], name: str) -> str | None:
@@ -175,7 +182,7 @@ def count_images(cells: list[dict]) -> dict[int, Shown]:
             question = opened if opened in QUESTIONS else question
             found.setdefault(question, [])
         for out in outputs(cell):
-            found[question] += pictures({kind: joined(v) for kind, v in _data(out).items()})
+            found[question] += pictures({kind: joined(v) for kind, v in output_data(out).items()})
     return {question: show(encoded, TEN) for question, encoded in found.items()}
 
 

@@ -1,0 +1,1 @@
+"""`nogaps report`: the executed notebook as one page of HTML that needs nothing else."""
