@@ -68,9 +68,10 @@ def _hash(text: str) -> str:
 
 def contents(headings: Sequence[Heading], summed_up: bool) -> str:
     """Links to the headings of a page, and the button that opens all code."""
-    listed = [Heading(2, "The run in numbers", "summary")] if summed_up else []
-    listed += [heading for heading in headings if heading.level <= DEEPEST]
+    listed = [heading for heading in headings if heading.level <= DEEPEST]
     top = min((heading.level for heading in listed), default=1)
+    if summed_up:
+        listed.insert(0, Heading(top, "The run in numbers", "summary"))
     links = "".join(
         f'<li class="level-{one.level - top + 1}">'
         f'<a href="#{escape(one.anchor)}">{escape(one.text)}</a></li>'

@@ -1,0 +1,432 @@
+"""The page that `nogaps report` makes of a notebook, looked at in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from html import unescape
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import submissions
+from browser import errors_of, needs_browser, open_browser
+from conftest import ROOT
+from in_process import called
+from selenium import webdriver
+
+from nogaps.report.sources import gist, titles
+from nogaps.report.summary import duration
+from nogaps.report.summary import summary as summed_up
+from nogaps.submission.notebook import joined, last_state, outputs, read_cells
+
+Command = Callable[..., object]
+CELLS = read_cells(ROOT / "Assessment.ipynb")
+OUTPUTS = [out for cell in CELLS for out in outputs(cell)]
+PNGS = [joined(out["data"]["image/png"]) for out in OUTPUTS if "image/png" in out.get("data", {})]
+POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy"[^>]*>')
+
+LUMINANCE = """
+const canvas = document.createElement("canvas").getContext("2d");
+function light(colour) {
+  canvas.fillStyle = colour;
+  const hex = canvas.fillStyle;
+  const parts = [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16) / 255);
+  const [r, g, b] = parts.map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+}
+function page(element) {
+  while (element && getComputedStyle(element).backgroundColor === "rgba(0, 0, 0, 0)")
+    element = element.parentElement;
+  return light(element ? getComputedStyle(element).backgroundColor : "white");
+}
+function contrast(element) {
+  const pair = [light(getComputedStyle(element).color), page(element)].sort((a, b) => b - a);
+  return (pair[0] + 0.05) / (pair[1] + 0.05);
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the notebook in this repository."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    done = called("report", ROOT, "-o", path)
+    assert done.code in (0, 1), done.err
+    return path
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
+    driver = open_browser(tmp_path_factory.mktemp("downloads"))
+    yield driver
+    driver.quit()
+
+
+def visit(
+    driver: webdriver.Chrome, page: Path, width: int = 1440, dark: bool = False, media: str = ""
+) -> webdriver.Chrome:
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": [scheme]})
+    driver.get(f"file://{page}")
+    return driver
+
+
+def plain(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_every_output_is_there(report: Path) -> None:
+    html = report.read_text()
+    shown = plain(unescape(re.sub(r"<[^>]+>", " ", html)))
+    printed = [joined(out["text"]) for out in OUTPUTS if out["output_type"] == "stream"]
+    assert printed and PNGS
+    for text in printed:
+        assert plain(last_state(text)) in shown
+    found = re.findall(r'<img src="data:image/png;base64,([^"]+)"', html)
+    assert [base64.b64decode(one) for one in found] == [base64.b64decode(one) for one in PNGS]
+    numbers = [int(n) for n in re.findall(r'class="count">\[(\d+)\]', html)]
+    assert numbers == [cell["execution_count"] for cell in CELLS if cell["cell_type"] == "code"]
+
+
+def test_the_run_stands_on_top(report: Path) -> None:
+    html = report.read_text()
+    last = json.loads(joined(outputs(CELLS[-1])[-1]["text"]))
+    top = html[html.index("<header>") : html.index("</section>")]
+    for value in (last["profile"], last["device"], last["result"]["sha256"], "✓ valid"):
+        assert str(value) in top
+    for name, value in last["seconds"].items():
+        assert f'<th scope="row">{name}</th><td>{duration(value)}</td>' in top
+    for name, value in last["hole PSNR / dB"].items():
+        assert f'<th scope="row">{name}</th><td>{value:.2f}' in top
+
+
+def test_the_same_notebook_gives_the_same_bytes(report: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again.html"
+    called("report", ROOT / "Assessment.ipynb", "-o", again, cwd=ROOT.parent)
+    assert again.read_bytes() == report.read_bytes()
+    assert len(report.read_bytes()) < 1.3 * (ROOT / "Assessment.ipynb").stat().st_size + 100_000
+    assert str(ROOT) not in report.read_text()
+
+
+@needs_browser
+def test_figures_are_legible_and_nothing_is_fetched(
+    report: Path, chromium: webdriver.Chrome
+) -> None:
+    driver = visit(chromium, report)
+    figures = driver.execute_script(
+        "return [...document.querySelectorAll('figure img')].map((i) => [i.naturalWidth,"
+        "i.complete, i.getBoundingClientRect().width, i.alt, i.closest('figure').innerText])"
+    )
+    assert len(figures) == len(PNGS)
+    for k, (natural, complete, width, alt, caption) in enumerate(figures, 1):
+        assert complete and natural > 0 and width >= min(natural, 1000)
+        assert re.match(rf"Figure {k}: \w", alt) and alt in caption
+    assert driver.execute_script("return performance.getEntriesByType('resource')") == []
+    assert not errors_of(driver)
+    assert driver.title == driver.execute_script("return document.querySelector('h1').innerText")
+    assert driver.execute_script("return document.documentElement.lang") == "en"
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [390, 320, 768])
+def test_narrow_pages_do_not_scroll_sideways(
+    report: Path, chromium: webdriver.Chrome, width: int
+) -> None:
+    driver = visit(chromium, report, width)
+    driver.execute_script("document.querySelector('.all-code').click()")
+    sizes = "return [document.documentElement.scrollWidth, innerWidth]"
+    wide, inner = driver.execute_script(sizes)
+    assert inner == width and wide <= width
+    driver.execute_script("document.querySelectorAll('.zoom').forEach((b) => b.click())")
+    assert driver.execute_script(sizes)[0] <= width
+    assert driver.execute_script(
+        "return [...document.querySelectorAll('.prose p')].every((p) =>"
+        "parseFloat(getComputedStyle(p).fontSize) >= 16)"
+    )
+    shown = driver.execute_script(
+        "return [...document.querySelectorAll('figure img')].map((i) => [i.naturalWidth,"
+        "i.getBoundingClientRect().width])"
+    )
+    assert all(drawn >= 0.55 * natural for natural, drawn in shown)
+
+
+@needs_browser
+@pytest.mark.parametrize("dark", [False, True])
+def test_text_has_contrast_and_figures_stay_light(
+    report: Path, chromium: webdriver.Chrome, dark: bool
+) -> None:
+    driver = visit(chromium, report, dark=dark)
+    driver.execute_script("document.querySelector('.all-code').click()")
+    page, low, cards = driver.execute_script(
+        LUMINANCE + "const all = [...document.querySelectorAll('body *:not(img, script, style)')];"
+        "const own = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());"
+        "const low = all.filter((e) => own(e) && contrast(e) < 4.5).map((e) => e.outerHTML);"
+        "const cards = [...document.querySelectorAll('figure img')].map(page);"
+        "return [page(document.body), low.slice(0, 5), cards]"
+    )
+    assert page < 0.02 if dark else page > 0.9
+    assert not low
+    assert cards and min(cards) > 0.9
+
+
+@needs_browser
+def test_code_opens_one_by_one_and_all_at_once(report: Path, chromium: webdriver.Chrome) -> None:
+    driver = visit(chromium, report)
+    codes = driver.find_elements("css selector", "details.code pre")
+    toggle = driver.find_element("css selector", ".all-code")
+    assert len(codes) == sum(cell["cell_type"] == "code" for cell in CELLS)
+    assert not any(one.is_displayed() for one in codes)
+    driver.find_element("css selector", "details.code summary").click()
+    assert [one.is_displayed() for one in codes[:2]] == [True, False]
+    toggle.click()
+    assert all(one.is_displayed() for one in codes) and toggle.text == "Hide all code"
+    source = joined(next(c for c in CELLS if c["cell_type"] == "code")["source"])
+    assert plain(codes[0].text) == plain(source)
+    toggle.click()
+    assert not any(one.is_displayed() for one in codes) and toggle.text == "Show all code"
+
+
+@needs_browser
+def test_contents_lead_to_their_headings(report: Path, chromium: webdriver.Chrome) -> None:
+    driver = visit(chromium, report)
+    links = driver.find_elements("css selector", "nav a")
+    names = [link.text for link in links]
+    assert sum(name.startswith("Question") for name in names) == 3 and len(links) > 8
+    for link, name in zip(links, names, strict=True):
+        driver.execute_script("arguments[0].click()", link)
+        found, top, room = driver.execute_script(
+            "const h = document.querySelector(':target');"
+            "return [h.innerText, h.getBoundingClientRect().top,"
+            "document.documentElement.scrollHeight - innerHeight - scrollY]"
+        )
+        assert found == name
+        assert 0 <= top < 60 or room < 2
+
+
+@needs_browser
+def test_print_leaves_out_what_paper_cannot_do(report: Path, chromium: webdriver.Chrome) -> None:
+    driver = visit(chromium, report, 700, media="print")
+    for selector in ("nav", ".skip"):
+        assert not driver.find_element("css selector", selector).is_displayed()
+    assert driver.execute_script("return document.documentElement.scrollWidth") <= 700
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[str, list[str]]]:
+    """A server of this machine, and what was asked of it."""
+    asked: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    one = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=one.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{one.server_port}", asked
+    one.shutdown()
+    one.server_close()
+
+
+def hostile(address: str) -> dict:
+    """A notebook that tries in every field to run a script and to fetch something."""
+    run = "window.hacked = 1"
+    tag = f'"\'><script>{run}</script><img src="{address}/i" onerror="{run}"></title></pre></style>'
+    prose = f"""# Title {tag} {tag}
+## Heading {tag}
+{tag}
+
+<iframe src="{address}/f"></iframe> <svg onload="{run}"> <style>@import "{address}/c"</style>
+
+![picture]({address}/p.png) ![svg](data:image/svg+xml;base64,PHN2ZyBvbmxvYWQ9ImFsZXJ0KCkiLz4=)
+![attached](attachment:a.png) ![file](file:///etc/hostname) ![x]({address}/x"onerror="{run})
+
+[press](javascript:{run}) [data](data:text/html,<script>{run}</script>) <javascript:{run}>
+[ref]: javascript:{run} "x"
+[ref] `{tag}` $x{tag}y$
+
+| a{tag} | b |
+|:-:|--:|
+| {tag} | 1 |
+
+```html" onclick="{run}
+{tag}
+```
+"""
+    png = submissions.TEN_IMAGES
+    shown = [
+        {"text/html": tag, "text/plain": f"plain {tag}"},
+        {"text/html": tag},
+        {"image/svg+xml": f'<svg xmlns="http://www.w3.org/2000/svg" onload="{run}">{tag}</svg>'},
+        {"text/markdown": prose},
+        {"application/javascript": run, "text/latex": tag, f"x/{tag}": tag},
+        {"image/png": f'{png}" onload="{run}'},
+        {"image/png": base64.b64encode(f"<svg onload='{run}'>".encode()).decode()},
+        {"image/png": png},
+    ]
+    outs = [{"output_type": "display_data", "metadata": {}, "data": data} for data in shown]
+    outs += [{**submissions.stream(tag), "name": tag}]
+    outs += [{"output_type": "error", "ename": tag, "evalue": tag, "traceback": [tag]}]
+    outs += [submissions.stream(json.dumps({"profile": tag, tag: {tag: 1}, "seconds": tag}))]
+    cells = [
+        {**submissions.markdown(prose), "attachments": {"a.png": {"image/png": tag}}},
+        submissions.code(f"show_rows(x, '''{tag}''')\n# {tag}", tag, *outs),
+        submissions.code("%magic " + tag, 1),
+        {"cell_type": "raw", "source": tag},
+    ]
+    return {"cells": cells, "metadata": {"title": tag}, "nbformat": 4, "nbformat_minor": 5}
+
+
+@needs_browser
+def test_a_hostile_notebook_runs_and_fetches_nothing(
+    tmp_path: Path, chromium: webdriver.Chrome, server: tuple[str, list[str]]
+) -> None:
+    address, asked = server
+    submissions.write_submission(tmp_path)
+    submissions.write(tmp_path, hostile(address))
+    assert called("report", tmp_path).code == 1  # `check` has something to say
+    page = tmp_path / "report.html"
+    html = page.read_text()
+    bare = tmp_path / "bare.html"
+    bare.write_text(POLICY.sub("", html))  # escaping must do without the policy
+    assert bare.read_text() != html
+    for path in (page, bare):
+        driver = visit(chromium, path)
+        driver.execute_script(
+            "document.querySelector('.all-code').click();"
+            "for (const e of document.querySelectorAll('main a, main summary, main button'))"
+            "if (!/^(http|data)/.test(e.href || '')) e.click();"
+        )
+        assert driver.execute_script("return window.hacked") is None
+        assert len(driver.find_elements("css selector", "figure img")) == 1
+        assert not driver.find_elements("css selector", "svg, iframe, main script, main style")
+        assert not errors_of(driver)
+    assert not asked
+    assert "plain &quot;" in html and "[picture: attached]" in html and "![svg](data" in html
+
+
+@needs_browser
+def test_the_policy_stops_what_would_slip_through(
+    report: Path, tmp_path: Path, chromium: webdriver.Chrome, server: tuple[str, list[str]]
+) -> None:
+    """The guard behind the escaping, and proof that the test above could fail."""
+    address, asked = server
+    slipped = f'<script>window.hacked = 1</script><img src="{address}/i" onerror="hacked = 1">'
+    page = tmp_path / "page.html"
+    page.write_text(report.read_text().replace("</main>", f"{slipped}</main>"))
+    driver = visit(chromium, page)
+    assert driver.execute_script("return window.hacked") is None and not asked
+    assert len(errors_of(driver)) >= 2
+    page.write_text(POLICY.sub("", page.read_text()))
+    assert visit(chromium, page).execute_script("return window.hacked") == 1 and asked
+    errors_of(driver)
+
+
+def test_findings_stand_there_with_their_mends(tmp_path: Path) -> None:
+    submissions.write_submission(tmp_path)
+    assert called("report", tmp_path).code == 0
+    assert "✓ valid" in (tmp_path / "report.html").read_text()
+    np.save(tmp_path / "test_set_nogaps.npy", submissions.GOOD[:99])
+    done = called("report", tmp_path, "--json")
+    found = json.loads(done.out)
+    assert done.code == 1 and found["valid"] is False and found["figures"] == 3
+    html = unescape((tmp_path / "report.html").read_text())
+    assert "✗ not valid" in html
+    for finding in found["findings"]:
+        assert finding["found"] in html and finding["mend"] in html
+
+
+def test_a_folder_that_cannot_be_checked_still_has_its_page(tmp_path: Path) -> None:
+    submissions.write_submission(tmp_path)
+    (tmp_path / "test_set.npy").unlink()
+    done = called("report", tmp_path)
+    assert done.code == 0 and "not checked: test_set.npy: not found" in done.out
+    html = (tmp_path / "report.html").read_text()
+    assert "not checked" in html and str(tmp_path) not in html
+    (tmp_path / "other.ipynb").write_bytes((tmp_path / "Assessment.ipynb").read_bytes())
+    done = called("report", tmp_path / "other.ipynb", "--json")
+    assert "another notebook" in json.loads(done.out)["check"]
+
+
+def not_executed(folder: Path) -> None:
+    submissions.edited(lambda cells: [cell.update(outputs=[]) for cell in cells])(folder)
+
+
+BAD: dict[str, tuple[Callable[[Path], object], tuple[str, ...], str]] = {
+    "missing": (lambda f: (f / "Assessment.ipynb").unlink(), (".",), "holds no Assessment.ipynb"),
+    "absent": (lambda f: None, ("absent.ipynb",), "absent.ipynb: not found, expected"),
+    "no JSON": (submissions.text("Assessment.ipynb", "{"), (".",), "cut short, expected"),
+    "no cells": (submissions.text("Assessment.ipynb", "{}"), (".",), "no list of cells, expected"),
+    "not executed": (not_executed, (".",), "no output of any cell, expected"),
+    "no page": (lambda f: None, (".", "-o", "report.txt"), "expected one that ends in .html"),
+    "over it": (lambda f: None, (".", "-o", "Assessment.ipynb"), "expected one that ends in .html"),
+    "nowhere": (lambda f: None, (".", "-o", "test_set.npy/r.html"), "cannot be written"),
+    "test set": (lambda f: None, (".", "--test-set", "absent.npy"), "absent.npy: not found"),
+}
+
+
+@pytest.mark.parametrize("name", list(BAD))
+def test_bad_input_is_one_line(name: str, tmp_path: Path) -> None:
+    spoil, arguments, said = BAD[name]
+    submissions.write_submission(tmp_path)
+    (tmp_path / "report.html").write_text("an earlier one")
+    spoil(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    done = called("report", *arguments, cwd=tmp_path)
+    assert done.code == 2 and said in done.err and done.err.count("\n") == 1
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_as_a_user_types_it(nogaps: Command, tmp_path: Path) -> None:
+    submissions.write_submission(tmp_path)
+    done = nogaps("report", cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith("report.html: written")
+    (tmp_path / "Assessment.ipynb").write_text("cut")
+    done = nogaps("report", cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith("nogaps: Assessment.ipynb: is not JSON")
+
+
+def test_long_outputs_are_cut_and_strange_ones_survive(tmp_path: Path) -> None:
+    submissions.write_submission(tmp_path)
+    strange = {"profile": None, "a": 10**400, "hole": {"ours": 10**400, "b": 1}, "c": [[]], "d": {}}
+    odd = [{"output_type": 3, "data": {"image/png": 7}}, {"data": {"text/plain": ["a\ud800", 5]}}]
+    spoil = submissions.edited(
+        lambda cells: (
+            cells[2]["outputs"].extend([submissions.stream("long " * 100_000), *odd]),
+            cells[7].update(execution_count="x", outputs=[submissions.stream(json.dumps(strange))]),
+            cells.append({"cell_type": "markdown", "source": "[" * 30_000}),
+        )
+    )
+    spoil(tmp_path)
+    assert called("report", tmp_path).code == 1
+    html = (tmp_path / "report.html").read_text()
+    assert "more characters in the notebook" in html and len(html) < 500_000
+    assert "a?" in html and "[ ]" in html
+
+
+def test_titles_and_gists_are_read_off_the_code() -> None:
+    source = 'import a\nshow_rows({"k": x}, "Two\\n words", columns=8)\nplt.suptitle(f"at {n} %")\n'
+    assert titles(source) == ["Two words", "at … %"]
+    assert titles("%matplotlib inline\nplt.title('x')") == titles("-" * 40_000) == []
+    assert titles("show_mask(mask, y)") == []
+    assert gist("from a import (\n  b)\n\nx = 1\ny = 2") == "x = 1"
+    assert gist("x = 1\nclass A: pass\ndef f(): pass") == "A, f"
+    assert gist("\n!pip install x\n") == "!pip install x" and gist("# only this") == "# only this"
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert [duration(s) for s in (9.4, 129, 7260)] == ["9 s", "2 min 9 s", "2 h 1 min"]
+    html = summed_up({"n": 2048000, "hole RMSE": {"a": 0.089, "ours": 0.0574}, "f": {"k": "v"}})
+    assert "2,048,000" in html and "<td>0.0890</td>" in html and "f, k" in html
+    assert '<tr class="ours">' in html and "Time" not in html
