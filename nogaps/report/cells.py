@@ -17,7 +17,7 @@ from nogaps.submission.findings import ANSI
 from nogaps.submission.notebook import joined, last_state, output_data, outputs
 
 LONGEST = 20_000  # characters of one output, or of code, that are shown
-COLUMNS = re.compile(r"^.*\S {2,}\S.*\n.*\S {2,}\S", re.M)  # lines that are aligned by spaces
+COLUMNS = re.compile(r"\S {2,}\S")  # in several lines: a table, which is not to be wrapped
 LANGUAGE, FORMAT = PythonLexer(), HtmlFormatter(nowrap=True)
 
 
@@ -32,7 +32,7 @@ class Body:
     def render(self, cell: dict) -> str:
         """One cell with its outputs; "" for an empty one."""
         source, kind = joined(cell.get("source")), cell.get("cell_type")
-        if not source.strip():
+        if not source.strip() and not outputs(cell):
             return ""
         if kind == "markdown":
             return f'<div class="prose">{self.prose.render(source, _attachments(cell))}</div>'
@@ -111,8 +111,9 @@ def output(text: str, kind: str = "") -> str:
     if not text.strip():
         return ""
     text = cut(text)
-    kind += " columns" * bool(COLUMNS.search(text))
-    return f'<pre class="{" ".join(["out", *kind.split()])}">{escape(text)}</pre>'
+    table = sum(bool(COLUMNS.search(line)) for line in text.splitlines()) > 1
+    classes = " ".join(["out", *kind.split(), *["columns"] * table])
+    return f'<pre class="{classes}">{escape(text)}</pre>'
 
 
 def code(source: str, count: object) -> str:

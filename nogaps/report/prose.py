@@ -17,7 +17,7 @@ from nogaps.report.figures import picture
 
 EMBEDDED = re.compile(r"data:image/(?:png|jpe?g);base64,([A-Za-z0-9+/=]{100,})")
 # what Markdown nests is parsed again and again: hostile text could take minutes
-LONGEST, ALL = 20_000, 200_000  # characters of a cell, and of all, that are taken for Markdown
+LONGEST, ALL = 20_000, 100_000  # characters of a cell, and of all, that are taken for Markdown
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ def write_report(
         temporary.write_bytes(html)
     findings = row["findings"] if row else []
     valid = row["valid"] if row else None
-    said = {True: "valid", False: f"NOT VALID, {len(findings)} findings"}.get(valid)
+    faults = f"{len(findings)} finding{'s' * (len(findings) != 1)}"
+    said = {True: "valid", False: f"NOT VALID, {faults}"}.get(valid)
     return {
         "report": output,
         "bytes": len(html),
