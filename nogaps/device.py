@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import platform
 
+import numpy as np
 import torch
 
 
@@ -28,3 +30,18 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+def name_of(device: torch.device) -> str:
+    """A device in words: "cpu (2 threads)", or "cuda" and the name of the GPU."""
+    cpu = f"{torch.get_num_threads()} threads"
+    return f"{device.type} ({torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu})"
+
+
+def versions() -> str:
+    """Versions on which the bits of a run depend, in one line."""
+    import diffusers
+
+    found = {"torch": torch.__version__, "numpy": np.__version__}
+    found |= {"diffusers": diffusers.__version__}
+    return ", ".join([f"python {platform.python_version()}", *map(" ".join, found.items())])

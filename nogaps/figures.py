@@ -5,51 +5,92 @@ Images are drawn at whole multiples of their size, so that one pixel is a square
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from nogaps.files import atomic
 
 Images = torch.Tensor | np.ndarray
 DPI = 100
-LEFT, RIGHT, TOP, GAP = 96, 76, 40, 6  # margins of a grid in screen pixels
+LEFT, RIGHT, TOP, GAP, FOLD = 48, 104, 46, 6, 16  # margins of a grid in screen pixels
+TITLE, NAME, SMALL = 15, 13, 12  # sizes of letters in points
+MISSING = (0.13, 0.30, 0.55)  # the blue that marks missing pixels
 
 
-def _grid(rows: int, columns: int, cell: int, titles: int = 0) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with rows×columns axes of cell×cell screen pixels and no ticks."""
+@dataclass(frozen=True)
+class Scale:
+    """Colours for values from low to high, and what the values are."""
+
+    colours: str
+    low: float
+    high: float
+    label: str
+    extend: str = "neither"
+
+    def draw(self, axis: Axes, image: Images) -> None:
+        """Draw an image, (H,W) after squeezing, every pixel a square."""
+        limits = {"vmin": self.low, "vmax": self.high}
+        axis.imshow(
+            np.asarray(image).squeeze(), cmap=self.colours, interpolation="nearest", **limits
+        )
+
+    def bar(self, figure: Figure, top: Axes, bottom: Axes) -> None:
+        """A colour bar right of two axes, from the upper end of one to the lower of the other."""
+        high, low = top.get_position(), bottom.get_position()
+        width, margin = figure.get_figwidth() * DPI, 0.05 * high.height
+        height = high.y1 - low.y0 - 2 * margin  # the labels of two bars must not touch
+        space = figure.add_axes((high.x1 + 10 / width, low.y0 + margin, 12 / width, height))
+        shades = ScalarMappable(Normalize(self.low, self.high), self.colours)
+        ticks = [self.low, 0, self.high] if self.low < 0 else [self.low, self.high]
+        bar = figure.colorbar(shades, cax=space, ticks=ticks, extend=self.extend)
+        bar.ax.tick_params(labelsize=SMALL)
+        bar.set_label(self.label, fontsize=SMALL)
+
+
+GREY = Scale("gray", 0, 1, "grey value")
+ERROR = Scale("RdBu_r", -0.3, 0.3, "filled − truth", "both")
+SIZE = Scale("magma", 0, 0.3, "distance", "max")
+
+
+def _grid(
+    rows: int, columns: int, cell: int, title: str, names: int = 0, block: int = 0
+) -> tuple[Figure, list[list[Axes]]]:
+    """A titled figure with rows×columns axes of cell×cell screen pixels and no ticks.
+
+    names: room above every `block` rows, all of them unless told; blocks stand a little apart.
+    """
+    block = block or rows
+    blocks = -(-rows // block)
     width = LEFT + columns * (cell + GAP) + RIGHT
-    height = TOP + titles + rows * (cell + GAP) + GAP
+    height = TOP + blocks * names + (blocks - 1) * FOLD + rows * (cell + GAP) + GAP
     figure = plt.figure(figsize=(width / DPI, height / DPI), dpi=DPI)
     axes = []
     for row in range(rows):
-        bottom = height - TOP - titles - row * (cell + GAP) - cell
+        above = TOP + (row // block + 1) * names + row // block * FOLD + row * (cell + GAP)
+        bottom = height - above - cell
         line = []
         for column in range(columns):
             left = LEFT + column * (cell + GAP)
             box = (left / width, bottom / height, cell / width, cell / height)
             line.append(figure.add_axes(box, xticks=[], yticks=[]))
         axes.append(line)
+    middle = (LEFT + columns * (cell + GAP) / 2) / width
+    figure.suptitle(title, fontsize=TITLE, x=middle, y=1 - 8 / height, va="top")
     return figure, axes
 
 
-def _draw(axis: Axes, image: np.ndarray, signed: bool = False) -> object:
-    low, high, colours = (-0.3, 0.3, "RdBu_r") if signed else (0, 1, "gray")
-    return axis.imshow(image, cmap=colours, vmin=low, vmax=high, interpolation="nearest")
-
-
-def _colour_bar(axis: Axes, drawn: object, signed: bool) -> None:
-    """A colour bar right of an axis, its ends labelled."""
-    figure, box = axis.figure, axis.get_position()
-    # shorter than the row, so that the labels of two rows do not touch
-    low, height = box.y0 + 0.07 * box.height, 0.86 * box.height
-    space = figure.add_axes((box.x1 + 0.008, low, 0.008, height))
-    figure.colorbar(drawn, cax=space, ticks=[-0.3, 0, 0.3] if signed else [0, 1])
+def _scale(name: str, errors: Sequence[str], sizes: Sequence[str]) -> Scale:
+    return ERROR if name in errors else SIZE if name in sizes else GREY
 
 
 def show_rows(
@@ -58,50 +99,139 @@ def show_rows(
     columns: int = 10,
     error_rows: Sequence[str] = (),
     zoom: int = 2,
+    size_rows: Sequence[str] = (),
+    fold: int = 0,
+    captions: Sequence[str] = (),
 ) -> Figure:
     """One row of images per entry of `rows`, each (N,1,H,W) or (N,H,W); the first `columns`.
 
-    All rows share the grey scale 0 to 1, the rows named in `error_rows` the colours -0.3 to 0.3.
+    All rows share the grey scale 0 to 1; those named in `error_rows` the colours -0.3 to 0.3, those
+    in `size_rows` 0 to 0.3. fold: the rows go on below after so many images. captions: of the
+    images, above the first row.
     """
     columns = min(columns, *(len(images) for images in rows.values()))
+    side = min(fold or columns, columns)
+    starts = range(0, columns, side)
     size = next(iter(rows.values())).shape[-1]
-    figure, axes = _grid(len(rows), columns, zoom * size)
-    for line, (name, images) in zip(axes, rows.items(), strict=True):
-        signed = name in error_rows
-        for axis, image in zip(line, images, strict=False):
-            drawn = _draw(axis, np.asarray(image).squeeze(), signed)
-        line[0].set_ylabel(name, fontsize=10)
-        _colour_bar(line[-1], drawn, signed)
-    figure.suptitle(title, fontsize=12, y=1 - 8 / (DPI * figure.get_figheight()), va="top")
+    names = [name for _ in starts for name in rows]
+    space = 24 if captions else 0
+    figure, axes = _grid(len(names), side, zoom * size, title, space, len(rows))
+    scales = [_scale(name, error_rows, size_rows) for name in names]
+    for k, (line, name, scale) in enumerate(zip(axes, names, scales, strict=True)):
+        start = starts[k // len(rows)]
+        for axis, number in zip(line, range(start, start + side), strict=True):
+            if number >= columns:
+                axis.set_visible(False)
+                continue
+            scale.draw(axis, rows[name][number])
+            if captions and k % len(rows) == 0:
+                axis.set_title(captions[number], fontsize=SMALL)
+        line[0].set_ylabel(name, fontsize=NAME)
+    for scale, run in groupby(zip(scales, axes, strict=True), key=lambda pair: pair[0]):
+        lines = [line for _, line in run]
+        scale.bar(figure, lines[0][-1], lines[-1][-1])
+    return figure
+
+
+def show_columns(
+    columns: Mapping[str, Images], title: str, count: int = 3, zoom: int = 2
+) -> Figure:
+    """One column of images per entry of `columns`, each (N,1,H,W); the first `count`."""
+    count = min(count, *(len(images) for images in columns.values()))
+    size = next(iter(columns.values())).shape[-1]
+    figure, axes = _grid(count, len(columns), zoom * size, title, names=24)
+    _fill_columns(axes, columns.items(), {})
+    GREY.bar(figure, axes[0][-1], axes[-1][-1])
+    return figure
+
+
+def _fill_columns(
+    axes: list[list[Axes]], columns: Iterable[tuple[str, Images]], scales: Mapping[str, Scale]
+) -> None:
+    """Draw the first images of each column, its name above."""
+    for k, (name, images) in enumerate(columns):
+        axes[0][k].set_title(name, fontsize=NAME)
+        for line, image in zip(axes, images, strict=False):
+            scales.get(name, GREY).draw(line[k], image)
+
+
+def show_crops(
+    columns: Mapping[str, Images],
+    title: str,
+    corner: tuple[int, int] = (14, 20),
+    side: int = 24,
+    errors: Sequence[str] = (),
+) -> Figure:
+    """Three images: whole in the first entry of `columns`, then the same crop of every entry.
+
+    Images (N,1,H,W); corner: row and column of the crop; side: its size in pixels; errors: entries
+    that are drawn in the colours of errors.
+    """
+    top, left = corner
+    whole = next(iter(columns.values()))
+    window = (..., slice(top, top + side), slice(left, left + side))
+    crops = [("whole image", whole), *((name, images[window]) for name, images in columns.items())]
+    figure, axes = _grid(3, len(crops), 8 * side, title, names=24)
+    _fill_columns(axes, crops, dict.fromkeys(errors, ERROR))
+    for line in axes:
+        box = plt.Rectangle((left - 0.5, top - 0.5), side, side, fill=False, color="orange", lw=2)
+        line[0].add_patch(box)
+    GREY.bar(figure, axes[0][-1], axes[1 if errors else 2][-1])
+    if errors:
+        ERROR.bar(figure, axes[2][-1], axes[2][-1])
     return figure
 
 
 def show_mask(mask: torch.Tensor, example: torch.Tensor) -> Figure:
-    """A mask beside one corrupted image; mask bool and example float of shape (...,H,W)."""
-    size = mask.shape[-1]
-    window = slice(size // 4, size // 4 + size // 4)
+    """A mask beside one corrupted image; mask bool and example float of shape (...,H,W).
+
+    Missing pixels are blue in the image; observed ones that are 0 all the same have a red ring.
+    """
+    seen, image = np.asarray(mask).squeeze(), np.asarray(example).squeeze()
+    size = seen.shape[-1]
+    tinted = np.where(seen[..., None], image[..., None].clip(0, 1), MISSING)
+    window = slice(size // 4, size // 2)
     panels = {
-        "mask (white = observed)": mask.squeeze(),
-        "a test image": example.squeeze(),
-        "the mask's middle, enlarged": mask.squeeze()[window, window],
+        "mask (white: observed)": seen,
+        "a test image (blue: missing)": tinted,
+        f"{size // 4}×{size // 4} pixels of it": tinted[window, window],
     }
-    figure, axes = _grid(1, 3, 4 * size, titles=10)
-    for axis, (name, image) in zip(axes[0], panels.items(), strict=True):
-        _draw(axis, np.asarray(image))
-        axis.set_title(name, fontsize=11)
+    figure, axes = _grid(1, 3, 5 * size, "The mask that all images share", names=24)
+    _fill_columns([axes[0]], ((name, panel[None]) for name, panel in panels.items()), {})
+    rows, columns = np.nonzero(seen & (image == 0))
+    axes[0][1].plot(columns, rows, "o", mfc="none", mec="red", mew=2, ms=12)
+    GREY.bar(figure, axes[0][-1], axes[0][-1])
     return figure
 
 
 def show_curves(
-    curves: Mapping[str, Sequence[float]], x: Sequence[float], labels: tuple[str, str], title: str
+    curves: Mapping[str, Sequence[Sequence[float]]],
+    x: Sequence[float],
+    labels: tuple[str, str],
+    title: str,
+    levels: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Named curves over x on a logarithmic axis; labels are those of the two axes."""
-    figure, axis = plt.subplots(figsize=(8, 4), dpi=DPI, layout="constrained")
-    for name, values in curves.items():
-        axis.plot(x, values, label=name)
-    axis.set(xlabel=labels[0], ylabel=labels[1], title=title, yscale="log")
+    """Named bundles of curves over x on a logarithmic axis: thin lines, and their mean.
+
+    labels: of the two axes; levels: named dashed lines across.
+    """
+    figure, axis = plt.subplots(figsize=(9, 4.5), dpi=DPI, layout="constrained")
+    for name, lines in curves.items():
+        mean = np.mean(lines, 0)
+        (drawn,) = axis.plot(x, mean, lw=2, marker="." if len(mean) < 3 else None, label=name)
+        for line in lines if len(lines) > 1 else ():
+            axis.plot(x, line, lw=0.7, alpha=0.6, color=drawn.get_color())
+    for name, level in (levels or {}).items():
+        axis.axhline(level, ls="--", color="black", lw=1, label=name)
+    axis.set_yscale("log")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
+    axis.set_xlabel(labels[0], fontsize=NAME)
+    axis.set_ylabel(labels[1], fontsize=NAME)
+    axis.set_title(title, fontsize=TITLE)
+    axis.tick_params(which="both", labelsize=SMALL)
     axis.grid(True, which="both", alpha=0.3)
-    axis.legend()
+    axis.legend(fontsize=SMALL)
     return figure
 
 
@@ -133,27 +263,3 @@ def save_curves(
     figure.suptitle(title)
     with atomic(path) as temporary:
         figure.savefig(temporary)
-
-
-def show_crops(
-    rows: Mapping[str, Images], title: str, corner: tuple[int, int] = (14, 20), side: int = 24
-) -> Figure:
-    """Three images: whole in the first entry of `rows`, then the same crop of every entry.
-
-    Images (N,1,H,W); corner: row and column of the crop; side: its size in pixels.
-    """
-    top, left = corner
-    figure, axes = _grid(3, len(rows) + 1, 192, titles=20)
-    whole = next(iter(rows.values()))
-    for k, line in enumerate(axes):
-        _draw(line[0], np.asarray(whole[k]).squeeze())
-        box = plt.Rectangle((left - 0.5, top - 0.5), side, side, fill=False, color="orange")
-        line[0].add_patch(box)
-        for axis, images in zip(line[1:], rows.values(), strict=True):
-            crop = np.asarray(images[k]).squeeze()[top : top + side, left : left + side]
-            drawn = _draw(axis, crop)
-        _colour_bar(line[-1], drawn, signed=False)
-    for axis, name in zip(axes[0], ["whole image", *rows], strict=True):
-        axis.set_title(name, fontsize=11)
-    figure.suptitle(title, fontsize=12, y=1 - 8 / (DPI * figure.get_figheight()), va="top")
-    return figure

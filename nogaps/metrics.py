@@ -23,6 +23,21 @@ def hole_mse(x_hat: torch.Tensor, x: torch.Tensor, mask: torch.Tensor) -> torch.
     return ((x_hat - x) ** 2 * hole).sum((1, 2, 3)) / hole.sum((1, 2, 3)).clamp(min=1)
 
 
+def hole_against_observed(
+    x_hat: torch.Tensor, mask: torch.Tensor, share: float = 0.995
+) -> tuple[float, float]:
+    """Two scores without a truth, near 1 and 0 where the hole is like the observed pixels.
+
+    The quantile `share` in the hole over that of the observed pixels, which falls where
+    intensities are compressed; and the observed pixels' mean minus the hole's. x_hat: (N,1,H,W) in
+    [0,1]; mask: bool (1,1,H,W) or (N,1,H,W), True = observed.
+    """
+    seen = mask.expand_as(x_hat)
+    hole, observed = x_hat[~seen], x_hat[seen]
+    ratio = np.quantile(hole.numpy(), share) / np.quantile(observed.numpy(), share)
+    return float(ratio), float(observed.mean() - hole.mean())
+
+
 def ssim_map(x_hat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """Local structural similarity, data range 1, Gaussian window of 11 pixels and sigma 1.5.
 
