@@ -24,6 +24,7 @@ Images = torch.Tensor | np.ndarray
 DPI = 100
 LEFT, RIGHT, TOP, GAP, FOLD = 48, 104, 46, 6, 16  # margins of a grid in screen pixels
 TITLE, NAME, SMALL = 15, 13, 12  # sizes of letters in points
+BAR = 330  # screen pixels: a colour bar is no longer
 MISSING = (0.13, 0.30, 0.55)  # the blue that marks missing pixels
 
 
@@ -45,21 +46,22 @@ class Scale:
         )
 
     def bar(self, figure: Figure, top: Axes, bottom: Axes) -> None:
-        """A colour bar right of two axes, from the upper end of one to the lower of the other."""
+        """A colour bar right of two axes, from the upper end of one towards the lower's."""
         high, low = top.get_position(), bottom.get_position()
-        width, margin = figure.get_figwidth() * DPI, 0.05 * high.height
-        height = high.y1 - low.y0 - 2 * margin  # the labels of two bars must not touch
-        space = figure.add_axes((high.x1 + 10 / width, low.y0 + margin, 12 / width, height))
+        width, height = figure.get_size_inches() * DPI
+        start = high.y1 - 0.05 * high.height  # the labels of two bars must not touch
+        length = min(start - low.y0 - 0.05 * high.height, BAR / height)
+        space = figure.add_axes((high.x1 + 10 / width, start - length, 12 / width, length))
         shades = ScalarMappable(Normalize(self.low, self.high), self.colours)
         ticks = [self.low, 0, self.high] if self.low < 0 else [self.low, self.high]
         bar = figure.colorbar(shades, cax=space, ticks=ticks, extend=self.extend)
-        bar.ax.tick_params(labelsize=SMALL)
+        bar.ax.set_yticklabels([f"{tick:g}".replace("-", "−") for tick in ticks], fontsize=SMALL)
         bar.set_label(self.label, fontsize=SMALL)
 
 
 GREY = Scale("gray", 0, 1, "grey value")
 ERROR = Scale("RdBu_r", -0.3, 0.3, "filled − truth", "both")
-SIZE = Scale("magma", 0, 0.3, "distance", "max")
+SIZE = Scale("magma", 0, 0.3, "half-width, |error|", "max")
 
 
 def _grid(
@@ -185,7 +187,7 @@ def show_crops(
 def show_mask(mask: torch.Tensor, example: torch.Tensor) -> Figure:
     """A mask beside one corrupted image; mask bool and example float of shape (...,H,W).
 
-    Missing pixels are blue in the image; observed ones that are 0 all the same have a red ring.
+    Missing pixels are blue in the image; observed ones that are 0 as well have a red ring.
     """
     seen, image = np.asarray(mask).squeeze(), np.asarray(example).squeeze()
     size = seen.shape[-1]
@@ -196,7 +198,8 @@ def show_mask(mask: torch.Tensor, example: torch.Tensor) -> Figure:
         "a test image (blue: missing)": tinted,
         f"{size // 4}×{size // 4} pixels of it": tinted[window, window],
     }
-    figure, axes = _grid(1, 3, 5 * size, "The mask that all images share", names=24)
+    title = "The mask of all images; in the ring, an observed pixel that is 0 as well"
+    figure, axes = _grid(1, 3, 5 * size, title, names=24)
     _fill_columns([axes[0]], ((name, panel[None]) for name, panel in panels.items()), {})
     rows, columns = np.nonzero(seen & (image == 0))
     axes[0][1].plot(columns, rows, "o", mfc="none", mec="red", mew=2, ms=12)

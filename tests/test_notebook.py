@@ -16,10 +16,12 @@ import nbformat
 import numpy as np
 import pytest
 from conftest import ROOT
+from nbconvert import HTMLExporter
 
 from nogaps import running, standin
 from nogaps.files import BadInput, load_images, sha256
 from nogaps.submission import check_notebook, check_submission
+from nogaps.submission.notebook import count_images, outputs, read_cells
 from nogaps.verifying import read_record
 
 NOTEBOOK = ROOT / "Assessment.ipynb"
@@ -43,8 +45,110 @@ def test_twin_and_notebook_are_one_text() -> None:
 
 def test_cells_and_code_are_short() -> None:
     code = [c.source for c in nbformat.read(NOTEBOOK, 4).cells if c.cell_type == "code"]
-    assert sum(len(source.splitlines()) for source in code) <= 650
+    lines = [line for source in code for line in source.splitlines()]
+    assert sum(bool(line.strip()) for line in lines) <= 620
     assert max(len(source.splitlines()) for source in code) <= 60
+
+
+def test_contents_lead_to_headings() -> None:
+    """Jupyter names a heading by its text, with hyphens; Colab jumps to cells by their id."""
+    notebook = nbformat.read(NOTEBOOK, 4)
+    notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    contents, *others = notebook.cells
+    links = re.findall(r"\[([^]]+)\]\(#([^)]+)\)", contents.source)
+    headings = dict(re.findall(r'<h[23] id="([^"]+)">(.*?)<a class="anchor-link"', page))
+    in_jupyter = {to: name for name, to in links if not to.startswith("scrollTo=")}
+    assert {k: v.lower() for k, v in headings.items()} == {
+        k: v.lower() for k, v in in_jupyter.items()
+    }
+    cells = {cell.id: cell for cell in others if re.match("##", cell.source)}
+    in_colab = [to.removeprefix("scrollTo=") for _, to in links if to.startswith("scrollTo=")]
+    assert in_colab == ["settings", "question-1", "question-2", "question-3", "summary"]
+    # Colab writes its ids into the metadata, which the twin keeps, and reads the cell's
+    assert all(cells[to].metadata["id"] == to for to in in_colab)
+
+
+def test_settings_are_form_fields_of_plain_values() -> None:
+    """Colab's form rewrites what stands right of the sign; variables go before it."""
+    cells = nbformat.read(NOTEBOOK, 4).cells
+    (cell,) = (c for c in cells if "parameters" in c.metadata.get("tags", []))
+    fields = dict(re.findall(r"^([A-Z_]+) = (.+?)  # @param (?=[\[{])", cell.source, re.M))
+    assert {name: json.loads(value.lower()) for name, value in fields.items()} == {
+        "PROFILE": "auto",
+        "SEED": 0,
+        "PRIOR": "shipped",
+        "MOUNT_DRIVE": False,
+        "REPO_URL": "",
+        "TEST_SET": "test_set.npy",
+        "OUTPUT": "",
+    }
+
+
+@pytest.fixture
+def colab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module google.colab that writes down what it mounts, in an otherwise empty folder."""
+    package = tmp_path / "modules" / "google" / "colab"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    program = "from pathlib import Path\ndef mount(to):\n"
+    program += "    Path('mounted').write_text(to)\n    Path(to, 'MyDrive').mkdir(parents=True)\n"
+    (package / "drive.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(package.parents[1]))
+    for name in ("NOGAPS_OUTPUT", "NOGAPS_PROFILE", "NOGAPS_REPO_URL"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here"
+
+
+def where(folder: Path, **fields: object) -> tuple[str, str]:
+    """SOURCE and OUTPUT after the first two cells, whose form has the fields, and the Drive."""
+    cells = nbformat.read(NOTEBOOK, 4).cells
+    settings, places = [cell.source for cell in cells if cell.cell_type == "code"][:2]
+    for name, value in fields.items():
+        field = re.compile(rf"^{name} = .+?(?=  # @)", re.M)
+        settings, count = field.subn(f"{name} = {value!r}", settings)
+        assert count == 1
+    assert places.count('"/content/drive"') == 1
+    places = places.replace('"/content/drive"', repr(str(folder / "drive")))
+    program = f"{settings}\n{places}\nprint(SOURCE)\nprint(OUTPUT)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True
+    )
+    *_, source, output = done.stdout.splitlines()
+    return source, output
+
+
+def test_drive_is_mounted_only_on_request(colab: Path) -> None:
+    (colab / "nogaps").symlink_to(ROOT / "nogaps")
+    assert where(colab) == (".", ".")
+    assert not (colab / "mounted").exists()
+    on_drive = str(colab / "drive" / "MyDrive" / "nogaps")
+    assert where(colab, MOUNT_DRIVE=True) == (".", on_drive)
+    assert (colab / "mounted").read_text() == str(colab / "drive")
+
+
+def test_a_named_output_wins_over_drive(colab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (colab / "nogaps").symlink_to(ROOT / "nogaps")
+    (colab / "drive" / "MyDrive").mkdir(parents=True)  # mounted already
+    assert where(colab)[1] == str(colab / "drive" / "MyDrive" / "nogaps")
+    assert where(colab, OUTPUT="results") == (".", "results")
+    monkeypatch.setenv("NOGAPS_OUTPUT", ".")
+    assert where(colab, OUTPUT="results") == (".", ".")
+
+
+def test_package_is_found_on_drive(colab: Path) -> None:
+    on_drive = colab / "drive" / "MyDrive" / "nogaps"
+    on_drive.mkdir(parents=True)
+    (on_drive / "nogaps").symlink_to(ROOT / "nogaps")
+    assert where(colab) == (str(on_drive), str(on_drive))
+
+
+def test_outside_colab_there_is_no_drive(colab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH")
+    (colab / "nogaps").symlink_to(ROOT / "nogaps")
+    assert where(colab, MOUNT_DRIVE=True) == (".", ".")
 
 
 def test_run_cells_are_inactive_in_the_twin() -> None:
@@ -73,9 +177,25 @@ def test_smoke_run_gives_a_valid_submission(smoke: Path) -> None:
     y, x_hat = load_images(ROOT / "test_set.npy"), load_images(smoke / "test_set_nogaps.npy")
     observed = (y != 0).any(0)[0]
     assert np.array_equal(x_hat[:, :, observed], y[:, :, observed])
-    assert json.loads((smoke / "runs/smoke/summary.json").read_text())["missing pixels"] == int(
-        (~observed).sum()
-    )
+    summary = json.loads((smoke / "runs/smoke/summary.json").read_text())
+    assert summary["missing pixels"] == int((~observed).sum())
+    weights = sha256(smoke / "runs/smoke/imputer.safetensors")
+    assert summary["weights"]["sha256"] == weights
+    record = read_record(smoke / running.NOTEBOOK)
+    assert record.hashes["weights"] == weights and len(record.hashes) == 4
+
+
+def test_smoke_run_shows_ten_images_in_each_question_and_a_table(smoke: Path) -> None:
+    cells = read_cells(smoke / running.NOTEBOOK)
+    assert {q: shown.images >= 10 for q, shown in count_images(cells).items() if q} == {
+        1: True,
+        2: True,
+        3: True,
+    }
+    tables = [out["data"] for cell in cells for out in outputs(cell) if "data" in out]
+    plain = ["".join(data["text/plain"]) for data in tables if "text/markdown" in data]
+    for name in ("linear", "biharmonic", "kriging", "ours, fast", "ours, best"):
+        assert re.search(rf"^\| {name} +\| 0\.\d{{4}} \[0\.\d{{4}}, 0\.\d{{4}}\]", plain[-1], re.M)
 
 
 def test_smoke_run_leaves_the_shipped_files_alone(smoke: Path) -> None:
@@ -122,16 +242,14 @@ def test_failing_cell_is_one_line_and_keeps_the_result(tmp_path: Path) -> None:
     assert (output / "runs" / "failed.ipynb").exists()
 
 
-def test_simulated_colab(tmp_path: Path) -> None:
+def test_simulated_colab(colab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that holds the committed notebook only; the rest comes from REPO_URL."""
-    (tmp_path / running.NOTEBOOK).write_bytes(committed(running.NOTEBOOK))
-    os.environ["NOGAPS_REPO_URL"] = f"file://{ROOT}"
-    try:
-        running.run(tmp_path, "smoke", tmp_path)
-    finally:
-        del os.environ["NOGAPS_REPO_URL"]
-    assert (tmp_path / "nogaps-source" / "nogaps" / "__init__.py").exists()
-    assert load_images(tmp_path / running.RESULT).shape == (100, 1, 64, 64)
+    (colab / running.NOTEBOOK).write_bytes(committed(running.NOTEBOOK))
+    monkeypatch.setenv("NOGAPS_REPO_URL", f"file://{ROOT}")
+    running.run(colab, "smoke", colab)
+    assert (colab / "nogaps-source" / "nogaps" / "__init__.py").exists()
+    assert load_images(colab / running.RESULT).shape == (100, 1, 64, 64)
+    assert not (colab / "mounted").exists()
 
 
 def test_failed_run_leaves_the_finished_one(smoke: Path, tmp_path: Path) -> None:

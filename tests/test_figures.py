@@ -1,0 +1,133 @@
+"""Figures and tables of the notebook: what is drawn where, on which scale, and what they say."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from nogaps import figures, tables
+from nogaps.metrics import hole_against_observed
+from nogaps.submission.figures import look
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    yield
+    plt.close("all")
+
+
+def drawn(figure: Figure) -> list:
+    """The pictures of a figure, row by row, without the colour bars."""
+    return [axis.images[0] for axis in figure.axes if axis.images and axis.get_visible()]
+
+
+def bars(figure: Figure) -> list[str]:
+    return [axis.get_ylabel() for axis in figure.axes if axis.collections]
+
+
+def encoded(figure: Figure) -> str:
+    data = io.BytesIO()
+    figure.savefig(data, format="png")
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def test_folded_rows_go_on_below(clean: torch.Tensor, corrupted: torch.Tensor) -> None:
+    figure = figures.show_rows({"y": corrupted, "x": clean}, "seven", 7, fold=4)
+    shown = [np.asarray(picture.get_array()) for picture in drawn(figure)]
+    expected = [*corrupted[:4, 0], *clean[:4, 0], *corrupted[4:7, 0], *clean[4:7, 0]]
+    assert len(shown) == 14
+    assert all(np.array_equal(a, b) for a, b in zip(shown, expected, strict=True))
+    labels = [axis.get_ylabel() for axis in figure.axes if axis.images and axis.get_ylabel()]
+    assert labels == ["y", "x", "y", "x"]
+
+
+def test_ten_folded_images_are_recognised(clean: torch.Tensor, corrupted: torch.Tensor) -> None:
+    figure = figures.show_rows({"y": corrupted, "x": clean}, "ten", zoom=3, fold=5)
+    assert look(encoded(figure)).images >= 10
+
+
+def test_each_scale_has_one_bar_and_its_limits(clean: torch.Tensor) -> None:
+    rows = {"x": clean, "error": clean - 0.5, "half": clean, "|error|": clean}
+    figure = figures.show_rows(rows, "", 3, ["error"], size_rows=["half", "|error|"])
+    assert bars(figure) == ["grey value", "filled − truth", "half-width, |error|"]
+    limits = [picture.get_clim() for picture in drawn(figure)[::3]]
+    assert limits == [(0, 1), (-0.3, 0.3), (0, 0.3), (0, 0.3)]
+
+
+def test_pixels_are_squares_of_screen_pixels(clean: torch.Tensor) -> None:
+    figure = figures.show_rows({"x": clean}, "", 3, zoom=3)
+    width, height = figure.get_size_inches() * figures.DPI
+    box = figure.axes[0].get_position()
+    assert np.allclose([box.width * width, box.height * height], 3 * 64)
+
+
+def test_crops_show_the_same_window_and_errors_in_colour(clean: torch.Tensor) -> None:
+    columns = {"x": clean[:3], "error": clean[:3] - 0.5}
+    figure = figures.show_crops(columns, "", (10, 12), 16, errors=["error"])
+    whole, crop, error = drawn(figure)[:3]
+    assert np.array_equal(whole.get_array(), clean[0, 0])
+    assert np.array_equal(crop.get_array(), clean[0, 0, 10:26, 12:28])
+    assert error.get_clim() == (-0.3, 0.3)
+    assert bars(figure) == ["grey value", "filled − truth"]
+
+
+def test_columns_stand_beside_each_other(clean: torch.Tensor) -> None:
+    figure = figures.show_columns({"a": clean[:1], "b": clean[1:3]}, "", count=2)
+    assert len(drawn(figure)) == 2
+    assert [axis.get_title() for axis in figure.axes[:2]] == ["a", "b"]
+
+
+def test_mask_rings_the_observed_zero(corrupted: torch.Tensor, mask: torch.Tensor) -> None:
+    zeros = ((corrupted == 0) & mask).nonzero()
+    image, _, row, column = zeros[0].tolist()
+    figure = figures.show_mask(mask, corrupted[image])
+    (ring,) = figure.axes[1].lines
+    assert [row, column] in np.stack([ring.get_ydata(), ring.get_xdata()], 1).tolist()
+    tinted = np.asarray(figure.axes[1].images[0].get_array())
+    blue = np.isclose(tinted, figures.MISSING).all(-1)
+    assert np.array_equal(blue, ~mask[0, 0].numpy())
+
+
+def test_curves_are_thin_lines_and_their_mean() -> None:
+    lines = [[0.4, 0.2, 0.1], [0.2, 0.1, 0.05]]
+    figure = figures.show_curves({"loss": lines}, [1, 2, 3], ("x", "y"), "", {"level": 0.3})
+    (axis,) = figure.axes
+    assert axis.get_yscale() == "log"
+    mean, *thin, level = (line.get_ydata() for line in axis.lines)
+    assert np.allclose(mean, np.mean(lines, 0)) and np.allclose(thin, lines)
+    assert set(level) == {0.3}
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["loss", "level"]
+
+
+def test_table_is_markdown_and_aligned() -> None:
+    text = tables.as_markdown(["name", "value"], [["a", 1.5], ["longer name", "0.25"]])
+    assert text.splitlines() == [
+        "| name        | value |",
+        "| ----------- | ----: |",
+        "| a           |   1.5 |",
+        "| longer name |  0.25 |",
+    ]
+
+
+def test_scores_name_every_filling_with_its_intervals(capsys: pytest.CaptureFixture) -> None:
+    row = {"rmse": 0.05738, "rmse_95": [0.05, 0.06], "psnr": 24.934, "psnr_95": [24.0, 25.0]}
+    tables.show_scores({"ours": row | {"ssim": 0.94, "ssim_95": [0.9, 0.95]}})
+    shown = capsys.readouterr().out
+    for part in ("0.0574 [0.0500, 0.0600]", "24.93 [24.00, 25.00]", "0.940 [0.900, 0.950]"):
+        assert part in shown
+
+
+def test_compressed_intensities_show_without_a_truth(
+    clean: torch.Tensor, mask: torch.Tensor
+) -> None:
+    ratio, gap = hole_against_observed(clean, mask)
+    assert abs(ratio - 1) < 0.02 and abs(gap) < 0.01
+    ratio, gap = hole_against_observed(torch.where(mask, clean, 0.8 * clean), mask)
+    assert 0.78 < ratio < 0.82 and gap > 0.03
