@@ -395,16 +395,17 @@ def make_datasets(
 # transposed convolutions and join what the encoder saw at that size, so that edges stay where they
 # are. Around it stands `Imputer`, which does what the U-Net would otherwise have to learn: it
 # standardises the image, fills it by kriging, lets the U-Net add to that, and puts the observed
-# pixels back. Three such networks are trained, and their mean fills. The gaps are one to three
-# pixels wide along the rows, so local detail decides: each network has a sixteenth of the weights
-# of the coursework's reference (21.6 million), and the time saved goes into more passes over
-# augmented images.
+# pixels back. Three such networks are trained here, from scratch, and their mean fills. The gaps
+# are one to three pixels wide along the rows, so local detail decides: each network has a sixteenth
+# of the weights of the coursework's reference (21.6 million), and the time saved goes into more
+# passes over augmented images.
 #
 # - *Standardised by the mean and deviation of the observed pixels*, and back at the end (as in
 #   fastMRI's U-Net): the fill follows each image's own brightness and contrast. A network on
 #   absolute intensities brings those of its synthetic images and compresses the range of real ones.
-# - *Kriging first* (Cressie 1993): the best linear prediction of a pixel from its neighbours, by
-#   the covariance of the training images. What is left to learn is small.
+# - *Kriging first* (Cressie 1993): the best linear prediction of a pixel from its 48 nearest
+#   observed ones, by the covariance of the training images. The U-Net learns what no linear
+#   prediction can know.
 # - *The mask as second channel:* kriged pixels are told from observed ones.
 # - *Observed pixels copied* (Wang et al. 2022): they are known, their error is 0, bit for bit.
 # - *The mean of three networks* (Lakshminarayanan et al. 2017): their errors differ, and how far
@@ -934,7 +935,7 @@ def fill(
 #           f"rank correlation with the error {rank_correlation(half, x_hat - x, mask):.2f}")
 #     maps["|error|"] = (x_hat - x).abs()
 # show_rows(maps, f"Half-width of the {level:.0%} interval beside the error", 5, zoom=3,
-#           size_rows=["half-width", "|error|"])
+#           size_rows=list(maps)[1:])
 # plt.show()
 
 # %% [markdown]
