@@ -62,9 +62,10 @@
 # ## Settings
 #
 # In Colab the settings are fields beside the next cell. `PRIOR` chooses the generative model:
-# `shipped` with this notebook, the `course`'s own (package `ese_invldm`), or the folder of another.
-# `REPO_URL`, the address of your fork, is needed only where the notebook stands alone. Results go
-# to `OUTPUT`; where that is empty, to `nogaps` on Drive if it is mounted, else beside the notebook.
+# `shipped` with this notebook, the `course`'s own (package `ese_invldm`), or the folder or Hub id
+# of another. `REPO_URL`, the address of your fork, is needed only where the notebook stands alone.
+# Results go to `OUTPUT`; where that is empty, to `nogaps` on Drive if it is mounted, else beside
+# the notebook.
 
 # %% tags=["parameters", "active-ipynb"]
 # # @title Settings
@@ -896,14 +897,17 @@ def fill(
 # %% [markdown]
 # ### What each part brings
 #
-# One change at a time: each row trains one network with that change, for 10 epochs instead of 60,
-# on the same synthetic heads. Given is the hole PSNR in dB on real heads that nothing was trained
-# on, `val` (100 slices, mostly of tumour patients) and `val_t1` (88 slices of healthy heads), and
-# in brackets the difference to the default with its 95 % bootstrap interval over groups of heads;
-# what another training seed would change is not in the interval. *Start from lines* and *from the
-# mean*: linear interpolation, or the image's mean, in place of kriging; *masks moved*: half of the
-# batches under shifted copies of the mask; *at half resolution*: 2×2 pixels become channels (Shi et
-# al. 2016). Command: `python -m benchmarks.ablations` with the images and frame files.
+# One change at a time (`python -m benchmarks.ablations`): each row trains one network with that
+# change on the same synthetic heads, for 10 epochs instead of 60. Given is the hole PSNR in dB on
+# real heads that nothing was trained on, `val` (100 slices, mostly of tumour patients) and `val_t1`
+# (88 slices of healthy heads), and in brackets the difference to the default with its 95 %
+# bootstrap interval over groups of heads; what another training seed would change is not in it.
+#
+# *Start from lines*, *from the mean*: linear interpolation, or the image's mean, in place of
+# kriging. *Not standardised*: mean and deviation of a typical head for all. *No geometry*, *half of
+# the images warped*: none, or half, are turned, scaled and shifted. *Every image at one contrast*:
+# scaled for the loss, so that all count alike. *Masks moved*: half of the batches under shifted
+# copies of the mask. *At half resolution*: 2×2 pixels become channels (Shi et al. 2016).
 #
 # ABLATION_TABLE
 
