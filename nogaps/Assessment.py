@@ -906,8 +906,9 @@ def fill(
 # *Start from lines*, *from the mean*: linear interpolation, or the image's mean, in place of
 # kriging. *Not standardised*: mean and deviation of a typical head for all. *No geometry*, *half of
 # the images warped*: none, or half, are turned, scaled and shifted. *Every image at one contrast*:
-# scaled for the loss, so that all count alike. *Masks moved*: half of the batches under shifted
-# copies of the mask. *At half resolution*: 2×2 pixels become channels (Shi et al. 2016).
+# scaled to one deviation, so that all count alike in the loss. *Masks moved*: half of the batches
+# under shifted copies of the mask. *At half resolution*: 2×2 pixels become channels (Shi et al.
+# 2016).
 #
 # ABLATION_TABLE
 
