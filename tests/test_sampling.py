@@ -28,7 +28,14 @@ from nogaps.cli import app
 from nogaps.files import BadInput, load_images, load_json, save_json, sha256
 from nogaps.prior import course, pictures, sampling
 from nogaps.prior.loading import SHIPPED, WEIGHTS, Prior, load_prior
-from nogaps.prior.sampling import PREDICTIONS, SCHEDULERS, generate, make_scheduler, sample_to
+from nogaps.prior.sampling import (
+    PREDICTIONS,
+    SCHEDULERS,
+    generate,
+    image_generators,
+    make_scheduler,
+    sample_to,
+)
 from nogaps.prior.spaces import PixelSpace
 
 NOISE = ("linear", "squaredcos_cap_v2")
@@ -403,6 +410,10 @@ def test_shipped_prior_loads_in_diffusers_alone() -> None:
             mine.state_dict().items(), theirs.state_dict().values(), strict=True
         ):
             assert torch.equal(a, b), name
+    options = {"batch_size": 2, "num_inference_steps": 4, "output_type": "np"}
+    images = pipeline(generator=image_generators(0, 0, 2), **options).images
+    (x,) = generate(2, 4, 2, "ddim", seed=0, prior=ours, precision="fp32")
+    np.testing.assert_allclose(images[..., 0], x[:, 0], atol=1e-4)
 
 
 def test_shipped_prior_draws_heads() -> None:

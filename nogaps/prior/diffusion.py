@@ -38,6 +38,8 @@ def build_denoiser(
     diffusers' form.
     """
     n = len(widths)
+    if not isinstance(latent_size, int) and len(set(latent_size)) == 1:
+        latent_size = latent_size[0]  # diffusers' LDMPipeline knows no other
     return UNet2DModel(
         sample_size=latent_size,
         in_channels=latent_channels,
