@@ -1,0 +1,179 @@
+"""How fast heads are sampled, beside diffusers' `LDMPipeline` on the same weights, and how good.
+
+    python -m benchmarks.sampling runs/frames/heads.npz runs/frames/heads_t1.npz
+    (about 6 minutes on two cores)
+
+Every row draws the same images (the same noise), batch by batch in turns: what is timed is what is
+scored. Scores: gradient energy and quantiles beside those of real heads, Fréchet and kernel
+distance, precision and recall in the feature space of `nogaps prior evaluate`, and a classifier's
+AUC; against the `train` split of the frame files, or against the stand-in without any. "RMS": how
+far images lie from those of many steps from the same noise.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from diffusers import DDIMScheduler, LDMPipeline
+from tqdm.auto import tqdm
+
+from benchmarks import check_profile, run, timing
+from benchmarks.timing import machine, precision_name, said, table
+from nogaps import standin
+from nogaps.files import save_json
+from nogaps.prior.evaluation.comparison import compare, describe
+from nogaps.prior.evaluation.realism import Features, Heads, feature_space, heads
+from nogaps.prior.heads import load_frames, to_size
+from nogaps.prior.loading import Prior, load_prior
+from nogaps.prior.sampling import image_generators, sample_batch
+
+RESULTS = timing.RESULTS / "sampling.json"
+PIPELINE = "diffusers LDMPipeline"
+SEED = 7  # of images that no notebook and no card shows
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to sample."""
+
+    name: str
+    scheduler: str
+    steps: int
+    precision: str
+
+
+def ways(small: bool) -> list[Way]:
+    """Rows of the table, the rival first; ours as shipped is the second."""
+    few, fast = (2, 4) if small else (20, 50), precision_name()
+    rows = [Way(PIPELINE, "ddim", few[1], "fp32"), Way("ours", "dpm", few[0], fast)]
+    rows.append(Way("ours", "dpm", few[0], "fp32"))
+    if not small:
+        rows += [Way("ours", "dpm", steps, fast) for steps in (5, 10, 15, 40)]
+        rows += [Way("ours", "ddim", steps, fast) for steps in (10, 20, 50)]
+    return list(dict.fromkeys(rows))
+
+
+def pipeline(prior: Prior) -> LDMPipeline:
+    """diffusers' own pipeline on the prior's networks and its own schedule."""
+    schedule = DDIMScheduler.from_config(prior.scheduler)
+    found = LDMPipeline(prior.vqvae, prior.unet, schedule)
+    found.set_progress_bar_config(disable=True)
+    return found
+
+
+@torch.no_grad()
+def draw(prior: Prior, way: Way, generators: list[torch.Generator]) -> torch.Tensor:
+    """A batch (N,1,64,64) in [0,1] on the CPU, one image per generator."""
+    if way.name == PIPELINE:
+        options = {"num_inference_steps": way.steps, "output_type": "np", "eta": 0.0}
+        images = pipeline(prior)(batch_size=len(generators), generator=generators, **options).images
+        return torch.from_numpy(images[..., :1]).permute(0, 3, 1, 2).float()
+    settings = (way.steps, way.scheduler, 1.0, way.precision)
+    return sample_batch(prior, generators, *settings).cpu()
+
+
+def sample_in_turns(
+    prior: Prior, plan: list[Way], batches: int, batch_size: int
+) -> tuple[list[list[float]], list[torch.Tensor]]:
+    """Seconds of each batch and all images, per way. Batch k has the same noise in all of them."""
+    seconds: list[list[float]] = [[] for _ in plan]
+    images: list[list[torch.Tensor]] = [[] for _ in plan]
+    for way in plan:  # one turn that does not count, of a few images
+        draw(prior, way, image_generators(SEED, 0, min(4, batch_size)))
+    for k in tqdm(range(batches), desc="sampling in turns", disable=batches == 1):
+        for which, way in enumerate(plan):
+            generators = image_generators(SEED, k * batch_size, batch_size)
+            start = time.perf_counter()
+            images[which].append(draw(prior, way, generators))
+            seconds[which].append(time.perf_counter() - start)
+    return seconds, [torch.cat(parts) for parts in images]
+
+
+def real_heads(frames: list[Path]) -> tuple[str, Heads]:
+    """What samples are compared with, and its name."""
+    if not frames:
+        clean = torch.from_numpy(standin.clean_images())
+        return "the stand-in", heads(clean, standin.subjects().tolist())
+    x, groups = load_frames(frames, "train")
+    return "train frames", heads(to_size(x), groups)
+
+
+def score(x: torch.Tensor, real: Heads, space: Features, classifier_steps: int) -> dict:
+    """Realism of samples x (N,1,H,W) beside real heads; space: of `feature_space`."""
+    samples = heads(x, [f"samples/{k}" for k in range(len(x))])
+    most = min(len(samples), len(np.unique(real.ids)))
+    found = compare(samples, real, space, most, classifier_steps, 0)
+    about = describe(samples.x, real.x)
+    del about["power_spectrum"]
+    return about | found
+
+
+def as_markdown(found: dict) -> str:
+    """One row per way."""
+    name = found["batch_size"]
+    head = [
+        "sampler",
+        "steps",
+        "computed in",
+        f"images/s, batches of {name}",
+        "times the pipeline's",
+    ]
+    head += ["RMS / 255", "gradient energy", "99.9 %", "Fréchet", "KID × 1000", "precision"]
+    rows, real = [], found["real"]
+    for row in found["rows"]:
+        way, scores = row["way"], row["scores"]
+        gain = row["images_per_second"]["median"] / found["rows"][0]["images_per_second"]["median"]
+        cells = [f"{way['name']}, {way['scheduler']}", way["steps"], way["precision"]]
+        cells += [said(row["images_per_second"], 2), f"{gain:.1f}", f"{255 * row['rms']:.2f}"]
+        cells += [f"{scores['gradient_energy_ratio']:.3f}", f"{scores['quantiles']['0.999']:.3f}"]
+        kid = f"{1000 * scores['kid']:.1f} ± {1000 * scores['kid_std']:.1f}"
+        rows.append([*cells, f"{scores['frechet']:.3f}", kid])
+        shares = [f"{scores[key][0]:.2f}" for key in ("precision", "recall")]
+        rows[-1] += [*shares, f"{scores['auc']:.2f}"]
+    head += ["recall", "AUC"]
+    quantile = real["quantiles"]["0.999"]
+    text = f"Gradient energy is a share of that of {found['beside']}; their 99.9 % quantile is"
+    return f"{table(head, rows)}\n\n{text} {quantile:.3f}. {found['images']} images per row."
+
+
+def main(
+    frames: Annotated[list[Path] | None, typer.Argument(help="Frame files.")] = None,
+    prior: Annotated[Path | None, typer.Option(help="Diffusers folder; else the shipped.")] = None,
+    batches: Annotated[int, typer.Option(min=1, help="Turns of every row.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=4, help="Images of each.")] = 32,
+    profile: Annotated[str, typer.Option(help="full, or smoke: a few steps.")] = "full",
+    out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
+) -> None:
+    """Print the table and write it as JSON."""
+    check_profile(profile)
+    small, where = profile == "smoke", machine()
+    batches, batch_size = (1, 4) if small else (batches, batch_size)
+    loaded, plan = load_prior(prior, timing.CPU), ways(small)
+    beside, real = real_heads(frames or [])
+    many = Way("reference", "dpm", 10 if small else 200, "fp32")
+    reference = draw(loaded, many, image_generators(SEED, 0, batch_size))
+    rows = []
+    space = feature_space(real.x)
+    sampled = sample_in_turns(loaded, plan, batches, batch_size)
+    for way, seconds, x in zip(plan, *sampled, strict=True):
+        rms = float((x[:batch_size] - reference).square().mean().sqrt())
+        scores = score(x, real, space, classifier_steps=2 if small else 200)
+        rates = timing.rate(seconds, batch_size)
+        row = {"way": asdict(way), "images_per_second": rates, "rms": rms, "scores": scores}
+        rows.append(row)
+    about = describe(real.x, real.x)
+    del about["power_spectrum"]
+    found = {"machine": where, "threads": torch.get_num_threads(), "batch_size": batch_size}
+    found |= {"images": batches * batch_size, "beside": beside, "real": about, "rows": rows}
+    save_json(out, found)
+    print(as_markdown(found))
+
+
+if __name__ == "__main__":
+    run(main)
