@@ -127,7 +127,7 @@ def train_plain(
     source = pairs if callable(pairs) else Shuffled(pairs)
     device = next(network.parameters()).device
     mask = None if mask is None else mask.to(device)
-    run = _Run(network, whole_image_loss, learning_rate)
+    run = PlainRun(network, whole_image_loss, learning_rate)
     settings = [network.config, source.fingerprint, *run.settings, batch_size, seed]
     settings += [None if mask is None else fingerprint(mask), identity]
     log = run.resume(checkpoint, settings)
@@ -151,7 +151,7 @@ def _over(log: list[Row], seconds_limit: float | None) -> bool:
     return bool(log) and seconds_limit is not None and log[-1]["seconds"] >= seconds_limit
 
 
-class _Run:
+class PlainRun:
     """A network with its optimiser: one epoch at a time, saved and loaded together."""
 
     def __init__(self, network: nn.Module, whole_image_loss: bool, learning_rate: float) -> None:
