@@ -18,10 +18,21 @@ lint: .venv/installed
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 
-# FRAMES: frame files of `nogaps prior prepare`; without them only the stand-in is scored
+# FRAMES: frame files of `nogaps prior prepare`; without them only the stand-in is scored.
+# Trains nothing; what benchmarks.published and benchmarks.training left in runs/ gets its rows.
+# About 25 minutes on two cores that do nothing else.
+IMAGES ?= runs/full/samples/images.npy
+PUBLISHED := $(if $(wildcard runs/published/published.json),--published runs/published)
+CURVES := $(and $(FRAMES),$(PUBLISHED),$(wildcard runs/training/*.json),$(wildcard $(IMAGES)))
 bench: .venv/installed
-	$(PYTHON) -m benchmarks.imputers $(FRAMES)
+	$(PYTHON) -m benchmarks.limit
+	$(PYTHON) -m benchmarks.filling
+	$(PYTHON) -m benchmarks.scaling
+	$(PYTHON) -m benchmarks.sampling $(FRAMES)
+	$(if $(CURVES),$(PYTHON) -m benchmarks.training $(IMAGES) $(FRAMES) $(PUBLISHED) --rates-only)
+	$(PYTHON) -m benchmarks.imputers $(FRAMES) $(PUBLISHED)
 	$(PYTHON) -m benchmarks.masks $(FRAMES)
+	$(PYTHON) -m benchmarks.page
 
 .venv/installed: requirements.txt constraints.txt pyproject.toml
 	python3 -m venv .venv

@@ -186,6 +186,9 @@ def test_unknown_profile_is_one_line_in_a_process_of_its_own(tmp_path: Path) -> 
         ("masks", ["absent.npz"]),
         ("hidden", ["absent", "--frames", "absent.npz"]),
         ("uncertainty", ["absent.npz"]),
+        ("sampling", ["absent.npz"]),
+        ("training", ["absent.npy", "absent.npz"]),
+        ("rivals", ["absent", "absent.npy", "absent.npy"]),
     ],
 )
 def test_bad_input_is_one_line(
