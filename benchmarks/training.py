@@ -135,12 +135,13 @@ def compare(recipe: dict, ours: dict[str, list[dict]], rates: dict[str, float]) 
     points = [(seconds, value) for seconds, value, _ in ends]
     first = next((end for end in ends if end[1] >= best), None)
     whole = EPOCHS["coursework"] * rates["recipe"]
+    soonest = next(t for t, value in theirs if value == best)
     last = points[-1]
     return {
         "recipe": {
             "epochs": len(theirs),
             "best_psnr": best,
-            "best_after_seconds": next(t for t, value in theirs if value == best),
+            "best_after_seconds": soonest,
             "extrapolated_psnr": recipe["extrapolated_psnr"],
             "published_seconds": whole,
             "curve": theirs,
@@ -150,6 +151,7 @@ def compare(recipe: dict, ours: dict[str, list[dict]], rates: dict[str, float]) 
         "reaches_after_seconds": None if first is None else first[0],
         "reaches_between_schedules": reached(points, best),
         "times_faster_than_150_epochs": None if first is None else whole / first[0],
+        "times_faster_than_its_best": None if first is None else soonest / first[0],
         "ours_at_the_end": last[1],
         "recipe_by_then": at_time(theirs, last[0]),
         "more_db_than_its_best": last[1] - best,
@@ -169,10 +171,12 @@ def draw(found: dict, path: Path) -> None:
     axis.plot(minutes, [v for _, v in recipe["curve"]], color="C1", label="coursework recipe")
     axis.axhline(recipe["best_psnr"], color="C1", linestyle=":", label="its best")
     longest = max(found["ours"]["curves"].values(), key=len)
-    axis.plot([t / 60 for t, _ in longest], [v for _, v in longest], color="C0", alpha=0.5)
+    inner = [t / 60 for t, _ in longest], [v for _, v in longest]
+    axis.plot(*inner, color="C0", alpha=0.5, label="ours, on the way to the longest's end")
     ends = [(t / 60, v) for t, v, _ in found["ours"]["ends"]]
     axis.plot(*zip(*ends, strict=True), "o-", color="C0", label="ours, each schedule at its end")
     axis.set(xscale="log", xlabel="minutes of training", ylabel="hole PSNR / dB on val")
+    axis.xaxis.set_major_formatter("{x:g}")
     axis.grid(True, which="both", alpha=0.3)
     axis.legend(loc="lower right")
     axis.set_title("Accuracy on real heads against training time")
@@ -184,10 +188,20 @@ def as_markdown(found: dict) -> str:
     """Schedules of ours, and the comparison with the recipe."""
     c, rates = found["compared"], found["rates"]
     recipe = c["recipe"]
-    rows = [[n, f"{t / 60:.1f}", f"{v:.2f}"] for t, v, n in c["ours"]["ends"]]
-    rows.append([f"recipe, {recipe['epochs']}", f"{recipe['curve'][-1][0] / 60:.1f}", ""])
-    rows[-1][2] = f"{recipe['curve'][-1][1]:.2f} (best {recipe['best_psnr']:.2f})"
-    parts = [table(["epochs", "minutes", "hole PSNR / dB on val"], rows)]
+    lasts = {len(log): log[-1] for log in found["logs"].values()}
+    files = [key for key in next(iter(lasts.values())) if key not in ("epoch", "seconds", "val")]
+    rows = [
+        [f"ours, {n}", f"{t / 60:.1f}", f"{v:.2f}", *[f"{lasts[n][key]:.2f}" for key in files]]
+        for t, v, n in c["ours"]["ends"]
+    ]
+    end, power = recipe["curve"][-1], recipe["extrapolated_psnr"]
+    said = f"{end[1]:.2f} (best {recipe['best_psnr']:.2f})"
+    rows.append([f"recipe, {recipe['epochs']}", f"{end[0] / 60:.1f}", said, *[""] * len(files)])
+    if power is not None:
+        minutes = f"{recipe['published_seconds'] / 60:.0f}"
+        last = [f"recipe, {EPOCHS['coursework']} by a power law", minutes, f"{power:.2f}"]
+        rows.append([*last, *[""] * len(files)])
+    parts = [table(["epochs", "minutes", "hole PSNR / dB on all val heads", *files], rows)]
     text = f"An epoch takes ours {rates['ours']:.1f} s, the recipe {rates['recipe']:.1f} s "
     text += f"({rates['threads']} threads, {rates['precision']}, in turns). "
     if c["times_faster_than_150_epochs"] is None:
@@ -195,7 +209,8 @@ def as_markdown(found: dict) -> str:
     else:
         text += f"{c['schedule_that_reaches']} epochs of ours reach the recipe's best: "
         text += f"{c['times_faster_than_150_epochs']:.0f} times faster than its "
-        text += f"{EPOCHS['coursework']} epochs."
+        text += f"{EPOCHS['coursework']} epochs, {c['times_faster_than_its_best']:.0f} times "
+        text += "faster than it got there."
     equal = "nothing yet" if c["recipe_by_then"] is None else f"{c['recipe_by_then']:.2f} dB"
     text += f" At the end of the longest schedule ours has {c['ours_at_the_end']:.2f} dB"
     text += f" ({c['more_db_than_its_best']:+.2f} dB to the recipe's best); the recipe {equal}"
@@ -232,7 +247,8 @@ def main(
             ours[str(epochs)] = load_json(path)["log"]
     if not ours:
         raise BadInput(f"{folder}: holds no log, expected those of a run without --rates-only")
-    rates = epoch_seconds(sets[0], mask, profile, SMOKE if profile == "smoke" else None)
+    few = {"size": SMOKE, "turns": 1} if profile == "smoke" else {}
+    rates = epoch_seconds(sets[0], mask, profile, **few)
     compared = compare(recipe, ours, rates)
     found = {"machine": where, "rates": rates, "compared": compared, "logs": ours}
     save_json(out, found)

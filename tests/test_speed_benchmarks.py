@@ -119,7 +119,11 @@ def test_training_is_logged_and_continued(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "TRAIN_EPOCH", None)  # nothing is left to train
         text = command(training.main, *line)
-    assert load_json(out)["logs"] == first["logs"] and "times faster than its 150 epochs" in text
+    assert (
+        load_json(out)["logs"] == first["logs"]
+        and "times faster than its 150 epochs" in text
+        and "recipe, 3 | " in text
+    )
     (recipe / "published.json").write_text(
         json.dumps({"coursework": {"log": [1], "scored_on": ""}})
     )
@@ -155,6 +159,7 @@ def test_curves_are_compared_at_equal_accuracy_and_equal_time() -> None:
     found = training.compare({"log": log, "extrapolated_psnr": None}, ours, rates)
     assert found["schedule_that_reaches"] == 4 and found["reaches_after_seconds"] == 40
     assert found["times_faster_than_150_epochs"] == 150 * 30 / 40
+    assert found["times_faster_than_its_best"] == 2 * 30 / 40
     assert found["reaches_between_schedules"] == pytest.approx(10 + 30 * 2 / 4)
     assert found["recipe_by_then"] == 20 and found["more_db_than_its_best"] == 2
     none = training.compare({"log": log, "extrapolated_psnr": None}, {"1": ours["1"]}, rates)
