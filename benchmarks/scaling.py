@@ -30,7 +30,7 @@ from nogaps.imputers.loading import load_imputer
 RESULTS = timing.RESULTS / "scaling.json"
 COUNTS = (100, 400, 1600, 6400)
 SIZES = (64, 128, 256, 512)
-BATCHES = (1, 4, 16, 64, 128, 256)
+BATCHES = (1, 4, 16, 32, 64, 128, 256)
 SHARD = 800  # images that each of several processes fills
 
 
