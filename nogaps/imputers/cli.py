@@ -37,11 +37,20 @@ def train(
 
 
 def fill(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help=".npy, .npz, PNG folder, NIfTI")],
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help=".npy, .npz, NIfTI, PNG, folder.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="File or folder to write.")],
     model: ModelPath = None,
     mask: Annotated[
-        Path | None, typer.Option(help="Bool .npy, (H,W) or (N,1,H,W), True = observed.")
+        Path | None,
+        typer.Option(
+            help="Bool .npy, (H,W) or (N,1,H,W), True = observed; or a PNG, or a NIfTI of 0 and 1."
+        ),
+    ] = None,
+    plane: Annotated[
+        str | None,
+        typer.Option(help="NIfTI: sagittal, coronal or axial slices, upright. Else as stored."),
     ] = None,
     missing: Annotated[str, typer.Option(help="What marks missing pixels: zero or nan.")] = "zero",
     quality: Annotated[
@@ -55,7 +64,11 @@ def fill(
 ) -> None:
     """Fill the missing pixels of any number of images.
 
+    The report notes where the images are unlike those that the networks were trained for.
+
     Example: nogaps fill test_set.npy -o filled.npy
+
+    Example: nogaps fill scan.nii.gz -o filled.nii.gz --mask mask.nii.gz --plane sagittal
     """
     from nogaps.device import pick_device
     from nogaps.filling import fill_file
@@ -68,11 +81,12 @@ def fill(
 
         imputer = load_calibrated(imputer, model)
         intervals = {"uncertainty": uncertainty, "level": imputer.calibration.level}
-    options = {"mask": mask, "missing": missing, "uncertainty": uncertainty}
+    options = {"mask": mask, "missing": missing, "uncertainty": uncertainty, "plane": plane}
     report = fill_file(source, output, imputer, **options)
     text = f"{output}: {report.images} images, {report.missing_pixels} pixels filled"
     if intervals:
         text += f"\n{uncertainty}: half-widths of {intervals['level']:.0%} intervals"
+    text += "".join(f"\nnote: {note}" for note in report.notes)
     say({"output": output, **vars(report), **intervals}, as_json, text)
 
 

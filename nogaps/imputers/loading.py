@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,14 +11,26 @@ import torch
 
 from nogaps.Assessment import Ensemble, Imputer
 from nogaps.building import build
-from nogaps.checkpoint import load_tensors
+from nogaps.checkpoint import fingerprint, load_tensors
 from nogaps.files import BadInput
+from nogaps.standin import course_mask
 
 WEIGHTS = "imputer.safetensors"
 SHIPPED = Path(str(files("nogaps"))) / "weights" / "imputer"
-
-
 QUALITIES = ("fast", "best")
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What networks were trained for: image size (H,W), and `fingerprint` of the mask (H,W)."""
+
+    size: tuple[int, int]
+    mask: str
+
+
+def trained_on(mask: torch.Tensor) -> dict:
+    """What the config of networks says about the mask (1,1,H,W) they were trained for."""
+    return {"trained_on": {"size": [*mask.shape[2:]], "mask": fingerprint(mask[0, 0])}}
 
 
 def load_imputer(
@@ -37,7 +50,25 @@ def load_imputer(
     tensors, config = load_tensors(path)
     imputer = Ensemble(_networks(path, tensors, config))
     imputer = imputer.eval().requires_grad_(False).to(device or torch.device("cpu"))
-    return imputer if quality == "best" else imputer.networks[0]
+    chosen = imputer if quality == "best" else imputer.networks[0]
+    chosen.trained_on = _trained_on(path, config)
+    return chosen
+
+
+def _trained_on(path: Path, config: dict) -> TrainedOn | None:
+    """What the networks were trained for; None if the file does not say it."""
+    if "trained_on" not in config and path.parent == SHIPPED:  # the notebook's, for the course
+        config = trained_on(torch.from_numpy(course_mask())[None, None])
+    if (found := config.get("trained_on")) is None:
+        return None
+    try:
+        height, width = found["size"]
+        sound = type(height) is int and type(width) is int and isinstance(found["mask"], str)
+    except (KeyError, TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise BadInput(f"{path}: its trained_on is no size and mask, expected both")
+    return TrainedOn((height, width), found["mask"])
 
 
 def _networks(path: Path, tensors: dict[str, torch.Tensor], config: dict) -> list[Imputer]:

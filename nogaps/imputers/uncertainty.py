@@ -210,6 +210,7 @@ class Calibrated(nn.Module):
     def __init__(self, ensemble: nn.Module, calibration: Calibration) -> None:
         super().__init__()
         self.ensemble, self.calibration = ensemble, calibration
+        self.trained_on = getattr(ensemble, "trained_on", None)
 
     def forward(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """y (N,1,H,W) in [0,1], mask bool (1,1,H,W) or (N,1,H,W): x_hat (N,1,H,W)."""
@@ -284,8 +285,7 @@ def load_calibrated(ensemble: nn.Module, model: str | Path | None = None) -> Cal
         raise BadInput(f"{path.parent}: is one network here, expected all of them (--quality best)")
     if not os.path.exists(path):
         raise BadInput(f"{path}: not found, expected the calibration of this imputer")
-    found = load_json(path)
-    found.pop("measured", None)
+    found = {name: value for name, value in load_json(path).items() if name != "measured"}
     try:
         calibration = Calibration(**found)
         numbers = [calibration.weights[name] for name in TERMS]
