@@ -30,9 +30,8 @@ from torch import nn
 from nogaps.checkpoint import fingerprint
 from nogaps.files import BadInput, load_json, save_json
 from nogaps.imputers.classical import keep_observed, observed_moments
-from nogaps.imputers.loading import SHIPPED
+from nogaps.imputers.loading import CALIBRATION, weights_file
 
-CALIBRATION = "uncertainty.json"  # beside the imputer's weights
 TERMS = ("image", "spread", "contrast", "brightness")
 LARGEST = 1e6  # of a calibration's numbers; products of them stay finite
 FLOOR = 1e-3  # of the scale, a quarter of a grey level: no ratio of error to scale is infinite
@@ -266,8 +265,7 @@ def calibrate_ensemble(
 
 def calibration_file(model: str | Path | None = None) -> Path:
     """Where the calibration of an imputer lies: beside its weights; None: the shipped one."""
-    path = SHIPPED if model is None else Path(model)
-    return (path if os.path.isdir(path) else path.parent) / CALIBRATION
+    return weights_file(model).parent / CALIBRATION
 
 
 def save_calibration(path: str | Path, calibration: Calibration, measured: object) -> None:
