@@ -2,12 +2,12 @@
 
     python -m benchmarks.sizes runs/frames/heads.npz runs/frames/heads_t1.npz --raw SLICES
 
-The `val` frames at 64×64, as in training, and at their own 128×128, under the course's mask in
-tiles (gaps as wide as in training) and drawn twice as large (gaps twice as wide). --raw: a folder
-with the slices of `nogaps/data/heads_t1.csv`, of which the 256×256 ones of the stand-in's subjects
-are filled at 1 mm; nothing was chosen on them. Kriging comes with the covariance that the networks
-start from, of 64×64 images, and with that of training heads of the same size. Nothing here trains a
-network.
+The `val` frames at 64×64, as in training and on their side (rows and columns swapped, as a volume
+may store them), and at their own 128×128, under the course's mask in tiles (gaps as wide as in
+training) and drawn twice as large (gaps twice as wide). --raw: a folder with the slices of
+`nogaps/data/heads_t1.csv`, of which the 256×256 ones of the stand-in's subjects are filled at 1 mm;
+nothing was chosen on them. Kriging comes with the covariance that the networks start from, of 64×64
+images, and with that of training heads of the same size. Nothing here trains a network.
 """
 
 from __future__ import annotations
@@ -47,11 +47,13 @@ class Heads:
 
 
 def frames_of(path: Path) -> dict[str, Heads]:
-    """The `val` frames of a file at half and at full size."""
+    """The `val` frames of a file at half size, the same on their side, and at full size."""
     x, groups = load_frames(path, "val")
     others = load_frames(path, "train")[0]
+    small, like = to_size(x), to_size(others)
     return {
-        f"{path.stem}, 64×64": Heads(to_size(x), groups, to_size(others)),
+        f"{path.stem}, 64×64": Heads(small, groups, like),
+        f"{path.stem}, 64×64, on their side": Heads(small.mT, groups, like.mT),
         f"{path.stem}, 128×128": Heads(x, groups, others),
     }
 

@@ -215,7 +215,12 @@ def _given_mask(given: MaskFile, output: Path) -> Find:
 
 
 def _zero_mask(source: ImageSource) -> Find:
-    masks = find_masks_in(source)
+    try:
+        masks = find_masks_in(source)
+    except BadInput as error:
+        if isinstance(source, NiftiFile) and not source.upright:
+            raise BadInput(f"{error}, or the plane of which slices share one (--plane)") from error
+        raise
     return lambda start, images: masks.of(start, len(images))
 
 

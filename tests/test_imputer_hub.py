@@ -108,6 +108,8 @@ def test_from_pretrained_is_the_same_and_strict(
     found.save_pretrained(tmp_path / "again")
     assert sorted(p.name for p in (tmp_path / "again").iterdir()) == sorted(FILES)
     assert (tmp_path / "again" / WEIGHTS).read_bytes() == hub.branches["main"][WEIGHTS]
+    card = ModelCard.load(tmp_path / "again" / CARD)
+    assert "has not said" in card.text and card.data.license is None, "a claim of nobody"
     assert load_calibrated(load_imputer(tmp_path / "again"), tmp_path / "again").calibration.groups
     with torch.no_grad():
         next(found.parameters()).add_(1)  # what is saved is what it is now

@@ -40,7 +40,11 @@ def open_images(path: str | Path, axis: int | None = None, plane: str | None = N
     path = Path(path)
     kind = "folder" if os.path.isdir(path) else kind_of(path)
     if kind == "nifti":
-        return open_nifti(path, axis, plane)
+        source = open_nifti(path, axis, plane)
+        if (slope := source.space.scaling[0]) > 0:
+            return source
+        source.close()  # its stored values are a negative
+        raise BadInput(f"{path}: has scl_slope {slope:g}, expected one above 0")
     if plane is not None:
         raise BadInput(f"--plane {plane}: is for NIfTI volumes, expected none for {path}")
     if kind == "folder" and os.path.isdir(path):

@@ -44,10 +44,7 @@ def _header(path: Path, file: IO[bytes]) -> tuple[Layout, Space]:
     if offset < kind.sizeof_hdr:
         raise ValueError(f"data at byte {offset}, inside the header")
     layout = Layout(shape, header.get_data_dtype(), "F", offset).checked(path, "fiu", SHAPES)
-    space = Space(path, (*shape, 1)[:3], header)
-    if space.scaling[0] < 0:
-        raise BadInput(f"{path}: has scl_slope {space.scaling[0]:g}, expected one above 0")
-    return layout, space
+    return layout, Space(path, (*shape, 1)[:3], header)
 
 
 def _plane_of(space: Space, axis: int) -> str:
@@ -65,8 +62,8 @@ def open_nifti(path: str | Path, axis: int | None = None, plane: str | None = No
     of several volumes, along the fourth and further axes, has all slices of each, one volume
     after the other.
 
-    Raises BadInput if it is missing, damaged, of another shape or type, or nibabel is missing; for
-    values that fall as stored ones rise, and a plane that the file does not tell.
+    Raises BadInput if it is missing, damaged, of another shape or type, or nibabel is missing, and
+    for a plane that the file does not tell.
     """
     path = Path(path)
     check_plane(plane)

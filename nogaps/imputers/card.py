@@ -10,7 +10,7 @@ from nogaps.hub import EvalResult, ModelCard, ModelCardData
 from nogaps.imputers.loading import TrainedOn
 
 LICENCE = "cc-by-sa-4.0"
-LICENCES = {LICENCE: "CC BY-SA 4.0, which honours the licences of all sources above"}
+LICENCES = {LICENCE: "CC BY-SA 4.0"}
 TAGS = ["medical-imaging", "mri", "inpainting", "image-restoration"]
 SOURCES = """All training images are synthetic: 2,048 samples of the latent diffusion model of \
 nogaps. That model saw 707 real slices:
@@ -19,6 +19,8 @@ nogaps. That model saw 707 real slices:
   CC BY 4.0, by Jun Cheng, with SARTAJ and Br35H), mostly of tumour patients;
 - 176 of 16 healthy subjects: 11 of OpenfMRI ds000011 (PDDL), 5 of IXI (CC BY-SA 3.0,
   <https://brain-development.org/ixi-dataset/>).
+
+CC BY-SA 4.0 honours the licences of all of these.
 
 Neither model has seen the images that are scored below: 100 slices of the Brain Tumor MRI Dataset
 (`heads`), 88 of 8 subjects of the NiChart demo data (`heads_t1`; for evaluation only, not passed
@@ -51,11 +53,11 @@ class About:
     """What is known of an imputer besides its weights.
 
     data: what it learnt from; licence: an id of the Hub; results: JSON of `benchmarks.imputers`;
-    summary: of the notebook's run.
+    summary: of the notebook's run. Nothing is claimed unless it is given.
     """
 
-    data: str = SOURCES
-    licence: str = LICENCE
+    data: str = "Who published it has not said."
+    licence: str | None = None
     results: dict | None = None
     summary: dict | None = None
 
@@ -80,7 +82,8 @@ def model_card(
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         found = " ".join(str(error).split())[:80] or type(error).__name__
         raise BadInput(f"model card: a measured file lacks {found}, expected it whole") from error
-    parts.append(f"Weights: {LICENCES.get(about.licence, about.licence)}. Code: MIT.")
+    licence = LICENCES.get(about.licence, about.licence) or "not said"
+    parts.append(f"Weights: {licence}. Code: MIT.")
     body = "\n\n".join(parts)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
 
