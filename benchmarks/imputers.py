@@ -32,6 +32,7 @@ from nogaps.files import atomic, load_json, save_json
 from nogaps.imputers.classical import biharmonic, keep_observed, kriging, linear
 from nogaps.imputers.loading import load_imputer
 from nogaps.imputers.posterior import Posterior
+from nogaps.imputers.uncertainty import identity
 from nogaps.metrics import bootstrap, hole_scores, summarize
 from nogaps.prior.heads import load_frames, to_size
 from nogaps.prior.loading import load_prior
@@ -184,6 +185,7 @@ def main(
         name: {k: v for k, v in row.items() if k != "log"} for name, row in training.items()
     }
     found = {"machine": machine, "weights": weights, "training": training, "tables": tables}
+    found["imputer"] = identity(load_imputer(model))
     save_json(out, found)
     draw(model, figure)
     draw_errors(imputers, errors)

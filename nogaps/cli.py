@@ -28,6 +28,7 @@ app = typer.Typer(
 app.add_typer(prior_app, name="prior")
 for command in (imputers.train, imputers.fill, imputers.adapt, imputers.score, report):
     app.command()(command)
+app.command()(imputers.push)
 
 
 def _show_version(wanted: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,10 +12,13 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from nogaps.checkpoint import fingerprint
 from nogaps.files import BadInput
 from nogaps.formats import check_output, open_images
-from nogaps.formats.arrays import ImageSource, open_npy
+from nogaps.formats.arrays import ImageSource
 from nogaps.formats.companion import half_width_file
+from nogaps.formats.masks import MaskFile, open_mask
+from nogaps.formats.nifti import NiftiFile
 from nogaps.masks import find_masks_in
 from nogaps.scaling import Span, rounded
 
@@ -31,7 +34,9 @@ BATCH_PIXELS = 64 * 64  # batch_size counts images of this size; of larger ones 
 class FillReport:
     """What was filled: missing_pixels over all images, masks counts the different ones.
 
-    scaled: the values were not floats in [0,1] and were scaled for the network, and back.
+    scaled: the values were not floats in [0,1] and were scaled for the network, and back. plane: of
+    a NIfTI's slices, "" if there is none or it is unknown. notes: where the images are unlike those
+    that the networks were trained on, for people.
     """
 
     images: int
@@ -40,6 +45,8 @@ class FillReport:
     missing_pixels: int
     masks: int
     scaled: bool
+    plane: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,15 +78,17 @@ def fill_file(
     missing: str = "zero",
     batch_size: int = 256,
     progress: bool = True,
-    axis: int = -1,
+    axis: int | None = None,
     uncertainty: str | Path | None = None,
+    plane: str | None = None,
 ) -> FillReport:
     """Fill the missing pixels of a file or folder, in constant memory, into one of the same kind.
 
-    input, output: .npy, .npz, .nii, .nii.gz or a folder of PNGs (see `open_images`; axis: of the
-    slices of a NIfTI volume). mask: a bool .npy (H,W), (1,H,W), (1,1,H,W), (N,H,W) or (N,1,H,W),
-    True = observed. Without one a pixel is missing where it is zero in every image that has the
-    same mask (missing="zero", see `find_masks`) or, image by image, where it is NaN ("nan").
+    input, output: .npy, .npz, .nii, .nii.gz, .png or a folder of PNGs (see `open_images`; axis or
+    plane: of the slices of a NIfTI volume). mask: a bool .npy (H,W), (1,H,W), (1,1,H,W), (N,H,W) or
+    (N,1,H,W), True = observed, or a PNG or NIfTI (see `open_mask`). Without one a pixel is missing
+    where it is zero in every image that has the same mask (missing="zero", see `find_masks`) or,
+    image by image, where it is NaN ("nan").
 
     Observed values come back bit for bit. Floats in [0,1] go to the imputer as they are; integers,
     and files with any value outside [0,1], are scaled image by image and back, so that holes lie
@@ -94,25 +103,53 @@ def fill_file(
         raise BadInput(f"--missing {missing}: is unknown, expected zero or nan")
     if batch_size < 1:
         raise BadInput(f"batch size {batch_size}: is too small, expected at least 1")
+    impute = imputer
     with ExitStack() as stack:
-        source = stack.enter_context(open_images(input, axis))
+        source = stack.enter_context(open_images(input, axis, plane))
         check_output(source, output)
         targets = [(source, output)]
         if uncertainty is not None:
             half = half_width_file(source, uncertainty, [input, output, mask or input])
             targets += [(stack.enter_context(half), uncertainty)]
-            imputer = imputer.with_half_width
+            impute = imputer.with_half_width
         batch = _batch_of(source.shape, batch_size)
         if mask is not None:
-            given = stack.enter_context(open_npy(mask, kinds="b"))
-            find, hole = _given_mask(source, given, Path(output)), f"False in {mask}"
+            given = open_mask(mask, source)
+            stack.callback(given.close)
+            find, hole = _given_mask(given, Path(output)), f"False in {mask}"
         else:
             find = _nan_mask if missing == "nan" else _zero_mask(source)
             hole = HOLES[missing]
         stream = _Stream(str(input), hole, source.shape, batch, source.read, find)
-        report = _survey(stream, missing)
-        _write(targets, _filled(stream, imputer, report.scaled), progress)
-    return report
+        report, masks = _survey(stream, missing)
+        _write(targets, _filled(stream, impute, report.scaled), progress)
+    notes = [*_notes_on_training(report, masks, imputer)]
+    notes += ["the intervals are calibrated for that size and mask"] * bool(notes and uncertainty)
+    notes += _notes_on_slices(source)
+    return replace(report, plane=getattr(source, "plane", ""), notes=tuple(notes))
+
+
+def _notes_on_training(report: FillReport, masks: set[str], imputer: Filling) -> Iterator[str]:
+    """What the images have that the networks of a loaded imputer were not trained for."""
+    if not hasattr(imputer, "trained_on"):  # it is no network
+        return
+    if (trained := imputer.trained_on) is None:
+        yield "the networks do not say which size and mask they were trained for"
+    elif trained.size != (report.height, report.width):
+        sizes = "images of {}×{}: the networks were trained for {}×{}, under one mask"
+        yield sizes.format(report.height, report.width, *trained.size)
+    elif others := len(masks - {trained.mask}):
+        which = "the mask is not" if len(masks) == 1 else f"{others} of {len(masks)} masks are not"
+        yield f"{which} the one that the networks were trained for"
+
+
+def _notes_on_slices(source: ImageSource) -> Iterator[str]:
+    """How the slices of a NIfTI are unlike the heads that the shipped networks know."""
+    if isinstance(source, NiftiFile) and not source.upright:
+        plane = f"{source.plane} " if source.plane else ""
+        yield f"{plane}slices as they are stored: --plane would turn them upright"
+    if isinstance(source, NiftiFile) and source.plane not in ("", "sagittal"):
+        yield f"{source.plane} slices: the shipped networks were trained on sagittal ones"
 
 
 def _write(targets: list[tuple[ImageSource, str | Path]], batches: Filled, progress: bool) -> None:
@@ -151,7 +188,7 @@ def fill(y: Images, mask: Images, imputer: Filling, batch_size: int = 256) -> Im
         lambda start, images: seen[start : start + len(images), 0] if len(seen) > 1 else seen[:, 0],
     )
     out = np.empty_like(array)
-    for start, (x_hat,) in _filled(stream, imputer, _survey(stream, "any").scaled):
+    for start, (x_hat,) in _filled(stream, imputer, _survey(stream, "any")[0].scaled):
         out[start : start + len(x_hat), 0] = x_hat
     return torch.from_numpy(out).to(y.device, y.dtype) if isinstance(y, torch.Tensor) else out
 
@@ -171,37 +208,38 @@ def _nan_mask(start: int, images: np.ndarray) -> np.ndarray:
     return ~np.isnan(images)
 
 
-def _given_mask(source: ImageSource, given: ImageSource, output: Path) -> Find:
-    count, *size = given.shape
-    if list(source.shape[1:]) != size or count not in (1, source.shape[0]):
-        expected = f"{source.shape[1:]} or {source.shape}"
-        raise BadInput(f"{given.path}: has shape {given.shape}, expected {expected}")
-    if output.exists() and output.samefile(given.path):
+def _given_mask(given: MaskFile, output: Path) -> Find:
+    if output.exists() and output.samefile(given.stored.path):
         raise BadInput(f"{output}: is the mask, expected another name")
-    if count == 1:
-        shared = given.read(0, 1)
-        return lambda start, images: shared
-    return lambda start, images: given.read(start, start + len(images))
+    return lambda start, images: given.read(start, len(images))
 
 
 def _zero_mask(source: ImageSource) -> Find:
-    masks = find_masks_in(source)
+    try:
+        masks = find_masks_in(source)
+    except BadInput as error:
+        if isinstance(source, NiftiFile) and not source.upright:
+            raise BadInput(f"{error}, or the plane of which slices share one (--plane)") from error
+        raise
     return lambda start, images: masks.of(start, len(images))
 
 
-def _survey(stream: _Stream, missing: str) -> FillReport:
-    """Check every value and mask, and decide for all images whether they are scaled."""
-    holes, scaled, masks = 0, False, set()
+def _survey(stream: _Stream, missing: str) -> tuple[FillReport, set[str]]:
+    """Check every value and mask, and decide for all images whether they are scaled.
+
+    Returns the fingerprints of the masks, too.
+    """
+    holes, scaled, masks = 0, False, set[str]()
     for start, images, mask in stream:
         seen = np.broadcast_to(mask, images.shape)
         _check_values(stream, start, images, seen, missing)
         values = images[seen]
         scaled |= images.dtype.kind != "f" or values.min() < 0 or values.max() > 1
         holes += seen.size - np.count_nonzero(seen)
-        masks |= {hash(one.tobytes()) for one in mask}
+        masks |= {fingerprint(torch.from_numpy(one)) for one in mask}
     if not holes and missing != "any":
         raise BadInput(f"{stream.name}: no pixel is {stream.hole}, expected missing pixels")
-    return FillReport(*stream.shape, int(holes), len(masks), bool(scaled))
+    return FillReport(*stream.shape, int(holes), len(masks), bool(scaled)), masks
 
 
 def _check_values(
@@ -242,7 +280,10 @@ def _impute(imputer: Filling, y: np.ndarray, mask: np.ndarray) -> list[np.ndarra
     device, owner = torch.device("cpu"), getattr(imputer, "__self__", imputer)
     if isinstance(owner, torch.nn.Module):
         device = next((p.device for p in owner.parameters()), device)
-    tensors = [np.array(a[:, None], dtype) for a, dtype in ((y, np.float32), (mask, bool))]
+    tensors = [
+        np.array(part[:, None], dtype, order="C")  # sums depend on the order in memory
+        for part, dtype in ((y, np.float32), (mask, bool))
+    ]
     with torch.no_grad():
         found = imputer(*(torch.from_numpy(tensor).to(device) for tensor in tensors))
     results = found if isinstance(found, tuple) else (found,)

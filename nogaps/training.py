@@ -21,7 +21,7 @@ from nogaps.Assessment import (
 from nogaps.checkpoint import load_state, save_model
 from nogaps.device import pick_device
 from nogaps.files import BadInput, load_images, samples_file
-from nogaps.imputers.loading import WEIGHTS
+from nogaps.imputers.loading import WEIGHTS, trained_on
 from nogaps.imputers.uncertainty import CALIBRATION, calibrate_ensemble, save_calibration
 from nogaps.locks import folder_lock
 from nogaps.masks import shared_mask
@@ -81,7 +81,7 @@ def _save(
     trained: Ensemble, val_set: TensorDataset, mask: torch.Tensor, out: Path
 ) -> dict[str, str | float]:
     """Write the trained networks and, with enough images, how sure they are."""
-    save_model(out / WEIGHTS, trained, trained.config)
+    save_model(out / WEIGHTS, trained, trained.config | trained_on(mask))
     if len(val_set) >= LEAST_TO_CALIBRATE:
         pairs = (t.to(mask.device) for t in val_set.tensors)
         sure = calibrate_ensemble(trained, *pairs, mask)

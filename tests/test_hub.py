@@ -48,6 +48,7 @@ class FakeHub(ThreadingHTTPServer):
         self.branches: dict[str, dict[str, bytes]] = {}
         self.stored: dict[str, bytes] = {}
         self.private, self.refuse = False, 0
+        self.refuse_reading: tuple[int, str] | None = None  # status, code of the error
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -126,7 +127,9 @@ class Handler(BaseHTTPRequestHandler):
         asked = path.removeprefix(f"/api/models/{REPO}").removeprefix(f"/{REPO}/resolve")
         kind, _, rest = asked.strip("/").partition("/")
         names = {**{v: k for k, v in commits.items()}, **{k: k for k in commits}}
-        if (
+        if hub.refuse_reading:
+            self.answer({}, hub.refuse_reading[0], X_Error_Code=hub.refuse_reading[1])
+        elif (
             asked == path
             or not hub.branches
             or (hub.private and not self.headers.get("Authorization"))

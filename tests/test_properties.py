@@ -279,7 +279,7 @@ def test_filling_other_formats(
     seed: int, name: str, dtype: str, holes: float, shared: bool
 ) -> None:
     rng = np.random.default_rng(seed)
-    images = rng.uniform(1, 250, rng.integers(1, (4, 8, 8))).astype(
+    images = rng.uniform(1, 250, rng.integers((1, 2, 2), (4, 8, 8))).astype(
         "|u1" if name == "a" and dtype != "<u2" else dtype
     )
     mask = rng.random((1 if shared else len(images), *images.shape[1:])) >= holes

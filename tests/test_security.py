@@ -20,12 +20,11 @@ from nbclient import NotebookClient
 from PIL import Image, ImageFile
 from safetensors.torch import load_file, save_file
 
-from nogaps import running
+from nogaps import hub, running
 from nogaps.checkpoint import load_tensors, save_tensors
 from nogaps.files import BadInput
 from nogaps.imputers.loading import SHIPPED, load_imputer
-from nogaps.prior import hub
-from nogaps.prior.loading import WEIGHTS, load_prior
+from nogaps.prior.loading import FILES, WEIGHTS, load_prior
 
 UNPICKLERS = {"pickle", "_pickle", "cPickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
 NETWORK = {"urllib.request", "urllib3", "requests", "httpx", "http", "socket", "ftplib", "aiohttp"}
@@ -47,7 +46,7 @@ REQUIRED = {"torch.load": "weights_only", "np.load": "allow_pickle", "np.save": 
 SWITCHES = {"MAX_IMAGE_PIXELS", "LOAD_TRUNCATED_IMAGES"}
 ALLOWED = {  # module: a rule that it may break, and why
     "nogaps/prior/loading.py": "import_module",  # of a name that stands in STAGES
-    "nogaps/prior/hub.py": "huggingface_hub",  # the one way to the network
+    "nogaps/hub.py": "huggingface_hub",  # the one way to the network
     "nogaps/running.py": "subprocess",  # jupytext, by the interpreter that runs
     "nogaps/submission/remarks.py": "subprocess",  # git ls-tree
     "Assessment.ipynb": "subprocess",  # git clone of REPO_URL, pip install: only in Colab
@@ -273,7 +272,7 @@ def test_only_weights_and_configs_are_fetched(monkeypatch: pytest.MonkeyPatch) -
     asked: dict = {}
     monkeypatch.setattr(hub, "snapshot_download", lambda repo, **options: asked.update(options))
     with pytest.raises(TypeError):  # nothing was fetched: there is no folder
-        hub.download("owner/name", "v1")
+        hub.locate("owner/name", FILES, "v1")
     files = ["model_index.json", "unet/config.json", f"unet/{WEIGHTS}"]
     others = ["unet/x.bin", "x.pkl", "x.pt", "x.ckpt", "pipeline.py", "unet/m.py", "x.msgpack"]
     kept = filter_repo_objects([*files, *others], allow_patterns=asked["allow_patterns"])

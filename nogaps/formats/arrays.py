@@ -28,7 +28,7 @@ LIMIT = 8 << 30  # bytes that a compressed file may unpack to
 BOMB_SIZE, BOMB_RATIO = 1 << 30, 500  # from this size on, a file may not shrink more than this
 BLOCK = 1 << 20
 IMAGE_PIXELS = 1 << 26  # of one image: as few as one is in memory at a time, several times over
-SHAPES = {2: "(H, W)", 3: "(N, H, W)", 4: "(N, 1, H, W)"}
+SHAPES = {4: "(N, 1, H, W)", 3: "(N, H, W)", 2: "(H, W)"}
 Write = Callable[[int, np.ndarray], None]
 
 
@@ -36,6 +36,7 @@ class ImageSource:
     """Images of one file or folder, read batch by batch; use it in a `with`, or close it.
 
     shape: (N,H,W). dtype: the file's own, byte order included. zero: the value of a stored 0.
+    slices: of these N, how many one volume has; N if there is only one.
     """
 
     kind: str
@@ -43,6 +44,11 @@ class ImageSource:
     shape: tuple[int, int, int]
     dtype: np.dtype
     zero: float = 0.0
+
+    @property
+    def slices(self) -> int:
+        """See the class."""
+        return self.shape[0]
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Images start to stop-1 as stored, (n,H,W), in memory of their own.
@@ -85,11 +91,14 @@ class Layout:
         """Bytes of the whole file."""
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
-    def checked(self, path: Path, kinds: str, ndims: tuple[int, ...]) -> Layout:
-        """Itself; BadInput if its type is none of `kinds` (numpy's letters) or its shape is bad."""
+    def checked(self, path: Path, kinds: str, shapes: dict[int, str]) -> Layout:
+        """Itself; BadInput if its type is none of `kinds` (numpy's letters) or its shape is bad.
+
+        shapes: in words, by how many axes there are.
+        """
         shape = self.shape
-        if len(shape) not in ndims or (len(shape) == 4 and shape[1] != 1):
-            expected = " or ".join(SHAPES[n] for n in ndims)
+        if len(shape) not in shapes or (shapes is SHAPES and len(shape) == 4 and shape[1] != 1):
+            expected = " or ".join(dict.fromkeys(shapes.values()))
             raise BadInput(f"{path}: has shape {shape}, expected {expected}")
         if min(shape) < 1:
             raise BadInput(f"{path}: is empty, shape {shape}, expected at least one image")
@@ -99,29 +108,58 @@ class Layout:
         return self
 
 
+def _as_listed(array: np.ndarray) -> np.ndarray:
+    """(N,1,H,W), (N,H,W) or (H,W) as (1,N,H,W)."""
+    if array.ndim == 4:
+        return array[None, :, 0]
+    return array[None] if array.ndim == 3 else array[None, None]
+
+
 class ArrayFile(ImageSource):
-    """An array that lies uncompressed in the open file `raw`."""
+    """An array that lies uncompressed in the open file `raw`.
+
+    view: of the stored array as (volumes, slices, H, W), which it must not copy.
+    """
 
     def __init__(
-        self, kind: str, path: Path, raw: IO[bytes], layout: Layout, axis: int = 0
+        self,
+        kind: str,
+        path: Path,
+        raw: IO[bytes],
+        layout: Layout,
+        view: Callable[[np.ndarray], np.ndarray] = _as_listed,
     ) -> None:
-        self.kind, self.path, self.raw, self.layout, self.axis = kind, path, raw, layout, axis
+        self.kind, self.path, self.raw, self.layout, self.view = kind, path, raw, layout, view
         self.dtype = layout.dtype
-        count, height, width = self._images(raw, "r").shape
+        self.volumes, slices, height, width = self._images(raw, "r").shape
         check_pixels(path, height, width)
-        self.shape = (count, height, width)
+        self.shape = (self.volumes * slices, height, width)
+
+    @property
+    def slices(self) -> int:
+        """See ImageSource."""
+        return self.shape[0] // self.volumes
 
     def _images(self, raw: IO[bytes], mode: Literal["r", "r+"]) -> np.ndarray:
-        """All images, (N,H,W), memory-mapped anew: pages of a lasting map count as memory used."""
+        """(volumes,slices,H,W), memory-mapped anew: pages of a lasting map count as memory used."""
         at = self.layout
-        array = np.memmap(raw, at.dtype, mode, at.offset, at.shape, at.order)
-        if array.ndim == 4:
-            return array[:, 0]
-        return array[None] if array.ndim == 2 else np.moveaxis(array, self.axis, 0)
+        return self.view(np.memmap(raw, at.dtype, mode, at.offset, at.shape, at.order))
+
+    def _parts(self, start: int, stop: int) -> Iterator[tuple[slice, tuple[int, slice]]]:
+        """Images start to stop-1, volume by volume: their places after start, and those stored."""
+        at = start
+        while at < stop:
+            volume, first = divmod(at, self.slices)
+            last = min(self.slices, first + stop - at)
+            yield slice(at - start, at - start + last - first), (volume, slice(first, last))
+            at += last - first
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """See ImageSource."""
-        images = np.array(self._images(self.raw, "r")[start:stop])
+        stored, stop = self._images(self.raw, "r"), min(stop, self.shape[0])
+        images = np.empty((max(0, stop - start), *self.shape[1:]), self.dtype)
+        for place, part in self._parts(start, stop):
+            images[place] = stored[part]
         if self.dtype.kind == "b" and (images.view(np.uint8) > 1).any():
             raise BadInput(f"{self.path}: holds bytes that are no bool, expected 0 and 1")
         return images
@@ -145,7 +183,9 @@ class ArrayFile(ImageSource):
             raw.flush()
 
             def write(start: int, images: np.ndarray) -> None:
-                self._images(raw, "r+")[start : start + len(images)] = images
+                stored = self._images(raw, "r+")
+                for place, part in self._parts(start, start + len(images)):
+                    stored[part] = images[place]
 
             yield write
             if pack:
@@ -203,7 +243,7 @@ def npy_layout(path: Path, file: IO[bytes], kinds: str) -> Layout:
     """Layout of the .npy that `file` is, its type one of `kinds`; see `read_npy_header`."""
     shape, fortran, dtype = read_npy_header(file)
     layout = Layout(tuple(map(int, shape)), dtype, "F" if fortran else "C", file.tell())
-    return layout.checked(path, kinds, (4, 3, 2))
+    return layout.checked(path, kinds, SHAPES)
 
 
 def open_npy(path: str | Path, kinds: str = "fiu") -> ArrayFile:

@@ -30,7 +30,8 @@ def half_width_file(
     np.lib.format.write_array_header_1_0(raw, header)
     layout = Layout(tuple(shape), np.dtype("<f4"), order, raw.tell())
     raw.truncate(layout.size)  # sparse: only the header is ever read from it
-    return ArrayFile("npy", source.path, raw, layout, source.axis if array else 0)
+    views = {"view": source.view} if array else {}
+    return ArrayFile("npy", source.path, raw, layout, **views)
 
 
 def _check_name(path: Path, others: Iterable[str | Path]) -> None:

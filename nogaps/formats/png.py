@@ -1,4 +1,4 @@
-"""Folders of grey PNGs as images, read and written with Pillow."""
+"""Grey PNGs as images, one file or a folder of them, read and written with Pillow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO
 
 import numpy as np
 
-from nogaps.files import BadInput, atomic_folder, open_regular, parsing
+from nogaps.files import BadInput, atomic, atomic_folder, open_regular, parsing
 from nogaps.formats.arrays import BLOCK, ImageSource, Write, check_pixels
 
 COLOUR_TYPES = {0: "grey", 2: "colour", 3: "palette", 4: "grey with alpha", 6: "colour with alpha"}
@@ -84,31 +84,24 @@ def _image_data(file: IO[bytes]) -> Iterator[bytes]:
         file.seek(4, os.SEEK_CUR)
 
 
-class PngFolder(ImageSource):
-    """The .png files of a folder, by name: grey, 8 or 16 bits, all of one size."""
+class Pngs(ImageSource):
+    """Grey PNG files of one size, of 8 or 16 bits: `names`, relative to `folder`."""
 
-    kind = "png"
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        with parsing(path, "a folder of PNGs"):
-            names = (entry.name for entry in os.scandir(path))
-            self.names = sorted(n for n in names if n.lower().endswith(".png") and n[0] != ".")
-        if not self.names:
-            raise BadInput(f"{path}: holds no .png file, expected at least one")
-        height, width, bits = self._header(self.names[0])
-        for name in self.names[1:]:
+    def __init__(self, path: Path, folder: Path, names: list[str]) -> None:
+        self.path, self.folder, self.names = path, folder, names
+        height, width, bits = self._header(names[0])
+        for name in names[1:]:
             if (found := self._header(name)) != (height, width, bits):
                 sizes = "{}×{} with {} bits, expected {}×{} with {}".format(
                     *found, height, width, bits
                 )
-                raise BadInput(f"{path / name}: is {sizes} as {self.names[0]}")
-        self.shape = (len(self.names), height, width)
+                raise BadInput(f"{folder / name}: is {sizes} as {names[0]}")
+        self.shape = (len(names), height, width)
         self.dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
 
     def _header(self, name: str) -> tuple[int, int, int]:
         """Height, width and bits per pixel."""
-        path = self.path / name
+        path = self.folder / name
         with open_regular(path) as file:
             height, width, bits, colour, _ = read_header(path, file)
         check_pixels(path, height, width)
@@ -120,7 +113,7 @@ class PngFolder(ImageSource):
     def _pixels(self, name: str) -> np.ndarray:
         from PIL import Image
 
-        path = self.path / name
+        path = self.folder / name
         check_rows(path)
         with parsing(path, "a grey PNG"):
             with Image.open(path, formats=["PNG"]) as image:
@@ -136,15 +129,64 @@ class PngFolder(ImageSource):
         """See ImageSource."""
         return np.stack([self._pixels(name) for name in self.names[start:stop]])
 
+
+class PngFile(Pngs):
+    """One PNG."""
+
+    kind = "png"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, path.parent, [path.name])
+
+    @contextlib.contextmanager
+    def writing(self, output: str | Path) -> Iterator[Write]:
+        """See ImageSource."""
+        with atomic(output) as temporary:
+            yield lambda start, images: _save(temporary, images[0])
+
+
+class PngFolder(Pngs):
+    """The .png files in a folder and in the folders within, by name; hidden ones do not count."""
+
+    kind = "folder"
+
+    def __init__(self, path: Path) -> None:
+        with parsing(path, "a folder of PNGs"):
+            names = [name for name in files_within(path) if name.lower().endswith(".png")]
+        names = sorted(n for n in names if not any(part[0] == "." for part in n.split("/")))
+        if not names:
+            raise BadInput(f"{path}: holds no .png file, expected at least one")
+        super().__init__(path, path, names)
+
     @contextlib.contextmanager
     def writing(self, output: str | Path) -> Iterator[Write]:
         """See ImageSource; each file has the name of the one it was made from."""
-        from PIL import Image
-
         with atomic_folder(Path(os.path.realpath(output))) as folder:
 
             def write(start: int, images: np.ndarray) -> None:
                 for name, image in zip(self.names[start:], images, strict=False):
-                    Image.fromarray(image).save(folder / name, format="PNG")
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    _save(folder / name, image)
 
             yield write
+
+
+def files_within(folder: Path) -> Iterator[str]:
+    """Everything in a folder and the folders within that is no folder; links are not followed.
+
+    Relative to it, with / between. Raises OSError if one of them cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for place, folders, files in os.walk(folder, onerror=fail):
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        for name in (*files, *links):
+            yield os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/")
+
+
+def _save(path: Path, image: np.ndarray) -> None:
+    from PIL import Image
+
+    Image.fromarray(image).save(path, format="PNG")

@@ -33,7 +33,7 @@ from nogaps.device import autocast_dtype, pick_device
 from nogaps.ema import ema_of
 from nogaps.files import BadInput, load_images, samples_file, save_json
 from nogaps.imputers.hidden import gain_db, hidden_folds, hidden_mse, line_segments
-from nogaps.imputers.loading import WEIGHTS, load_imputer
+from nogaps.imputers.loading import WEIGHTS, load_imputer, trained_on
 from nogaps.locks import folder_lock
 from nogaps.masks import shared_mask
 from nogaps.metrics import bootstrap, hole_mse
@@ -295,6 +295,6 @@ def adapt_file(
     ensemble = load_imputer(model, device)
     with folder_lock(out):
         adapted, report = adapt(ensemble, y, mask, x, settings, out / "adaptation.safetensors")
-        save_model(out / WEIGHTS, adapted, adapted.config)
+        save_model(out / WEIGHTS, adapted, adapted.config | trained_on(mask))
         save_json(out / "adaptation.json", report)
     return {"imputer": str(out / WEIGHTS), **report}

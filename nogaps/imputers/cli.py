@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from nogaps.errors import BadInput
-from nogaps.options import Json, ProfileName, say
+from nogaps.options import Branch, Json, Private, ProfileName, RepoId, Yes, confirm, say
 
 ModelPath = Annotated[
-    Path | None, typer.Option(help="Run folder or .safetensors; else the shipped imputer.")
+    Path | None, typer.Option(help="Run folder, .safetensors or Hub id; else the shipped imputer.")
 ]
+Revision = Annotated[str | None, typer.Option(help="Revision of a Hub id.")]
 
 
 def train(
@@ -37,11 +38,21 @@ def train(
 
 
 def fill(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help=".npy, .npz, PNG folder, NIfTI")],
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help=".npy, .npz, NIfTI, PNG, folder.")
+    ],
     output: Annotated[Path, typer.Option("-o", "--output", help="File or folder to write.")],
     model: ModelPath = None,
+    revision: Revision = None,
     mask: Annotated[
-        Path | None, typer.Option(help="Bool .npy, (H,W) or (N,1,H,W), True = observed.")
+        Path | None,
+        typer.Option(
+            help="Bool .npy, (H,W) or (N,1,H,W), True = observed; or a PNG, or a NIfTI of 0 and 1."
+        ),
+    ] = None,
+    plane: Annotated[
+        str | None,
+        typer.Option(help="NIfTI: sagittal, coronal or axial slices, upright. Else as stored."),
     ] = None,
     missing: Annotated[str, typer.Option(help="What marks missing pixels: zero or nan.")] = "zero",
     quality: Annotated[
@@ -55,12 +66,17 @@ def fill(
 ) -> None:
     """Fill the missing pixels of any number of images.
 
+    The report notes where the images are unlike those that the networks were trained for.
+
     Example: nogaps fill test_set.npy -o filled.npy
+
+    Example: nogaps fill scan.nii.gz -o filled.nii.gz --mask mask.nii.gz --plane sagittal
     """
     from nogaps.device import pick_device
     from nogaps.filling import fill_file
-    from nogaps.imputers.loading import load_imputer
+    from nogaps.imputers.loading import load_imputer, weights_file
 
+    model = weights_file(model, revision)
     imputer = load_imputer(model, pick_device(), quality)
     intervals = {}
     if uncertainty is not None:
@@ -68,11 +84,12 @@ def fill(
 
         imputer = load_calibrated(imputer, model)
         intervals = {"uncertainty": uncertainty, "level": imputer.calibration.level}
-    options = {"mask": mask, "missing": missing, "uncertainty": uncertainty}
+    options = {"mask": mask, "missing": missing, "uncertainty": uncertainty, "plane": plane}
     report = fill_file(source, output, imputer, **options)
     text = f"{output}: {report.images} images, {report.missing_pixels} pixels filled"
     if intervals:
         text += f"\n{uncertainty}: half-widths of {intervals['level']:.0%} intervals"
+    text += "".join(f"\nnote: {note}" for note in report.notes)
     say({"output": output, **vars(report), **intervals}, as_json, text)
 
 
@@ -81,6 +98,7 @@ def adapt(
     images: Annotated[Path, typer.Option(help="Clean images: .npy, or a folder of `sample`.")],
     out: Annotated[Path, typer.Option(help="Folder for the imputer and its report.")],
     model: ModelPath = None,
+    revision: Revision = None,
     steps: Annotated[
         int, typer.Option(min=1, help="Steps of fine-tuning, 300 to 800 as a rule.")
     ] = 500,
@@ -97,13 +115,12 @@ def adapt(
     Example: nogaps adapt test_set.npy --images runs/samples --out runs/adapted
     """
     from nogaps.imputers.adaptation import Settings, adapt_file
-    from nogaps.imputers.loading import SHIPPED, WEIGHTS
+    from nogaps.imputers.loading import WEIGHTS, weights_file
 
-    source = SHIPPED if model is None else model
-    source = source / WEIGHTS if source.is_dir() else source
+    source = weights_file(model, revision)
     if (out / WEIGHTS).exists() and source.exists() and (out / WEIGHTS).samefile(source):
         raise BadInput(f"--out {out}: holds the imputer to adapt, expected another folder")
-    found = adapt_file(test_set, images, out, model, Settings(steps=steps, seed=seed))
+    found = adapt_file(test_set, images, out, source, Settings(steps=steps, seed=seed))
     gain, low, high = found["gain_db"]["over_control"]
     gained = f"{gain:+.2f} dB [{low:+.2f}, {high:+.2f}] over the control on pixels kept apart"
     say(found, as_json, f"{found['imputer']}: {gained}; {found['disclosure']}")
@@ -123,3 +140,47 @@ def score(
 
     rows = score_files(output, truth, mask_from)
     say(rows, as_json, as_table(rows))
+
+
+def push(
+    repo_id: RepoId,
+    model: ModelPath = None,
+    results: Annotated[
+        Path | None, typer.Option(help="JSON of `benchmarks.imputers`, for the model card.")
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="What it learnt from, for the model card: a sentence.")
+    ] = "",
+    licence: Annotated[str, typer.Option(help="Of the weights. Else cc-by-sa-4.0.")] = "",
+    dry_run: Annotated[
+        Path | None, typer.Option(help="Write what would be published there, and stop.")
+    ] = None,
+    private: Private = False,
+    revision: Branch = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Upload an imputer with its model card to the Hub, for `--model owner/name`.
+
+    The card is the README.md beside the weights, or else is written from what was measured.
+
+    Example: nogaps push owner/name --model runs/imputer --data "Samples of our own prior" --private
+    """
+    import tempfile
+
+    from nogaps.hub import upload
+    from nogaps.imputers.hub import choose_card, write_folder
+
+    about = choose_card(model, results, licence, data)
+    with tempfile.TemporaryDirectory() as room:
+        folder = dry_run or Path(room) / "imputer"
+        names = write_folder(folder, model, about)
+        if dry_run:
+            text = f"{folder}: {', '.join(names)}; nothing was uploaded"
+            say({"repo_id": repo_id, "folder": folder, "files": names}, as_json, text)
+            return
+        if not yes:
+            confirm(repo_id, names, private)
+        content = (folder, names)
+        address = upload(repo_id, lambda: content, "an imputer of nogaps", private, revision)
+    say({"repo_id": repo_id, "commit": address}, as_json, f"{repo_id}: uploaded, {address}")

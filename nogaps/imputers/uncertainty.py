@@ -30,9 +30,8 @@ from torch import nn
 from nogaps.checkpoint import fingerprint
 from nogaps.files import BadInput, load_json, save_json
 from nogaps.imputers.classical import keep_observed, observed_moments
-from nogaps.imputers.loading import SHIPPED
+from nogaps.imputers.loading import CALIBRATION, weights_file
 
-CALIBRATION = "uncertainty.json"  # beside the imputer's weights
 TERMS = ("image", "spread", "contrast", "brightness")
 LARGEST = 1e6  # of a calibration's numbers; products of them stay finite
 FLOOR = 1e-3  # of the scale, a quarter of a grey level: no ratio of error to scale is infinite
@@ -210,6 +209,7 @@ class Calibrated(nn.Module):
     def __init__(self, ensemble: nn.Module, calibration: Calibration) -> None:
         super().__init__()
         self.ensemble, self.calibration = ensemble, calibration
+        self.trained_on = getattr(ensemble, "trained_on", None)
 
     def forward(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """y (N,1,H,W) in [0,1], mask bool (1,1,H,W) or (N,1,H,W): x_hat (N,1,H,W)."""
@@ -265,8 +265,7 @@ def calibrate_ensemble(
 
 def calibration_file(model: str | Path | None = None) -> Path:
     """Where the calibration of an imputer lies: beside its weights; None: the shipped one."""
-    path = SHIPPED if model is None else Path(model)
-    return (path if os.path.isdir(path) else path.parent) / CALIBRATION
+    return weights_file(model).parent / CALIBRATION
 
 
 def save_calibration(path: str | Path, calibration: Calibration, measured: object) -> None:
@@ -284,8 +283,7 @@ def load_calibrated(ensemble: nn.Module, model: str | Path | None = None) -> Cal
         raise BadInput(f"{path.parent}: is one network here, expected all of them (--quality best)")
     if not os.path.exists(path):
         raise BadInput(f"{path}: not found, expected the calibration of this imputer")
-    found = load_json(path)
-    found.pop("measured", None)
+    found = {name: value for name, value in load_json(path).items() if name != "measured"}
     try:
         calibration = Calibration(**found)
         numbers = [calibration.weights[name] for name in TERMS]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from nogaps.errors import BadInput
-from nogaps.options import Json, Seed, say
+from nogaps.options import Branch, Json, Private, RepoId, Seed, Yes, confirm, say
 from nogaps.prior.train_cli import COMMANDS
 
 app = typer.Typer(no_args_is_help=True, help="Prepare head frames and train the generative model.")
@@ -142,15 +141,13 @@ def evaluate(
 
 @app.command()
 def push(
-    repo_id: Annotated[str, typer.Argument(help="owner/name on the Hugging Face Hub.")],
+    repo_id: RepoId,
     folder: Annotated[
         Path | None, typer.Option(help="Folder of the prior with its card; else the shipped one.")
     ] = None,
-    private: Annotated[
-        bool, typer.Option("--private", help="Make the repository private if it is new.")
-    ] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch; made if it is not there.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before publishing.")] = False,
+    private: Private = False,
+    revision: Branch = None,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Upload a prior with its model card to the Hub.
@@ -160,10 +157,6 @@ def push(
     from nogaps.prior.hub import files_to_push, push_prior
 
     if not yes:
-        _, names = files_to_push(folder)
-        if not sys.stdin.isatty():
-            raise BadInput(f"{repo_id}: {len(names)} files to publish, add --yes to do it unasked")
-        where = f"the {'private' if private else 'public'} repository {repo_id}"
-        typer.confirm(f"{', '.join(names)}\nUpload these to {where}?", abort=True, err=True)
+        confirm(repo_id, files_to_push(folder)[1], private)
     address = push_prior(repo_id, folder, private, revision)
     say({"repo_id": repo_id, "commit": address}, as_json, f"{repo_id}: uploaded, {address}")

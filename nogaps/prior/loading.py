@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -20,7 +18,9 @@ from nogaps.building import build
 from nogaps.checkpoint import load_tensors
 from nogaps.device import pick_device
 from nogaps.files import BadInput, load_json, sha256
+from nogaps.hub import locate
 
+FILES = ("*.json", "*/*.json", "*/*.safetensors")  # of a prior on the Hub
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SHIPPED = Path(str(files("nogaps"))) / "weights" / "prior"
 STAGES = {
@@ -92,18 +92,6 @@ def load_schedule(path: str | Path) -> dict:
     return config
 
 
-def locate(prior: str | Path, revision: str | None = None) -> Path:
-    """Folder of a prior: the path itself, or a download of the Hub id `owner/name`."""
-    folder = Path(prior)
-    if os.path.exists(folder) or str(prior).count("/") != 1 or str(prior).startswith((".", "/")):
-        if revision:
-            warnings.warn(f"{prior}: a folder, so revision {revision} does nothing", stacklevel=3)
-        return folder
-    from nogaps.prior.hub import download
-
-    return download(str(prior), revision)
-
-
 def load_prior(
     prior: str | Path | None = None,
     device: torch.device | None = None,
@@ -113,7 +101,7 @@ def load_prior(
 
     Raises BadInput if a file is missing, damaged or does not fit its config.
     """
-    folder = locate(SHIPPED if prior is None else prior, revision)
+    folder = locate(SHIPPED if prior is None else prior, FILES, revision)
     device = device or pick_device()
     vqvae = load_stage(folder / "vqvae").to(device)
     unet = load_part(UNet2DModel, folder / "unet").to(device)

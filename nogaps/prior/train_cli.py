@@ -101,9 +101,10 @@ def train_diffusion(
     options = {"space": space, "prediction": prediction, "noise": noise, "smooth_l1": smooth_l1}
     options["dropout"] = dropout
     if start is not None:
-        from nogaps.prior.loading import SHIPPED, locate
+        from nogaps.hub import locate
+        from nogaps.prior.loading import FILES, SHIPPED
 
-        options["start"] = SHIPPED if start == "shipped" else locate(start)
+        options["start"] = SHIPPED if start == "shipped" else locate(start, FILES)
     run(frames, out, schedule, copies=copies, **options)
     say({"pipeline": out / "pipeline"}, as_json, f"{out / 'pipeline'}: written")
 

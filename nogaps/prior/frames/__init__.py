@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image
 
 from nogaps.files import BadInput, atomic, parsing, save_npz
+from nogaps.formats.planes import check_plane
 from nogaps.prior.frames.sources import SourceFile, list_files, read_files
-from nogaps.prior.frames.volumes import PLANES, Slice
+from nogaps.prior.frames.volumes import Slice
 
 FRAME_PIXELS = 1 << 30  # of all frames of a file; in memory twice, 1 or 2 bytes each
 FITS = ("pad", "crop", "stretch")
@@ -195,8 +196,7 @@ def _check_options(out: str | Path, fit: str | None, plane: str | None, val_shar
         raise BadInput(f"--out {out}: expected a name that ends in .npz")
     if fit not in (None, *FITS):
         raise BadInput(f"--fit {fit}: expected {', '.join(FITS)}")
-    if plane not in (None, *PLANES):
-        raise BadInput(f"--plane {plane}: expected {', '.join(PLANES)}")
+    check_plane(plane)
     if not 0 <= val_share <= 1:
         raise BadInput(f"--val-share {val_share}: expected 0 to 1")
 

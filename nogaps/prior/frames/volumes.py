@@ -8,11 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nogaps.files import BadInput, parsing
+from nogaps.files import BadInput
 from nogaps.formats.arrays import BLOCK, ArrayFile, ImageSource, open_npy
 from nogaps.formats.nifti import open_nifti
-
-PLANES = ("sagittal", "coronal", "axial")  # by the axis they cut: right, anterior, superior
+from nogaps.formats.planes import PLANES
 
 
 @dataclass(frozen=True)
@@ -78,72 +77,16 @@ def read_volume(path: Path, plane: str | None, slices: slice | float) -> Iterato
     the canonical axis (left, posterior or inferior is 0), or a share of it around the middle.
     """
     with open_nifti(path) as stored:
-        affine, slope, inter = _geometry(stored)
-        shape = (*stored.layout.shape, 1)[:3]
-        orientation = _orientation(path, affine, shape)
-        plane = _plane(path, plane, orientation, shape)
-        axis = [int(a) for a, _ in orientation].index(PLANES.index(plane))
-        source = ArrayFile("nifti", path, stored.raw, stored.layout, axis)
-        numbers = _numbers(path, source.shape[0], slices)
-        levels = _levels(stored, slope, inter)
-        # rows and columns as stored: their canonical axes, directions and voxel sizes
-        kept = [k for k in range(3) if k != axis]
-        axes, signs = orientation[kept].T
-        flips = tuple(np.s_[::-1] if sign < 0 else np.s_[:] for sign in signs)
-        sizes = _voxel_sizes(path, affine[:3, kept])
-        turn = np.argsort(-axes)  # the axis that goes up becomes the rows
+        space, single = stored.space, stored.space.single()
+        plane = plane or (PLANES[0] if single is None else space.plane_of(single))
+        source = ArrayFile("nifti", path, stored.raw, stored.layout, space.upright(plane))
+        if source.volumes > 1:
+            raise BadInput(f"{path}: has shape {stored.layout.shape}, expected one volume")
+        numbers, spacing = _numbers(path, source.shape[0], slices), space.spacing(plane)
+        levels = _levels(stored, *space.scaling)
         for number in numbers:
-            k = number if orientation[axis, 1] > 0 else source.shape[0] - 1 - number
-            image = levels(source.read(k, k + 1)[0])[flips].transpose(turn)[::-1]
             label = f"{plane} {number}" if source.shape[0] > 1 else ""
-            yield Slice(image, 65535, label, (float(sizes[turn[0]]), float(sizes[turn[1]])))
-
-
-def _geometry(stored: ArrayFile) -> tuple[np.ndarray, float, float]:
-    """Affine of voxels to RAS+, slope and intercept, of a NIfTI that `open_nifti` accepted."""
-    from nibabel import Nifti1Header, Nifti2Header
-
-    with parsing(stored.path, "a NIfTI image"):
-        stored.raw.seek(0)
-        start = stored.raw.read(Nifti2Header.sizeof_hdr)
-        header = Nifti1Header(start[: Nifti1Header.sizeof_hdr], check=False)
-        if header["sizeof_hdr"] != Nifti1Header.sizeof_hdr:
-            header = Nifti2Header(start, check=False)
-        slope, inter = header.get_slope_inter()
-        return header.get_best_affine(), 1.0 if slope is None else slope, inter or 0.0
-
-
-def _voxel_sizes(path: Path, axes: np.ndarray) -> np.ndarray:
-    """Lengths of the columns of (3,2), (2,)."""
-    sizes = np.linalg.norm(axes, axis=0)
-    if not (np.isfinite(sizes).all() and (sizes > 0).all()):
-        found = "×".join(f"{size:g}" for size in sizes)
-        raise BadInput(f"{path}: has voxels of {found}, expected sizes above 0")
-    return sizes
-
-
-def _orientation(path: Path, affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Per stored axis its canonical axis and direction, (3,2) int."""
-    from nibabel import io_orientation
-
-    with parsing(path, "a NIfTI image with an affine"):
-        orientation = io_orientation(affine)
-        lost = np.isnan(orientation[:, 0])
-        if lost.sum() == 1 and shape[int(lost.argmax())] == 1:  # a 2-D image may lack its normal
-            orientation[lost] = 3 - orientation[~lost, 0].sum(), 1
-        if np.isnan(orientation).any():
-            raise ValueError("its affine does not tell the axes apart")
-        return orientation.astype(int)
-
-
-def _plane(path: Path, plane: str | None, orientation: np.ndarray, shape: tuple[int, ...]) -> str:
-    single = [k for k, n in enumerate(shape) if n == 1]
-    if len(single) != 1:
-        return plane or PLANES[0]
-    own = PLANES[orientation[single[0], 0]]
-    if plane not in (None, own):
-        raise BadInput(f"{path}: is one {own} slice, expected --plane {own}")
-    return own
+            yield Slice(levels(source.read(number, number + 1)[0]), 65535, label, spacing)
 
 
 def _numbers(path: Path, count: int, slices: slice | float) -> range:

@@ -1,0 +1,141 @@
+"""Images larger than the networks were trained for: ours beside classical fillings, on real heads.
+
+    python -m benchmarks.sizes runs/frames/heads.npz runs/frames/heads_t1.npz --raw SLICES
+
+The `val` frames at 64×64, as in training and on their side (rows and columns swapped, as a volume
+may store them), and at their own 128×128, under the course's mask in tiles (gaps as wide as in
+training) and drawn twice as large (gaps twice as wide). --raw: a folder with the slices of
+`nogaps/data/heads_t1.csv`, of which the 256×256 ones of the stand-in's subjects are filled at 1 mm;
+nothing was chosen on them. Kriging comes with the covariance that the networks start from, of 64×64
+images, and with that of training heads of the same size. Nothing here trains a network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks import run
+from benchmarks.imputers import Impute
+from nogaps import standin
+from nogaps.Assessment import Imputer, corrupt
+from nogaps.files import save_json
+from nogaps.imputers.classical import biharmonic, kriging
+from nogaps.imputers.loading import load_imputer
+from nogaps.imputers.uncertainty import coverage_by_group, load_calibrated
+from nogaps.metrics import bootstrap, hole_scores, summarize
+from nogaps.prior.heads import load_frames, read_index, read_slice, to_size, unit_range
+
+RESULTS = Path(__file__).parent / "results" / "sizes.json"
+INDEX = Path(__file__).parents[1] / "nogaps" / "data" / "heads_t1.csv"
+RAW = 256  # pixels of a side of the raw slices that are filled
+MOST = 64  # raw slices per split
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Images (N,1,H,W), the group of each, and images of other heads of that size for kriging."""
+
+    x: torch.Tensor
+    groups: list[str]
+    others: torch.Tensor
+
+
+def frames_of(path: Path) -> dict[str, Heads]:
+    """The `val` frames of a file at half size, the same on their side, and at full size."""
+    x, groups = load_frames(path, "val")
+    others = load_frames(path, "train")[0]
+    small, like = to_size(x), to_size(others)
+    return {
+        f"{path.stem}, 64×64": Heads(small, groups, like),
+        f"{path.stem}, 64×64, on their side": Heads(small.mT, groups, like.mT),
+        f"{path.stem}, 128×128": Heads(x, groups, others),
+    }
+
+
+def raw_slices(folder: Path, split: str) -> tuple[torch.Tensor, list[str]]:
+    """Evenly spread RAW×RAW slices of a split, noses to the right, and their groups."""
+    found, groups = [], []
+    for row in read_index(INDEX):
+        if row["split"] == split:
+            image = read_slice(folder / row["source_file"])
+            if image.shape == (RAW, RAW):
+                found.append(image[:, ::-1] if float(row["flip_left_right"]) else image)
+                groups.append(row["group"])
+    step = -(-len(found) // MOST)
+    return unit_range(np.stack(found[::step])), groups[::step]
+
+
+def masks(size: int) -> dict[str, torch.Tensor]:
+    """The course's mask for images of size×size, (1,1,H,W) bool, by how wide its gaps are."""
+    course = torch.from_numpy(standin.course_mask())[None, None]
+    times = size // course.shape[-1]
+    found = {"gaps of 2 pixels": course.repeat(1, 1, times, times)}
+    if times == 2:
+        found["gaps of 4 pixels"] = course.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    return found
+
+
+def classical(heads: Heads, network: Imputer) -> dict[str, Impute]:
+    """Fillings that need no network."""
+    own = kriging(heads.others)
+    return {"biharmonic": biharmonic, "kriging": network.interpolation, "kriging, own size": own}
+
+
+@torch.no_grad()
+def measure(heads: Heads, mask: torch.Tensor) -> dict[str, object]:
+    """Scores of ours and of the classical fillings, and what the 90 % intervals of ours cover.
+
+    "more_db" is what ours has more than the best of the others.
+    """
+    y, ensemble = corrupt(heads.x, mask), load_imputer()
+    sure = load_calibrated(ensemble)
+    parts = [sure.with_half_width(batch, mask) for batch in y.split(8)]
+    x_hat, half = (torch.cat(part) for part in zip(*parts, strict=True))
+    fillings = {"ours": x_hat}
+    for name, impute in classical(heads, ensemble.networks[0]).items():
+        fillings[name] = torch.cat([impute(batch, mask) for batch in y.split(64)])
+    rows = {name: summarize(one, heads.x, mask, heads.groups) for name, one in fillings.items()}
+    psnr = {name: hole_scores(one, heads.x, mask)["psnr"] for name, one in fillings.items()}
+    best = max((name for name in rows if name != "ours"), key=lambda name: rows[name]["psnr"])
+    gain = (psnr["ours"] - psnr[best]).astype(float)
+    covered = coverage_by_group(x_hat, half, heads.x, mask, heads.groups)
+    return {
+        "images": len(y),
+        "rows": rows,
+        "best_other": best,
+        "more_db": bootstrap(gain, heads.groups),
+        "coverage": float(np.mean(list(covered.values()))),
+    }
+
+
+def main(
+    frames: Annotated[list[Path], typer.Argument(help="Frame files of heads, 128×128.")],
+    raw: Annotated[
+        Path | None, typer.Option(help="Folder with the slices of nogaps/data/heads_t1.csv.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
+) -> None:
+    """Print and write hole PSNR of all, and the coverage of the 90 % intervals."""
+    sets = {name: heads for path in frames for name, heads in frames_of(path).items()}
+    if raw is not None:
+        x, groups = raw_slices(raw, "standin")
+        sets[f"stand-in's subjects, {RAW}×{RAW}"] = Heads(x, groups, raw_slices(raw, "train")[0])
+    found: dict[str, dict] = {}
+    for name, heads in sets.items():
+        for key, mask in masks(heads.x.shape[-1]).items():
+            row = found[f"{name}, {key}"] = measure(heads, mask)
+            scores = ", ".join(f"{k} {one['psnr']:.2f}" for k, one in row["rows"].items())
+            more = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*row["more_db"])
+            print(f"{name}, {key}: {scores} dB", flush=True)
+            print(f"    over {row['best_other']} {more} dB; coverage {row['coverage']:.3f}")
+    save_json(out, found)
+
+
+if __name__ == "__main__":
+    run(main)

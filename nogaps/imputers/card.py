@@ -1,0 +1,196 @@
+"""Model cards of imputers, written from what was measured and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from nogaps.files import BadInput
+from nogaps.hub import EvalResult, ModelCard, ModelCardData
+from nogaps.imputers.loading import TrainedOn
+
+LICENCE = "cc-by-sa-4.0"
+LICENCES = {LICENCE: "CC BY-SA 4.0"}
+TAGS = ["medical-imaging", "mri", "inpainting", "image-restoration"]
+SOURCES = """All training images are synthetic: 2,048 samples of the latent diffusion model of \
+nogaps. That model saw 707 real slices:
+
+- 531 of the Brain Tumor MRI Dataset (Kaggle, masoudnickparvar; CC0; it combines figshare 1512427,
+  CC BY 4.0, by Jun Cheng, with SARTAJ and Br35H), mostly of tumour patients;
+- 176 of 16 healthy subjects: 11 of OpenfMRI ds000011 (PDDL), 5 of IXI (CC BY-SA 3.0,
+  <https://brain-development.org/ixi-dataset/>).
+
+CC BY-SA 4.0 honours the licences of all of these.
+
+Neither model has seen the images that are scored below: 100 slices of the Brain Tumor MRI Dataset
+(`heads`), 88 of 8 subjects of the NiChart demo data (`heads_t1`; for evaluation only, not passed
+on), and 100 of nine healthy subjects, the `test_set.npy` of nogaps (the stand-in)."""
+NAMES = {
+    "kriging (real)": "kriging, covariance of real heads",
+    "kriging (synthetic)": "kriging, covariance of the training images",
+    "coursework": "coursework recipe, 21.6 million weights",
+    "ours, fast": "this imputer, `--quality fast`",
+    "ours, best": "**this imputer**",
+}  # rows of `benchmarks.imputers` that a card shows
+BEST = "ours, best"
+USE = """```sh
+nogaps fill corrupted.npy -o filled.npy --model ID     # ID: of this repository, or its folder
+```
+
+```python
+from nogaps.imputers.loading import load_imputer
+
+imputer = load_imputer("ID")  # weights are loaded strictly, from safetensors
+x_hat = imputer(y, mask)  # y (N,1,H,W) float32 in [0,1]; mask (1,1,H,W) bool, True = observed
+```"""
+LIMITS = """Not a medical device. What is filled in is plausible, not measured: nothing may be
+diagnosed from it, and no statement about patients or populations rests on it. Under other masks,
+sizes, contrasts and parts of the body less holds; `nogaps fill` notes where size or mask differ."""
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of an imputer besides its weights.
+
+    data: what it learnt from; licence: an id of the Hub; results: JSON of `benchmarks.imputers`;
+    summary: of the notebook's run. Nothing is claimed unless it is given.
+    """
+
+    data: str = "Who published it has not said."
+    licence: str | None = None
+    results: dict | None = None
+    summary: dict | None = None
+
+
+def model_card(
+    about: About,
+    networks: int,
+    weights: int,
+    trained: TrainedOn | None,
+    calibration: dict | None,
+) -> ModelCard:
+    """The card of an imputer, its metadata valid for the Hub.
+
+    networks, weights: how many; trained: what for; calibration: its `uncertainty.json`. Raises
+    BadInput if the results or the calibration lack what they should hold.
+    """
+    try:
+        parts = [_head(networks, weights, trained), USE, "## What it learnt from", about.data]
+        parts += ["## Measured", *_run(about.summary), *_tables(about.results)]
+        parts += [*_intervals(calibration), "## Limits", LIMITS, "## Licence"]
+        data = _metadata(about)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        found = " ".join(str(error).split())[:80] or type(error).__name__
+        raise BadInput(f"model card: a measured file lacks {found}, expected it whole") from error
+    licence = LICENCES.get(about.licence, about.licence) or "not said"
+    parts.append(f"Weights: {licence}. Code: MIT.")
+    body = "\n\n".join(parts)
+    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
+
+
+def _metadata(about: About) -> ModelCardData:
+    found = []
+    for name, rows in (about.results or {"tables": {}})["tables"].items():
+        for metric, label in (("psnr", "hole PSNR / dB"), ("ssim", "hole SSIM")):
+            result = EvalResult(
+                task_type="image-to-image",
+                task_name="filling missing lines",
+                dataset_type="head-mri",
+                dataset_name=name,
+                dataset_config=name,  # the Hub joins results of one configuration
+                metric_type=metric,
+                metric_name=label,
+                metric_value=round(float(rows[BEST][metric]), 3),
+            )
+            found.append(result)
+    return ModelCardData(
+        license=about.licence,
+        library_name="nogaps",
+        pipeline_tag="image-to-image",
+        tags=TAGS,
+        model_name="nogaps imputer" if found else None,
+        eval_results=found or None,
+    )
+
+
+def _head(networks: int, weights: int, trained: TrainedOn | None) -> str:
+    which = "one U-Net" if networks == 1 else f"the mean of {networks} U-Nets"
+    text = f"""# Filling the missing lines of head MRIs
+
+`x_hat = imputer(y, mask)`: {which}, {weights:,} weights, each of which adds to kriging what kriging
+misses; observed pixels come back bit for bit."""
+    if trained is not None:
+        text += " Trained for images of {}×{} under one mask.".format(*trained.size)
+    return text
+
+
+def _run(summary: dict | None) -> Iterator[str]:
+    if summary is None:
+        return
+    count, seconds = summary["synthetic images"]["shape"][0], summary["seconds"]
+    kind = summary["test set"]["kind"]
+    yield (
+        f"`nogaps run --profile {summary['profile']}` sampled {count:,} images in "
+        f"{seconds['sampling']:,} s and trained for {seconds['training']:,} s on "
+        f"{summary['device']}, seed {summary['seed']}."
+    )
+    if psnr := summary["hole PSNR / dB"]:
+        scores = ", ".join(f"{name} {value:.2f}" for name, value in psnr.items())
+        yield f"Its last cell, hole PSNR in dB on the {kind}: {scores}."
+
+
+def _tables(results: dict | None) -> Iterator[str]:
+    if results is None:
+        yield "`benchmarks.imputers` was not run with these weights: no scores are claimed."
+        return
+    yield (
+        "Over the missing pixels of real heads that no training has seen, under the course's mask, "
+        "per image and then averaged; 95 % intervals by bootstrap over subjects. *More*: what this "
+        "imputer gains, in dB, image by image."
+    )
+    for name, rows in results["tables"].items():
+        lines = [f"| {name} | hole RMSE | PSNR / dB | SSIM | more / dB |", "|---|---|---|---|---|"]
+        for key, label in NAMES.items():
+            if key in rows:
+                lines.append(_row(label, rows[key], key == BEST))
+        yield "\n".join(lines)
+    if run := results.get("training", {}).get("coursework"):
+        yield (
+            f"The coursework recipe was trained on the same images for {run['seconds'] / 60:.0f} "
+            f"minutes, {run['epochs']} of its {run['published_epochs']} epochs."
+        )
+    yield (
+        "`python -m benchmarks.imputers runs/frames/heads.npz runs/frames/heads_t1.npz --published "
+        "runs/published`, the frame files made by `nogaps prior prepare` from the sources above."
+    )
+
+
+def _row(label: str, row: dict, best: bool) -> str:
+    (low, high), (mean, least, most) = row["psnr_95"], row["more_db"]
+    more = "" if best else f"{mean:.2f} [{least:.2f}, {most:.2f}]"
+    psnr = f"{row['psnr']:.2f} [{low:.2f}, {high:.2f}]"
+    return f"| {label} | {row['rmse']:.4f} | {psnr} | {row['ssim']:.3f} | {more} |"
+
+
+def _intervals(calibration: dict | None) -> Iterator[str]:
+    if calibration is None:
+        return
+    yield (
+        f"`--uncertainty` gives half-widths of {calibration['level']:.0%} intervals, calibrated on "
+        f"{calibration['groups']} groups (conformal risk control, arXiv 2208.02814)."
+    )
+    if not isinstance(measured := calibration.get("measured"), dict):
+        yield f"What they cover was not measured on real heads; calibrated {measured}."
+        return
+    lines = ["| heads | groups | hole pixels covered | 5th to 95th percentile of groups |"]
+    lines.append("|---|---|---|---|")
+    for name, row in measured["heads"].items():
+        low, _, high = row["groups_5_50_95"]
+        line = f"| {name} | {row['groups']} | {row['coverage']:.1%} | {low:.1%} to {high:.1%} |"
+        lines.append(line)
+    yield "\n".join(lines)
+    left = ", ".join(f"{n}: {row['coverage']:.1%}" for n, row in measured["left out"].items())
+    yield (
+        f"Of groups left out of the calibration, by the share that calibrates ({left}). "
+        "`python -m benchmarks.uncertainty runs/frames/heads.npz runs/frames/heads_t1.npz`"
+    )
