@@ -1,0 +1,282 @@
+"""The page itself, for Gradio 5 (from 5.27) and 6."""
+
+from __future__ import annotations
+
+import html
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import gradio as gr
+
+from nogaps.demo.examples import Example
+from nogaps.demo.pictures import colour_stops, downloads, view
+from nogaps.demo.work import Filler, Item, Results
+from nogaps.files import BadInput
+
+KEPT = 3600  # seconds that uploads and results are kept
+LEARNT = 64  # side of the images that the networks have learnt
+FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"]
+MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+QUALITY = {"best": "mean of all networks", "fast": "the first network alone"}
+DOWNLOADS = {  # fields of `Downloads`
+    "npy": "Filled .npy",
+    "png": "Filled PNG",
+    "own": "Filled, as uploaded",
+    "half": "Uncertainty .npy",
+}
+NO_PROGRESS = gr.Progress()  # Gradio puts the call's own in its place
+EMPTY = "<div id=empty>The filled images appear here.</div>"
+HERE = "Your files stay on this machine"
+AWAY = "Your files go to the machine that serves this page, and no further"
+CSS = """
+footer { display: none !important; }
+.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
+#head h1 { font-size: 1.9rem; font-weight: 650; letter-spacing: -0.02em; margin: 0 0 .3rem; }
+#head p { margin: 0 0 .35rem; max-width: 62rem; line-height: 1.5; }
+#head .care, #caption .small, #try { font-size: .9rem; opacity: .8; }
+#status p { margin: 0; padding: .6rem .8rem; border-radius: 8px; overflow-wrap: anywhere;
+  border-left: 4px solid var(--border-color-primary);
+  background: var(--background-fill-secondary); }
+#status .bad { border-color: #d64545; }
+#status .good { border-color: #2f9e6e; }
+#try { margin: 0 0 -.5rem; }
+#empty { display: grid; place-items: center; min-height: 20rem; text-align: center; padding: 1rem;
+  border: 1px dashed var(--border-color-primary); border-radius: 10px;
+  opacity: .8; }
+#caption p { margin: .1rem 0; overflow-wrap: anywhere; line-height: 1.5; }
+#caption .bar { white-space: nowrap; }
+#caption .bar i { display: inline-block; width: min(10rem, 30vw); height: .7rem; margin: 0 .4rem;
+  border-radius: 3px; }
+#examples { gap: .5rem; }
+"""
+
+
+def supported(function: Callable, **options: object) -> dict[str, object]:
+    """Those of `options` that `function` takes in this version of Gradio."""
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if name in known}
+
+
+def look() -> dict[str, object]:
+    """Theme and style of the page: fonts of the system, nothing is fetched."""
+    theme = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=MONO)
+    return {"theme": theme, "css": CSS}
+
+
+class Page:
+    """The page's components, and what happens when they are used."""
+
+    def __init__(
+        self, filler: Filler, examples: Sequence[Example], quality: str, here: bool
+    ) -> None:
+        self.filler = filler
+        cache = {"analytics_enabled": False, "delete_cache": (KEPT // 6, KEPT)}
+        with gr.Blocks(title="nogaps", **cache, **supported(gr.Blocks, **look())) as self.blocks:
+            gr.HTML(_head(here), elem_id="head", padding=False)
+            self.results = gr.State(None, time_to_live=KEPT, delete_callback=_remove)
+            with gr.Row():
+                with gr.Column(scale=2, min_width=300):
+                    buttons = self._inputs(examples, quality)
+                with gr.Column(scale=3, min_width=300):
+                    self.empty = gr.HTML(EMPTY, padding=False)
+                    with gr.Column(visible=False) as self.shown:
+                        self._outputs()
+            self._events(buttons, examples)
+        self.blocks.queue(max_size=32, default_concurrency_limit=1)
+
+    def _inputs(self, examples: Sequence[Example], quality: str) -> list[gr.Button]:
+        """What the user gives; the buttons are those of the examples."""
+        label = "Images: .npy, .npz, PNG, NIfTI"
+        self.files = gr.File(label=label, file_count="multiple", height=150, elem_id="files")
+        gr.HTML("<p id=try>Or try real heads:</p>", padding=False)
+        with gr.Row(elem_id="examples"):
+            buttons = [gr.Button(one.label, size="sm", min_width=80) for one in examples]
+        with gr.Accordion("Options", open=False) as self.options:
+            self.mask = gr.File(label="Mask: .npy, True = observed", height=110, elem_id="mask")
+            gr.HTML(_small("Without a mask the missing pixels are found."), padding=False)
+            self.missing = gr.Radio(
+                [("zero", "zero"), ("NaN", "nan")], value="zero", label="Missing pixels are"
+            )
+            self.quality = gr.Radio(
+                [(f"{name}: {what}", name) for name, what in QUALITY.items()],
+                value=quality,
+                label="Quality",
+            )
+        self.go = gr.Button("Fill", variant="primary", elem_id="go")
+        self.status = gr.HTML(elem_id="status", padding=False)
+        return buttons
+
+    def _outputs(self) -> None:
+        """What the page shows."""
+        small = supported(gr.ImageSlider, buttons=["fullscreen"], show_download_button=False)
+        self.compare = gr.ImageSlider(
+            label="Before and after",
+            format="png",
+            interactive=False,
+            elem_id="compare",
+            max_height=640,
+            **small,
+        )
+        self.number = gr.Slider(1, 2, 1, step=1, label="Image", elem_id="number")
+        small = {"buttons": ["fullscreen"], "show_download_button": False}
+        small = supported(gr.Image, **small, show_share_button=False)
+        with gr.Row(elem_id="panels"):
+            self.panels = [
+                gr.Image(label=label, format="png", interactive=False, min_width=150, **small)
+                for label in ("Input", "Filled", "Uncertainty")
+            ]
+        self.caption = gr.HTML(elem_id="caption", padding=False)
+        with gr.Row(elem_id="downloads"):
+            self.downloads = [
+                gr.DownloadButton(f"{label} ↓", size="sm", min_width=120, elem_id=f"get-{name}")
+                for name, label in DOWNLOADS.items()
+            ]
+
+    def _events(self, buttons: Sequence[gr.Button], examples: Sequence[Example]) -> None:
+        """Nothing here is offered to other programs."""
+        private = supported(self.go.click, api_visibility="private")
+        private = private or {"api_name": False}
+        fill = {
+            "fn": self._fill,
+            "inputs": [self.files, self.mask, self.missing, self.quality, self.results],
+            "outputs": [
+                *(self.go, self.status, self.empty, self.shown, self.results, self.number),
+                *self._pictures,
+                *self.downloads,
+            ],
+            "show_progress_on": [self.status],
+            **private,
+        }
+        self.go.click(**fill)
+        for button, example in zip(buttons, examples, strict=True):
+            button.click(
+                lambda example=example: self._choose(example),
+                outputs=[self.files, self.mask, self.missing, self.options],
+                show_progress="hidden",
+                **private,
+            ).then(**fill)
+        self.number.input(
+            self._turn,
+            [self.results, self.number],
+            self._pictures,
+            show_progress="hidden",
+            trigger_mode="always_last",
+            concurrency_limit=4,
+            **private,
+        )
+
+    @property
+    def _pictures(self) -> list[gr.components.Component]:
+        return [self.compare, *self.panels, self.caption]
+
+    def _choose(self, example: Example) -> dict:
+        """Put an example where the user's own files go."""
+        mask = str(example.mask) if example.mask else None
+        return {
+            self.files: [str(path) for path in example.files],
+            self.mask: mask,
+            self.missing: "zero",
+            self.options: gr.update(open=mask is not None),
+        }
+
+    def _fill(
+        self,
+        files: list[str] | None,
+        mask: str | None,
+        missing: str,
+        quality: str,
+        old: Results | None,
+        progress: gr.Progress = NO_PROGRESS,
+    ) -> Iterator[dict]:
+        """Fill what was given; a message takes the place of the results if that cannot be."""
+        _remove(old)
+        hidden = {self.empty: gr.update(visible=True), self.shown: gr.update(visible=False)}
+        yield {self.go: gr.update(interactive=False), self.status: "", self.results: None, **hidden}
+        done = {self.go: gr.update(interactive=True)}
+        uploads = [Path(name) for name in files or []]
+
+        def tell(count: int, total: int) -> None:
+            progress((count, total), desc="filling", unit="images")
+
+        try:
+            given = Path(mask) if mask else None
+            results = self.filler.fill(uploads, given, missing, quality, tell)
+            taken = downloads(results)
+        except BadInput as error:
+            yield {**done, self.status: _message("bad", str(error))}
+            return
+        for button, name in zip(self.downloads, DOWNLOADS, strict=True):
+            path = getattr(taken, name)
+            done[button] = gr.update(value=path and str(path), visible=path is not None)
+        count = results.images
+        slider = gr.update(maximum=max(count, 2), value=1, visible=count > 1)
+        shown = {self.empty: gr.update(visible=False), self.shown: gr.update(visible=True)}
+        status = {self.status: _message("good", _summary(results)), self.results: results}
+        yield {**done, **shown, **status, self.number: slider, **self._turn(results, 1)}
+
+    def _turn(self, results: Results | None, number: float) -> dict:
+        """Show image `number`, counted from 1."""
+        if results is None or not results.room.exists():
+            return {self.caption: _message("bad", "the results are deleted: fill again")}
+        item, index = results.locate(min(int(number), results.images) - 1)
+        seen = view(item, index)
+        marked, after, half = self.panels
+        return {
+            self.compare: (seen.before, seen.after),
+            marked: seen.marked,
+            after: seen.after,
+            half: gr.update(value=seen.half, visible=seen.half is not None),
+            self.caption: _caption(item, index, seen.top),
+        }
+
+
+def _remove(results: Results | None) -> None:
+    if results is not None:
+        results.remove()
+
+
+def _head(here: bool) -> str:
+    return f"""<h1>nogaps</h1>
+<p>Fills the missing lines of head MRIs. Observed pixels come back unchanged, bit for bit; missing
+ones are filled by networks that have learnt from synthetic heads of {LEARNT}×{LEARNT} pixels.</p>
+<p class="care">Not a medical device: filled pixels are guesses, not measurements.
+{HERE if here else AWAY}; they are deleted after an hour.</p>"""
+
+
+def _message(kind: str, text: str) -> str:
+    role = "alert" if kind == "bad" else "status"
+    return f'<p class="{kind}" role="{role}">{html.escape(text)}</p>'
+
+
+def _summary(results: Results) -> str:
+    images, pixels = results.images, sum(item.report.missing_pixels for item in results.items)
+    plural = "" if images == 1 else "s"
+    return f"{images} image{plural}, {pixels:,} pixels filled"
+
+
+def _caption(item: Item, index: int, top: float) -> str:
+    height, width = item.report.height, item.report.width
+    holes = int((~item.mask[index if len(item.mask) > 1 else 0]).sum())
+    share = f"{holes:,} of {height * width:,} pixels filled ({holes / (height * width):.0%})"
+    name = html.escape(item.name(index))
+    of = f", {index + 1} of {item.report.images}" if not item.source.is_dir() else ""
+    lines = [f"<p><b>{name}</b>{of}: {height}×{width}, {share}; blue in the input</p>"]
+    if item.half is not None:
+        stops = ", ".join(colour_stops())
+        what = f"half-width of {item.level:.0%} intervals"
+        bar = f'<i style="background: linear-gradient(90deg, {stops})"></i>'
+        lines.append(f'<p class="bar small">{what}: 0{bar}{_number(top)}</p>')
+        if (height, width) != (LEARNT, LEARNT):
+            lines.append(_small(f"Calibrated on {LEARNT}×{LEARNT} heads: a rough guide here."))
+    else:
+        lines.append(_small("Uncertainty is shown for quality “best” of a calibrated imputer."))
+    return "".join(lines)
+
+
+def _number(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _small(text: str) -> str:
+    return f'<p class="small">{text}</p>'
