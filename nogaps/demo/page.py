@@ -16,8 +16,8 @@ from nogaps.files import BadInput
 
 KEPT = 3600  # seconds that uploads and results are kept
 LEARNT = 64  # side of the images that the networks have learnt
-FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"]
-MONO = ["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"]
+FONTS = ["Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
+MONO = ["Consolas", "Menlo", "monospace"]
 QUALITY = {"best": "mean of all networks", "fast": "the first network alone"}
 DOWNLOADS = {  # fields of `Downloads`
     "npy": "Filled .npy",
@@ -31,22 +31,22 @@ HERE = "Your files stay on this machine"
 AWAY = "Your files go to the machine that serves this page, and no further"
 CSS = """
 footer { display: none !important; }
+.html-container { padding: 0 !important; }
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
 #head h1 { font-size: 1.9rem; font-weight: 650; letter-spacing: -0.02em; margin: 0 0 .3rem; }
 #head p { margin: 0 0 .35rem; max-width: 62rem; line-height: 1.5; }
-#head .care, #caption .small, #try { font-size: .9rem; opacity: .8; }
+#head .care, #caption .small, #try, #empty { font-size: .9rem;
+  color: color-mix(in srgb, var(--body-text-color) 75%, transparent); }
 #status p { margin: 0; padding: .6rem .8rem; border-radius: 8px; overflow-wrap: anywhere;
   border-left: 4px solid var(--border-color-primary);
   background: var(--background-fill-secondary); }
 #status .bad { border-color: #d64545; }
 #status .good { border-color: #2f9e6e; }
-#try { margin: 0 0 -.5rem; }
+#try { margin: 0 0 -.4rem; }
 #empty { display: grid; place-items: center; min-height: 20rem; text-align: center; padding: 1rem;
-  border: 1px dashed var(--border-color-primary); border-radius: 10px;
-  opacity: .8; }
+  border: 1px dashed var(--border-color-primary); border-radius: 10px; }
 #caption p { margin: .1rem 0; overflow-wrap: anywhere; line-height: 1.5; }
-#caption .bar { white-space: nowrap; }
-#caption .bar i { display: inline-block; width: min(10rem, 30vw); height: .7rem; margin: 0 .4rem;
+#caption .bar i { display: inline-block; width: 6rem; height: .7rem; margin: 0 .4rem;
   border-radius: 3px; }
 #examples { gap: .5rem; }
 """
@@ -60,7 +60,9 @@ def supported(function: Callable, **options: object) -> dict[str, object]:
 
 def look() -> dict[str, object]:
     """Theme and style of the page: fonts of the system, nothing is fetched."""
-    theme = gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=MONO)
+    fonts = {"font": FONTS, "font_mono": MONO}
+    fonts = {key: [gr.themes.Font(name) for name in names] for key, names in fonts.items()}
+    theme = gr.themes.Default(primary_hue="teal", neutral_hue="slate", **fonts)
     return {"theme": theme, "css": CSS}
 
 
@@ -73,13 +75,13 @@ class Page:
         self.filler = filler
         cache = {"analytics_enabled": False, "delete_cache": (KEPT // 6, KEPT)}
         with gr.Blocks(title="nogaps", **cache, **supported(gr.Blocks, **look())) as self.blocks:
-            gr.HTML(_head(here), elem_id="head", padding=False)
+            gr.HTML(_head(here), elem_id="head")
             self.results = gr.State(None, time_to_live=KEPT, delete_callback=_remove)
             with gr.Row():
                 with gr.Column(scale=2, min_width=300):
                     buttons = self._inputs(examples, quality)
                 with gr.Column(scale=3, min_width=300):
-                    self.empty = gr.HTML(EMPTY, padding=False)
+                    self.empty = gr.HTML(EMPTY)
                     with gr.Column(visible=False) as self.shown:
                         self._outputs()
             self._events(buttons, examples)
@@ -89,12 +91,12 @@ class Page:
         """What the user gives; the buttons are those of the examples."""
         label = "Images: .npy, .npz, PNG, NIfTI"
         self.files = gr.File(label=label, file_count="multiple", height=150, elem_id="files")
-        gr.HTML("<p id=try>Or try real heads:</p>", padding=False)
+        gr.HTML("<p id=try>Or try real heads:</p>")
         with gr.Row(elem_id="examples"):
             buttons = [gr.Button(one.label, size="sm", min_width=80) for one in examples]
         with gr.Accordion("Options", open=False) as self.options:
             self.mask = gr.File(label="Mask: .npy, True = observed", height=110, elem_id="mask")
-            gr.HTML(_small("Without a mask the missing pixels are found."), padding=False)
+            gr.HTML(_small("Without a mask the missing pixels are found."))
             self.missing = gr.Radio(
                 [("zero", "zero"), ("NaN", "nan")], value="zero", label="Missing pixels are"
             )
@@ -104,7 +106,7 @@ class Page:
                 label="Quality",
             )
         self.go = gr.Button("Fill", variant="primary", elem_id="go")
-        self.status = gr.HTML(elem_id="status", padding=False)
+        self.status = gr.HTML(elem_id="status")
         return buttons
 
     def _outputs(self) -> None:
@@ -126,7 +128,7 @@ class Page:
                 gr.Image(label=label, format="png", interactive=False, min_width=150, **small)
                 for label in ("Input", "Filled", "Uncertainty")
             ]
-        self.caption = gr.HTML(elem_id="caption", padding=False)
+        self.caption = gr.HTML(elem_id="caption")
         with gr.Row(elem_id="downloads"):
             self.downloads = [
                 gr.DownloadButton(f"{label} ↓", size="sm", min_width=120, elem_id=f"get-{name}")

@@ -13,7 +13,7 @@ from PIL import Image
 
 from nogaps.demo.work import OUT, Item, Results, split_name
 from nogaps.files import atomic, save_npy
-from nogaps.formats import open_images
+from nogaps.formats import kind_of, open_images
 from nogaps.formats.arrays import ImageSource, open_npy
 
 SIDE = 512  # screen pixels that small images are enlarged to, each pixel a square
@@ -38,16 +38,17 @@ class View:
 
 
 def view(item: Item, index: int) -> View:
-    """Image `index` of an item: as it came, with the missing pixels coloured, filled, and sure."""
-    before, after = (_read(path, index) for path in (item.source, item.output))
-    mask = item.mask[index if len(item.mask) > 1 else 0]
+    """Image `index` of an item, slices of NIfTI turned as they are mostly shown."""
+    turn = np.rot90 if kind_of(item.source) == "nifti" else np.asarray
+    before, after = (turn(_read(path, index)) for path in (item.source, item.output))
+    mask = turn(item.mask[index if len(item.mask) > 1 else 0])
     low, high = _range(after[mask]) if item.report.scaled else (0.0, 1.0)
     grey = [_grey(np.where(mask, before, low), low, high), _grey(after, low, high)]
     marked = np.where(mask[..., None], grey[0], HOLE)
     half, top = None, 0.0
     if item.half is not None:
         with open_npy(item.half) as source:
-            width = source.read(index, index + 1)[0]
+            width = turn(source.read(index, index + 1)[0])
         top = float(width.max())
         half = _enlarged(matplotlib.colormaps[COLOURS](width / (top or 1), bytes=True)[..., :3])
     return View(_enlarged(grey[0]), _enlarged(marked), _enlarged(grey[1]), half, top)

@@ -9,13 +9,17 @@ import threading
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nogaps.errors import BadInput
+
+if TYPE_CHECKING:
+    import uvicorn
 
 PORTS = range(7860, 7960)  # tried in this order
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLICY = (  # what the page may load and talk to: the server it came from
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "frame-ancestors 'self'; form-action 'self'; base-uri 'self'; object-src 'none'"
 )
@@ -78,7 +82,18 @@ def serve(
         ready(address)
         if open_page:  # a browser of text would keep the server from starting
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        uvicorn.Server(config).run(sockets=[listener])
+        _run(uvicorn.Server(config), listener)
+
+
+def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Run in a thread, so that signals end this one as they end every command."""
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    finally:
+        server.should_exit = True
+        thread.join(5)
 
 
 def _application(
@@ -101,9 +116,17 @@ def _application(
     )
     limit = upload_mb * 10**6
     gr.mount_gradio_app(app, page.blocks, "/", max_file_size=limit, **closed, **newer)
+    # as `launch` sets them: until then Gradio takes any file of this machine for an upload
+    page.blocks.has_launched = page.blocks.is_running = True
+    gr.processing_utils.async_ssrf_protected_download = _fetch_nothing
     if here:  # a name that leads here from elsewhere is a trick to get past the browser
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*LOOPBACK, "["])
     return Guarded(app)
+
+
+async def _fetch_nothing(url: str, cache_dir: str) -> str:
+    """In place of Gradio's function, for URLs that are sent instead of uploads."""
+    raise ValueError("a URL was sent in place of a file")
 
 
 def _require_gradio() -> None:
