@@ -17,7 +17,7 @@ from nogaps.files import load_images, sha256
 from nogaps.imputers.loading import SHIPPED
 
 Command = Callable[..., object]
-COMMANDS = ["run", "sample", "train", "fill", "adapt", "score", "check", "make-test-set"]
+COMMANDS = ["run", "sample", "train", "fill", "adapt", "score", "check", "make-test-set", "demo"]
 PRIOR_COMMANDS = ["prepare", "train", "train-autoencoder", "train-diffusion", "refine"]
 PRIOR_COMMANDS += ["evaluate", "push"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import tempfile
@@ -61,9 +62,9 @@ def serve(
 
     ready: called with the page's address once it can be opened. host: what to listen on; the
     default is reached from this machine alone. port: None for the first free one from 7860, 0 for
-    any free one. upload_mb: the largest file, in megabytes. Uploads and results lie in a private
-    temporary folder, which is removed at the end. Raises BadInput: no Gradio, a bad model, an
-    address that cannot be had.
+    any free one. upload_mb: the largest file, in units of 2^20 bytes. Uploads and results lie in a
+    private temporary folder, which is removed at the end. Raises BadInput: no Gradio, a bad model,
+    an address that cannot be had.
     """
     with (
         tempfile.TemporaryDirectory(prefix="nogaps-demo-") as name,
@@ -87,13 +88,21 @@ def serve(
 
 def _run(server: uvicorn.Server, listener: socket.socket) -> None:
     """Run in a thread, so that signals end this one as they end every command."""
-    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-    thread.start()
+    ended = threading.Event()  # an interrupted join takes the thread for ended
+
+    def run() -> None:
+        try:
+            server.run([listener])
+        finally:
+            ended.set()
+
+    threading.Thread(target=run, daemon=True).start()
     try:
-        thread.join()
+        ended.wait()
     finally:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # pages are cut off
         server.should_exit = True
-        thread.join(5)
+        ended.wait(5)
 
 
 def _application(
@@ -114,7 +123,7 @@ def _application(
     newer = supported(
         gr.mount_gradio_app, run_history=False, mcp_server=False, footer_links=[], **look()
     )
-    limit = upload_mb * 10**6
+    limit = upload_mb << 20
     gr.mount_gradio_app(app, page.blocks, "/", max_file_size=limit, **closed, **newer)
     # as `launch` sets them: until then Gradio takes any file of this machine for an upload
     page.blocks.has_launched = page.blocks.is_running = True
