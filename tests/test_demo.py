@@ -256,10 +256,10 @@ def test_uploads_are_limited(served: Served) -> None:
 def outcome(served: Served, path: str) -> dict:
     """What comes of the page's own request to fill a file that was not uploaded."""
     config = json.loads(served.get("/config"))
-    which = next(one["id"] for one in config["dependencies"] if len(one["inputs"]) == 5)
+    which = next(one["id"] for one in config["dependencies"] if len(one["inputs"]) == 4)
     file = {"path": path, "orig_name": "x.npy", "meta": {"_type": "gradio.FileData"}}
     session = f"session{abs(hash(path))}"
-    body = {"data": [[file], None, "zero", "fast", None], "fn_index": which}
+    body = {"data": [[file], None, "zero", "fast"], "fn_index": which}
     body = json.dumps({**body, "session_hash": session}).encode()
     served.get("/gradio_api/queue/join", body, **{"Content-type": "application/json"})
     told = served.get(f"/gradio_api/queue/data?session_hash={session}")
@@ -285,14 +285,31 @@ def filler(tmp_path_factory: pytest.TempPathFactory) -> Filler:
 
 
 def stripes(path: Path, images: np.ndarray) -> Path:
-    """Write images (N,64,64) to a file of the kind that its name tells."""
-    if path.name.endswith(".nii.gz"):
-        nibabel.Nifti1Image(np.moveaxis(images, 0, -1), np.eye(4)).to_filename(path)
+    """Write images (N,H,W) to a file of the kind that its name tells."""
+    if ".nii" in path.name:
+        volume = np.moveaxis(images, 0, -1) if len(images) > 1 else images[0]
+        nibabel.Nifti1Image(volume, np.eye(4)).to_filename(path)
+    elif path.suffix == ".npy":
+        np.save(path, images[:, None])
     elif path.suffix == ".npz":
         np.savez_compressed(path, images=images)
     else:
         Image.fromarray(images[0]).save(path)
     return path
+
+
+@pytest.mark.parametrize("name", ["volume.nii", "slice.nii", "pngs.png", "images.npz", "y.npy"])
+def test_half_widths_are_shown_where_they_belong(tmp_path: Path, name: str) -> None:
+    grey = np.rint(255 * standin.corrupted_images()[3:5, 0, :, 8:56]).astype(np.uint8)
+    grey = grey[:1] if name in ("slice.nii", "pngs.png") else grey
+    np.save(tmp_path / "mask.npy", standin.course_mask()[:, 8:56])
+    results = Filler(None, tmp_path).fill([stripes(tmp_path / name, grey)], tmp_path / "mask.npy")
+    seen = view(*results.locate(len(grey) - 1))
+    assert seen.half.shape == seen.before.shape
+    hole = (seen.marked == HOLE).all(-1)
+    assert hole.any() and (seen.half[hole].sum(-1) > seen.half[~hole].sum(-1).max()).all()
+    assert len(np.unique(seen.half[~hole])) <= 3  # the one colour of 0
+    results.remove()
 
 
 @pytest.mark.parametrize("name", ["volume.nii.gz", "several.npz"])

@@ -3,67 +3,30 @@
 from __future__ import annotations
 
 import html
-import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import gradio as gr
 
 from nogaps.demo.examples import Example
 from nogaps.demo.pictures import colour_stops, downloads, view
+from nogaps.demo.style import look, supported
 from nogaps.demo.work import Filler, Item, Results
 from nogaps.files import BadInput
 
 KEPT = 3600  # seconds that uploads and results are kept
 LEARNT = 64  # side of the images that the networks have learnt
-FONTS = ["Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
-MONO = ["Consolas", "Menlo", "monospace"]
 QUALITY = {"best": "mean of all networks", "fast": "the first network alone"}
 DOWNLOADS = {  # fields of `Downloads`
     "npy": "Filled .npy",
     "png": "Filled PNG",
-    "own": "Filled, as uploaded",
+    "own": "Same format",
     "half": "Uncertainty .npy",
 }
 NO_PROGRESS = gr.Progress()  # Gradio puts the call's own in its place
 EMPTY = "<div id=empty>The filled images appear here.</div>"
 HERE = "Your files stay on this machine"
 AWAY = "Your files go to the machine that serves this page, and no further"
-CSS = """
-footer { display: none !important; }
-.html-container { padding: 0 !important; }
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
-#head h1 { font-size: 1.9rem; font-weight: 650; letter-spacing: -0.02em; margin: 0 0 .3rem; }
-#head p { margin: 0 0 .35rem; max-width: 62rem; line-height: 1.5; }
-#head .care, #caption .small, #try, #empty { font-size: .9rem;
-  color: color-mix(in srgb, var(--body-text-color) 75%, transparent); }
-#status p { margin: 0; padding: .6rem .8rem; border-radius: 8px; overflow-wrap: anywhere;
-  border-left: 4px solid var(--border-color-primary);
-  background: var(--background-fill-secondary); }
-#status .bad { border-color: #d64545; }
-#status .good { border-color: #2f9e6e; }
-#try { margin: 0 0 -.4rem; }
-#empty { display: grid; place-items: center; min-height: 20rem; text-align: center; padding: 1rem;
-  border: 1px dashed var(--border-color-primary); border-radius: 10px; }
-#caption p { margin: .1rem 0; overflow-wrap: anywhere; line-height: 1.5; }
-#caption .bar i { display: inline-block; width: 6rem; height: .7rem; margin: 0 .4rem;
-  border-radius: 3px; }
-#examples { gap: .5rem; }
-"""
-
-
-def supported(function: Callable, **options: object) -> dict[str, object]:
-    """Those of `options` that `function` takes in this version of Gradio."""
-    known = inspect.signature(function).parameters
-    return {name: value for name, value in options.items() if name in known}
-
-
-def look() -> dict[str, object]:
-    """Theme and style of the page: fonts of the system, nothing is fetched."""
-    fonts = {"font": FONTS, "font_mono": MONO}
-    fonts = {key: [gr.themes.Font(name) for name in names] for key, names in fonts.items()}
-    theme = gr.themes.Default(primary_hue="teal", neutral_hue="slate", **fonts)
-    return {"theme": theme, "css": CSS}
 
 
 class Page:
@@ -139,9 +102,16 @@ class Page:
         """Nothing here is offered to other programs."""
         private = supported(self.go.click, api_visibility="private")
         private = private or {"api_name": False}
+        begin = {
+            "fn": self._begin,
+            "inputs": [self.results],
+            "outputs": [self.go, self.status, self.empty, self.shown],
+            "show_progress": "hidden",
+            **private,
+        }
         fill = {
             "fn": self._fill,
-            "inputs": [self.files, self.mask, self.missing, self.quality, self.results],
+            "inputs": [self.files, self.mask, self.missing, self.quality],
             "outputs": [
                 *(self.go, self.status, self.empty, self.shown, self.results, self.number),
                 *self._pictures,
@@ -150,14 +120,15 @@ class Page:
             "show_progress_on": [self.status],
             **private,
         }
-        self.go.click(**fill)
+        self.go.click(**begin).then(**fill)
         for button, example in zip(buttons, examples, strict=True):
-            button.click(
+            chosen = button.click(
                 lambda example=example: self._choose(example),
                 outputs=[self.files, self.mask, self.missing, self.options],
                 show_progress="hidden",
                 **private,
-            ).then(**fill)
+            )
+            chosen.then(**begin).then(**fill)
         self.number.input(
             self._turn,
             [self.results, self.number],
@@ -182,40 +153,50 @@ class Page:
             self.options: gr.update(open=mask is not None),
         }
 
+    def _begin(self, old: Results | None) -> dict:
+        """Clear away what was filled before."""
+        _remove(old)
+        return {
+            self.go: gr.update(interactive=False),
+            self.status: "<div class=busy></div>",
+            self.empty: gr.update(visible=True),
+            self.shown: gr.update(visible=False),
+        }
+
     def _fill(
         self,
         files: list[str] | None,
         mask: str | None,
         missing: str,
         quality: str,
-        old: Results | None,
         progress: gr.Progress = NO_PROGRESS,
-    ) -> Iterator[dict]:
+    ) -> dict:
         """Fill what was given; a message takes the place of the results if that cannot be."""
-        _remove(old)
-        hidden = {self.empty: gr.update(visible=True), self.shown: gr.update(visible=False)}
-        yield {self.go: gr.update(interactive=False), self.status: "", self.results: None, **hidden}
-        done = {self.go: gr.update(interactive=True)}
-        uploads = [Path(name) for name in files or []]
 
         def tell(count: int, total: int) -> None:
-            progress((count, total), desc="filling", unit="images")
+            progress((count, total), desc="Filling", unit="images")
 
+        done = {self.go: gr.update(interactive=True), self.results: None}
         try:
+            uploads = [Path(name) for name in files or []]
             given = Path(mask) if mask else None
             results = self.filler.fill(uploads, given, missing, quality, tell)
             taken = downloads(results)
         except BadInput as error:
-            yield {**done, self.status: _message("bad", str(error))}
-            return
+            return {**done, self.status: _message("bad", str(error))}
         for button, name in zip(self.downloads, DOWNLOADS, strict=True):
             path = getattr(taken, name)
             done[button] = gr.update(value=path and str(path), visible=path is not None)
         count = results.images
-        slider = gr.update(maximum=max(count, 2), value=1, visible=count > 1)
-        shown = {self.empty: gr.update(visible=False), self.shown: gr.update(visible=True)}
-        status = {self.status: _message("good", _summary(results)), self.results: results}
-        yield {**done, **shown, **status, self.number: slider, **self._turn(results, 1)}
+        return {
+            **done,
+            self.results: results,
+            self.status: _message("good", _summary(results)),
+            self.empty: gr.update(visible=False),
+            self.shown: gr.update(visible=True),
+            self.number: gr.update(maximum=max(count, 2), value=1, visible=count > 1),
+            **self._turn(results, 1),
+        }
 
     def _turn(self, results: Results | None, number: float) -> dict:
         """Show image `number`, counted from 1."""

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from nogaps.demo.work import OUT, Item, Results, split_name
-from nogaps.files import atomic, save_npy
+from nogaps.files import atomic, load_npy, save_npy
 from nogaps.formats import kind_of, open_images
-from nogaps.formats.arrays import ImageSource, open_npy
+from nogaps.formats.arrays import ImageSource
 
 SIDE = 512  # screen pixels that small images are enlarged to, each pixel a square
 HOLE = np.array([31, 95, 120], np.uint8)  # colour of missing pixels
@@ -47,8 +47,7 @@ def view(item: Item, index: int) -> View:
     marked = np.where(mask[..., None], grey[0], HOLE)
     half, top = None, 0.0
     if item.half is not None:
-        with open_npy(item.half) as source:
-            width = turn(source.read(index, index + 1)[0])
+        width = turn(_half_width(item, index))
         top = float(width.max())
         half = _enlarged(matplotlib.colormaps[COLOURS](width / (top or 1), bytes=True)[..., :3])
     return View(_enlarged(grey[0]), _enlarged(marked), _enlarged(grey[1]), half, top)
@@ -63,6 +62,14 @@ def colour_stops(count: int = 8) -> list[str]:
 def _read(path: Path, index: int) -> np.ndarray:
     with open_images(path) as source:
         return source.read(index, index + 1)[0]
+
+
+def _half_width(item: Item, index: int) -> np.ndarray:
+    """Half-widths (H,W) of one image; slices lie in their file as they do in the output."""
+    widths = load_npy(item.half, mmap=True)
+    if widths.ndim == 3 and kind_of(item.source) == "nifti":
+        return np.array(widths[..., index])
+    return np.array(widths.reshape(-1, *widths.shape[-2:])[index])
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:

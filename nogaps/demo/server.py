@@ -113,7 +113,8 @@ def _application(
     from fastapi.middleware.trustedhost import TrustedHostMiddleware
 
     from nogaps.demo.examples import write_examples
-    from nogaps.demo.page import Page, look, supported
+    from nogaps.demo.page import Page
+    from nogaps.demo.style import look, supported
     from nogaps.demo.work import Filler
 
     (folder / "examples").mkdir()
