@@ -94,14 +94,17 @@ class Driven:
     def until(self, true: Callable[[], object], seconds: int = 60) -> None:
         WebDriverWait(self.driver, seconds, 0.1, [Exception]).until(lambda _: true())
 
-    def fill(self, *files: Path) -> str:
-        """Upload files, click the button, and what the page says then."""
+    def upload(self, *files: Path) -> None:
         self.driver.refresh()
         self.until(lambda: self.one("#go").is_displayed())
         self.one("#files input[type=file]").send_keys("\n".join(map(str, files)))
         self.until(
             lambda: self.one("#files").text.count(" B") + self.one("#files").text.count("KB")
         )
+
+    def fill(self, *files: Path) -> str:
+        """Upload files, click the button, and what the page says then."""
+        self.upload(*files)
         self.one("#go").click()
         return self.said()
 
@@ -185,12 +188,13 @@ def test_example_of_pngs_and_its_pages(page: Driven) -> None:
 
 
 @needs_browser
-def test_bad_files_get_one_line(page: Driven, heads: Path, tmp_path: Path) -> None:
+def test_bad_files_get_one_line(page: Driven, served: Served, heads: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.npy"
     text.write_text("not an array")
     assert page.fill(text).startswith("text.npy: is damaged")
     assert page.one("#status p").get_attribute("role") == "alert"
-    assert page.one("#go").is_enabled() and not page.driver.find_elements(By.ID, "caption")
+    page.until(lambda: page.one("#go").is_enabled())
+    assert not page.driver.find_elements(By.ID, "caption")
     np.save(tmp_path / "one.npy", np.load(heads)[:1])
     assert page.fill(tmp_path / "one.npy").endswith("expected a mask (under “Options”)")
     large = tmp_path / "large.npy"
@@ -198,6 +202,12 @@ def test_bad_files_get_one_line(page: Driven, heads: Path, tmp_path: Path) -> No
     page.one("#files button[aria-label*=lear]").click()
     page.one("#files input[type=file]").send_keys(str(large))
     page.until(lambda: "exceed the maximum allowed size" in page.one("body").text)
+    page.upload(heads)
+    for path in served.temporary.glob("*/cache/*/heads.npy"):
+        path.unlink()  # as after an hour
+    page.one("#go").click()
+    assert page.said() == "heads.npy: cannot be read (No such file or directory), expected a file"
+    page.until(lambda: page.one("#go").is_enabled())
     page.driver.get_log("browser")
 
 

@@ -113,14 +113,20 @@ class Page:
             "fn": self._fill,
             "inputs": [self.files, self.mask, self.missing, self.quality],
             "outputs": [
-                *(self.go, self.status, self.empty, self.shown, self.results, self.number),
+                *(self.status, self.empty, self.shown, self.results, self.number),
                 *self._pictures,
                 *self.downloads,
             ],
             "show_progress_on": [self.status],
             **private,
         }
-        self.go.click(**begin).then(**fill)
+        end = {
+            "fn": lambda: gr.update(interactive=True),
+            "outputs": [self.go],
+            "show_progress": "hidden",
+            **private,
+        }
+        self.go.click(**begin).then(**fill).then(**end)
         for button, example in zip(buttons, examples, strict=True):
             chosen = button.click(
                 lambda example=example: self._choose(example),
@@ -128,7 +134,7 @@ class Page:
                 show_progress="hidden",
                 **private,
             )
-            chosen.then(**begin).then(**fill)
+            chosen.then(**begin).then(**fill).then(**end)
         self.number.input(
             self._turn,
             [self.results, self.number],
@@ -176,20 +182,18 @@ class Page:
         def tell(count: int, total: int) -> None:
             progress((count, total), desc="Filling", unit="images")
 
-        done = {self.go: gr.update(interactive=True), self.results: None}
         try:
             uploads = [Path(name) for name in files or []]
             given = Path(mask) if mask else None
             results = self.filler.fill(uploads, given, missing, quality, tell)
             taken = downloads(results)
         except BadInput as error:
-            return {**done, self.status: _message("bad", str(error))}
-        for button, name in zip(self.downloads, DOWNLOADS, strict=True):
-            path = getattr(taken, name)
-            done[button] = gr.update(value=path and str(path), visible=path is not None)
+            return {self.status: _message("bad", str(error)), self.results: None}
+        paths = [getattr(taken, name) for name in DOWNLOADS]
+        ready = [gr.update(value=path and str(path), visible=path is not None) for path in paths]
         count = results.images
         return {
-            **done,
+            **dict(zip(self.downloads, ready, strict=True)),
             self.results: results,
             self.status: _message("good", _summary(results)),
             self.empty: gr.update(visible=False),
