@@ -195,6 +195,37 @@ def make_test_set(
     say({"test_set": out, "truth": truth, "sha256": digest}, as_json, f"{out}: sha256 {digest}")
 
 
+@app.command()
+def demo(
+    model: imputers.ModelPath = None,
+    quality: Annotated[str, typer.Option(help="What the page begins with: best or fast.")] = "best",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Else the first free one from 7860.")
+    ] = None,
+    max_upload_mb: Annotated[int, typer.Option(min=1, help="Largest file, in megabytes.")] = 100,
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-browser", help="Open the page in your browser.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Serve a page on this machine: upload images, fill them, look at them, download them.
+
+    Example: nogaps demo --port 7860
+    """
+    from nogaps.demo.server import LOOPBACK, serve
+
+    def ready(address: str) -> None:
+        say({"address": address}, as_json, f"{address}: open it in a browser; Ctrl-C ends it")
+        sys.stdout.flush()
+
+    if host not in LOOPBACK:
+        warnings.warn(f"--host {host}: everyone who reaches it can use the page", stacklevel=1)
+    serve(ready, model, quality, host, port, max_upload_mb, open_page)
+
+
 def _warn(message: Warning | str, *_: object) -> None:
     print(f"nogaps: warning: {message}", file=sys.stderr)
 

@@ -18,7 +18,7 @@ from nogaps.imputers.loading import SHIPPED
 
 Command = Callable[..., object]
 COMMANDS = ["run", "sample", "train", "fill", "adapt", "score", "check", "make-test-set"]
-COMMANDS += ["report", "push"]
+COMMANDS += ["report", "push", "demo"]
 PRIOR_COMMANDS = ["prepare", "train", "train-autoencoder", "train-diffusion", "refine"]
 PRIOR_COMMANDS += ["evaluate", "push"]
 

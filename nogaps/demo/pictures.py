@@ -1,0 +1,168 @@
+"""What the page shows of a result, and the files one can take home."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+from PIL import Image
+
+from nogaps.demo.work import OUT, Item, Results, split_name
+from nogaps.files import atomic, load_npy, save_npy
+from nogaps.formats import kind_of, open_images
+from nogaps.formats.arrays import ImageSource
+
+SIDE = 512  # screen pixels that small images are enlarged to, each pixel a square
+HOLE = np.array([31, 95, 120], np.uint8)  # colour of missing pixels
+COLOURS = "magma"  # of half-widths
+LEVELS = 65535
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class View:
+    """One image as the page shows it: (H,W,3) uint8 each, enlarged by whole numbers.
+
+    half: None without half-widths; top: the half-width that has the map's last colour.
+    """
+
+    before: np.ndarray
+    marked: np.ndarray
+    after: np.ndarray
+    half: np.ndarray | None
+    top: float
+
+
+def view(item: Item, index: int) -> View:
+    """Image `index` of an item, slices of NIfTI turned as they are mostly shown."""
+    turn = np.rot90 if kind_of(item.source) == "nifti" else np.asarray
+    before, after = (turn(_read(path, index)) for path in (item.source, item.output))
+    mask = turn(item.mask[index if len(item.mask) > 1 else 0])
+    low, high = _range(after[mask]) if item.report.scaled else (0.0, 1.0)
+    grey = [_grey(np.where(mask, before, low), low, high), _grey(after, low, high)]
+    marked = np.where(mask[..., None], grey[0], HOLE)
+    half, top = None, 0.0
+    if item.half is not None:
+        width = turn(_half_width(item, index))
+        top = float(width.max())
+        half = _enlarged(matplotlib.colormaps[COLOURS](width / (top or 1), bytes=True)[..., :3])
+    return View(_enlarged(grey[0]), _enlarged(marked), _enlarged(grey[1]), half, top)
+
+
+def colour_stops(count: int = 8) -> list[str]:
+    """The colours of the half-widths from 0 to `View.top`, as a style sheet writes them."""
+    steps = np.linspace(0, 1, count)
+    return [matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps[COLOURS](steps)]
+
+
+def _read(path: Path, index: int) -> np.ndarray:
+    with open_images(path) as source:
+        return source.read(index, index + 1)[0]
+
+
+def _half_width(item: Item, index: int) -> np.ndarray:
+    """Half-widths (H,W) of one image; slices lie in their file as they do in the output."""
+    widths = load_npy(item.half, mmap=True)
+    if widths.ndim == 3 and kind_of(item.source) == "nifti":
+        return np.array(widths[..., index])
+    return np.array(widths.reshape(-1, *widths.shape[-2:])[index])
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """From min(0, lowest) to the highest, as images are scaled for the network."""
+    low, high = min(0.0, float(values.min())), float(values.max())
+    return low, high if high > low else low + 1.0
+
+
+def _grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    share = (image.astype(np.float64) - low) / (high - low)
+    return np.repeat(np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)[..., None], 3, -1)
+
+
+def _enlarged(image: np.ndarray) -> np.ndarray:
+    times = max(1, SIDE // max(image.shape[:2]))
+    return image.repeat(times, 0).repeat(times, 1)
+
+
+@dataclass(frozen=True)
+class Downloads:
+    """Files to take home; of several, a .zip. own: in the input's format, where that is another."""
+
+    npy: Path
+    png: Path
+    own: Path | None
+    half: Path | None
+
+
+def downloads(results: Results) -> Downloads:
+    """Write the files. The .npy of a .npy is the file that `nogaps fill` writes.
+
+    PNGs are those of `nogaps fill` for PNGs. Of other integers that fit they hold the values, of
+    floats in [0,1] those times 65535, of anything else the file's range in 16 bits.
+    """
+    room, items = results.room / OUT, results.items
+    own = [item.output for item in items if item.output.suffix.lower() not in (".npy", "")]
+    half = [item.half for item in items if item.half is not None]
+    pngs = [path for item in items for path in _pngs(item)]
+    return Downloads(
+        _bundle([_npy(item) for item in items], room, "filled_npy"),
+        _bundle(pngs, room, "filled_png"),
+        _bundle(own, room, "filled") if own else None,
+        _bundle(half, room, "half_widths") if half else None,
+    )
+
+
+def _npy(item: Item) -> Path:
+    if item.output.suffix.lower() == ".npy":
+        return item.output
+    path = item.output.parent / f"{split_name(item.source)[0]}_filled.npy"
+    with open_images(item.output) as source:
+        save_npy(path, source.read(0, source.shape[0]))
+    return path
+
+
+def _pngs(item: Item) -> list[Path]:
+    if item.output.is_dir():
+        return sorted(item.output.iterdir())
+    folder, stem = item.output.parent / "png", split_name(item.source)[0]
+    folder.mkdir()
+    paths = []
+    with open_images(item.output) as source:
+        count = source.shape[0]
+        span = _file_range(source) if item.report.scaled else (0.0, 1.0)
+        for start in range(0, count, BATCH):
+            for k, image in enumerate(source.read(start, min(start + BATCH, count)), start):
+                number = f"_{k:0{len(str(count - 1))}d}" if count > 1 else ""
+                paths.append(folder / f"{stem}_filled{number}.png")
+                Image.fromarray(_levels(image, *span)).save(paths[-1])
+    return paths
+
+
+def _file_range(source: ImageSource) -> tuple[float, float]:
+    count = source.shape[0]
+    batches = (source.read(k, min(k + BATCH, count)) for k in range(0, count, BATCH))
+    ends = np.array([_range(batch) for batch in batches])
+    return float(ends[:, 0].min()), float(ends[:, 1].max())
+
+
+def _levels(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    if image.dtype.kind == "u" and image.dtype.itemsize <= 2:
+        return image.astype(image.dtype.newbyteorder("="))
+    share = (image.astype(np.float64) - low) / (high - low)
+    return np.rint(LEVELS * np.clip(share, 0, 1)).astype(np.uint16)
+
+
+def _bundle(paths: Sequence[Path], room: Path, name: str) -> Path:
+    """The one file, or a .zip of several, by their names where these differ."""
+    if len(paths) == 1:
+        return paths[0]
+    differ = len({path.name for path in paths}) == len(paths)
+    with atomic(room / f"{name}.zip") as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for path in paths:
+            name_in = path.name if differ else path.relative_to(room).as_posix()
+            archive.writestr(zipfile.ZipInfo(name_in), path.read_bytes())  # a fixed date
+    return room / f"{name}.zip"
