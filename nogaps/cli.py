@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nogaps import __version__
+from nogaps import __version__, progress
 from nogaps.errors import BadInput
 from nogaps.imputers import cli as imputers
 from nogaps.options import Json, ProfileName, say
@@ -20,6 +20,7 @@ from nogaps.signals import Signals
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -40,11 +41,16 @@ def nogaps(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And exit.")
     ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("-q", "--quiet", help="Before COMMAND: no progress, no result but --json's."),
+    ] = False,
 ) -> None:
     """Fill the missing lines of 64×64 head MRIs, learnt from synthetic heads.
 
     Exit codes: 0 done, 1 findings, 2 bad use or bad input.
     """
+    progress.set_quiet(quiet)
 
 
 @app.command()
@@ -199,7 +205,7 @@ def _warn(message: Warning | str, *_: object) -> None:
 
 def _what_then(arguments: list[str]) -> str:
     """What an interrupted command did not lose."""
-    name, *rest = [*arguments, ""]
+    name, *rest = [*(word for word in arguments if word not in ("-q", "--quiet")), ""]
     kept = name in ("sample", "adapt", "train") or (name == "run" and "--verify" not in rest)
     if not kept and not (name == "prior" and rest[0].startswith(("train", "refine", "evaluate"))):
         return "the same command starts again"

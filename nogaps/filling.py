@@ -10,13 +10,13 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from nogaps.files import BadInput
 from nogaps.formats import check_output, open_images
 from nogaps.formats.arrays import ImageSource, open_npy
 from nogaps.formats.companion import half_width_file
 from nogaps.masks import find_masks_in
+from nogaps.progress import progress as show
 from nogaps.scaling import Span, rounded
 
 Filling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -117,7 +117,7 @@ def fill_file(
 
 def _write(targets: list[tuple[ImageSource, str | Path]], batches: Filled, progress: bool) -> None:
     count = targets[0][0].shape[0]
-    bar = tqdm(total=count, desc="filling", mininterval=1, delay=1, disable=not progress)
+    bar = show(desc="filling", total=count, delay=1, disable=not progress)
     with ExitStack() as stack, bar:
         writes = [stack.enter_context(like.writing(path)) for like, path in targets]
         for start, results in batches:
