@@ -162,20 +162,24 @@ def check(
 ) -> None:
     """Is the submission in each DIR valid? Every finding with its mend; exit 1 if there is one.
 
-    Example: nogaps check . --test-set test_set.npy
+    Of several it also says which were filled the same way, or nearly so: where to look.
+
+    Example: nogaps check handed-in/*/ --test-set test_set.npy --truth truth.npy --csv marks.csv
     """
-    from nogaps.submission import as_text, report
+    from nogaps import submission
+    from nogaps.submission import alike
 
-    rows = report(folders or [Path(".")], test_set)
+    rows = submission.report(folders or [Path(".")], test_set)
+    like = alike.compare_folders([row["dir"] for row in rows], test_set) if len(rows) > 1 else None
     if truth or table:
-        from nogaps.scoring import score_folder, write_csv
+        from nogaps.scoring import score_folders, write_csv
 
-        for row in rows if truth else []:
-            if not any(finding["check"] == "not-checked" for finding in row["findings"]):
-                row["scores"] = score_folder(row["dir"], test_set, truth)
+        if truth:
+            score_folders(rows, test_set, truth)
         if table:
-            write_csv(table, rows)
-    say({"submissions": rows}, as_json, as_text(rows))
+            write_csv(table, rows, like)
+    text = [submission.as_text(rows), alike.as_text(like) if like else ""]
+    say({"submissions": rows, "alike": like}, as_json, "\n".join(filter(None, text)))
     raise typer.Exit(0 if all(row["valid"] for row in rows) else 1)
 
 
