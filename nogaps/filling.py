@@ -226,7 +226,8 @@ def _survey(stream: _Stream, missing: str) -> FillReport:
         holes += seen.size - np.count_nonzero(seen)
         masks |= {hash(one.tobytes()) for one in mask}
     if not holes and missing != "any":
-        raise BadInput(f"{stream.name}: no pixel is {stream.hole}, expected missing pixels")
+        other = "" if stream.hole not in HOLES.values() else " (or a mask: --mask MASK.npy)"
+        raise BadInput(f"{stream.name}: no pixel is {stream.hole}, expected missing pixels{other}")
     return FillReport(*stream.shape, int(holes), len(masks), bool(scaled))
 
 

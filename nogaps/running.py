@@ -48,9 +48,10 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     try:
         return nbformat.read(path, as_version=4)
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
+        where = "expected the notebook there (or name its folder by --folder)"
+        raise BadInput(f"{path}: cannot be read ({error.strerror}), {where}") from error
     except Exception as error:  # nbformat's errors have no common ancestor
-        raise BadInput(f"{path}: is not a Jupyter notebook") from error
+        raise BadInput(f"{path}: is no Jupyter notebook, expected one in format 4") from error
 
 
 def execute(folder: Path, profile: str, output: Path, lock: int | None = None) -> Path:

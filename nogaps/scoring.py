@@ -39,8 +39,8 @@ def read_like(path: str | Path, y: torch.Tensor, mask_from: str | Path) -> torch
     """Images of the shape of y, which came from `mask_from`. Raises BadInput otherwise."""
     images = torch.from_numpy(load_images(path))
     if images.shape != y.shape:
-        shapes = f"shape {tuple(images.shape)}, {mask_from} has {tuple(y.shape)}"
-        raise BadInput(f"{path}: {shapes}")
+        found = f"has shape {tuple(images.shape)}"
+        raise BadInput(f"{path}: {found}, expected {tuple(y.shape)} as {mask_from} has")
     return images
 
 
