@@ -283,8 +283,7 @@ def load_calibrated(ensemble: nn.Module, model: str | Path | None = None) -> Cal
     if not hasattr(ensemble, "members"):
         raise BadInput(f"{path.parent}: is one network here, expected all of them (--quality best)")
     if not os.path.exists(path):
-        expected = "expected the calibration that `nogaps train` writes"
-        raise BadInput(f"{path}: not found, {expected}; or fill without --uncertainty")
+        raise BadInput(f"{path}: not found, expected the calibration that `nogaps train` writes")
     found = load_json(path)
     found.pop("measured", None)
     try:

@@ -14,7 +14,7 @@ all three 0.004 [0.002], which is by its variance what two independent means of 
 after the short training of the smoke profile 0.044 [0.021]. A copy in other clothes: rounded to 8
 bits, rescaled, with white noise of up to 0.03, seven tenths of interpolation: below 0.0001; a fifth
 of another network 0.0005, a third 0.0012; a slight blur up to 0.0009; a gamma of 1.1 0.0012. Not
-recognised: a gamma of 1.3, half of another network, noise as strong as the errors of the filling.
+recognised: a gamma of 1.3, half of another network, noise stronger than the filling's own errors.
 
 A filling that the fit explains (kriging with whatever covariance) is the same for everyone who
 makes it; it is named, and compared with nobody. Fast: all pairs of an image are one matrix product.
@@ -157,7 +157,8 @@ def compare_folders(
             y, _, arrays = sets[digest]
             arrays[folder] = _read(Path(folder) / RESULT, y)
         except (BadInput, OSError, ValueError) as error:
-            found["not_compared"][folder] = printable(str(error), 160)
+            text = str(error).removeprefix(f"{Path(folder) / RESULT}: ")
+            found["not_compared"][folder] = printable(text, 160)
     for y, mask, arrays in sets.values():
         if len(arrays) > 0:
             _compare(y, mask, arrays, found)
@@ -224,11 +225,14 @@ def as_text(found: dict) -> str:
         lines.append("same or nearly the same filled pixels, the reason is not known; look:")
     for names in _groups(found["pairs"]):
         pairs = [pair for pair in found["pairs"] if pair["dirs"][0] in names]
-        identical, alike = (_span([pair[key] for pair in pairs]) for key in ("identical", "alike"))
         names.sort(key=lambda name: name in SHIPPED.values())  # submissions first
-        text = f"  {', '.join(names)}: of {pairs[0]['images']} images {identical} the same"
-        rms = max(pair["rms"] for pair in pairs)
-        lines.append(f"{text}, {alike} nearly or quite, RMS as stored up to {rms:.4f}")
+        identical, alike = (_span([pair[key] for pair in pairs]) for key in ("identical", "alike"))
+        count, rms = pairs[0]["images"], max(pair["rms"] for pair in pairs)
+        how = f"the same in all {count} images"
+        if identical != f"{count}":
+            how = f"nearly or quite the same in {alike} of {count} images, to the bit in "
+            how += f"{identical}; RMS difference, as stored, up to {rms:.4f}"
+        lines.append(f"  {', '.join(names)}: {how}")
     if found["plain"]:
         lines.append("filled without a network, which is the same for everybody, or not at all:")
         lines.append(f"  {', '.join(found['plain'])}")
@@ -244,10 +248,11 @@ def _span(numbers: Sequence[int]) -> str:
 
 
 def _groups(pairs: Sequence[dict]) -> list[list[str]]:
-    """Names that pairs connect, directly or through others."""
+    """Names that pairs connect, directly or through other submissions."""
     groups: list[list[str]] = []
     for pair in pairs:
-        joined = [group for group in groups if set(group) & set(pair["dirs"])]
+        own = set(pair["dirs"]) - set(SHIPPED.values())
+        joined = [group for group in groups if own & set(group)]
         groups = [group for group in groups if group not in joined]
         names = [name for group in joined for name in group] + pair["dirs"]
         groups.append(list(dict.fromkeys(names)))
