@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from nogaps import __version__
+from nogaps import __version__, progress
 from nogaps.errors import BadInput
 from nogaps.imputers import cli as imputers
 from nogaps.options import Json, ProfileName, say
@@ -21,6 +21,7 @@ from nogaps.signals import Signals
 
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -42,11 +43,16 @@ def nogaps(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And exit.")
     ] = False,
+    quiet: Annotated[
+        bool,
+        typer.Option("-q", "--quiet", help="Before COMMAND: no progress, no result but --json's."),
+    ] = False,
 ) -> None:
     """Fill the missing lines of 64×64 head MRIs, learnt from synthetic heads.
 
     Exit codes: 0 done, 1 findings, 2 bad use or bad input.
     """
+    progress.set_quiet(quiet)
 
 
 @app.command()
@@ -158,20 +164,24 @@ def check(
 ) -> None:
     """Is the submission in each DIR valid? Every finding with its mend; exit 1 if there is one.
 
-    Example: nogaps check . --test-set test_set.npy
+    Of several it also says which were filled the same way, or nearly so: where to look.
+
+    Example: nogaps check handed-in/*/ --test-set test_set.npy --truth truth.npy --csv marks.csv
     """
-    from nogaps.submission import as_text, report
+    from nogaps import submission
+    from nogaps.submission import alike
 
-    rows = report(folders or [Path(".")], test_set)
+    rows = submission.report(folders or [Path(".")], test_set)
+    like = alike.compare_folders([row["dir"] for row in rows], test_set) if len(rows) > 1 else None
     if truth or table:
-        from nogaps.scoring import score_folder, write_csv
+        from nogaps.scoring import score_folders, write_csv
 
-        for row in rows if truth else []:
-            if not any(finding["check"] == "not-checked" for finding in row["findings"]):
-                row["scores"] = score_folder(row["dir"], test_set, truth)
+        if truth:
+            score_folders(rows, test_set, truth)
         if table:
-            write_csv(table, rows)
-    say({"submissions": rows}, as_json, as_text(rows))
+            write_csv(table, rows, like)
+    text = [submission.as_text(rows), alike.as_text(like) if like else ""]
+    say({"submissions": rows, "alike": like}, as_json, "\n".join(filter(None, text)))
     raise typer.Exit(0 if all(row["valid"] for row in rows) else 1)
 
 
@@ -232,7 +242,7 @@ def _warn(message: Warning | str, *_: object) -> None:
 
 def _what_then(arguments: list[str]) -> str:
     """What an interrupted command did not lose."""
-    name, *rest = [*arguments, ""]
+    name, *rest = [*(word for word in arguments if word not in ("-q", "--quiet")), ""]
     kept = name in ("sample", "adapt", "train") or (name == "run" and "--verify" not in rest)
     if not kept and not (name == "prior" and rest[0].startswith(("train", "refine", "evaluate"))):
         return "the same command starts again"

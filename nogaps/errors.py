@@ -1,7 +1,7 @@
 """The one error that users are meant to see."""
 
 
-class BadInput(Exception):
+class BadInput(ValueError):
     """The user's input cannot be used. One line: the file, what was found, what was expected."""
 
     def __str__(self) -> str:

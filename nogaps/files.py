@@ -269,9 +269,10 @@ def load_images(path: str | Path) -> np.ndarray:
     """
     array = load_npy(path)
     if array.ndim != 4 or array.shape[1] != 1 or 0 in array.shape:
-        raise BadInput(f"{path}: has shape {array.shape}, expected (N, 1, H, W)")
+        mend = ": save x[:, None]" if array.ndim == 3 else ""
+        raise BadInput(f"{path}: has shape {array.shape}, expected (N, 1, H, W){mend}")
     if array.dtype.kind != "f":
-        raise BadInput(f"{path}: has dtype {array.dtype}, expected float32")
+        raise BadInput(f"{path}: has dtype {array.dtype}, expected float32 in [0, 1]")
     if not np.isfinite(array).all():
         raise BadInput(f"{path}: holds NaN or infinite values, expected finite ones in [0, 1]")
     low, high = float(array.min()), float(array.max())

@@ -10,7 +10,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from nogaps.checkpoint import fingerprint
 from nogaps.files import BadInput
@@ -19,7 +18,8 @@ from nogaps.formats.arrays import ImageSource
 from nogaps.formats.companion import half_width_file
 from nogaps.formats.masks import MaskFile, open_mask
 from nogaps.formats.nifti import NiftiFile
-from nogaps.masks import find_masks_in
+from nogaps.masks import Masks, find_masks, find_masks_in
+from nogaps.progress import progress as show
 from nogaps.scaling import Span, rounded
 
 Filling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -154,7 +154,7 @@ def _notes_on_slices(source: ImageSource) -> Iterator[str]:
 
 def _write(targets: list[tuple[ImageSource, str | Path]], batches: Filled, progress: bool) -> None:
     count = targets[0][0].shape[0]
-    bar = tqdm(total=count, desc="filling", mininterval=1, delay=1, disable=not progress)
+    bar = show(desc="filling", total=count, delay=1, disable=not progress)
     with ExitStack() as stack, bar:
         writes = [stack.enter_context(like.writing(path)) for like, path in targets]
         for start, results in batches:
@@ -171,29 +171,56 @@ def fill(y: Images, mask: Images, imputer: Filling, batch_size: int = 256) -> Im
     `fill_file`. Raises BadInput for other shapes or types, no images, an image without observed
     pixel, NaN at observed pixels, infinite values.
     """
-    array, seen = _as_numpy(y), _as_numpy(mask)
-    if array.ndim != 4 or array.shape[1] != 1 or 0 in array.shape or array.dtype.kind not in "fiu":
-        found = f"shape {array.shape} and dtype {array.dtype}"
-        raise BadInput(f"y: has {found}, expected (N,1,H,W) integers or floats")
-    if seen.shape not in (array.shape, (1, *array.shape[1:])) or seen.dtype.kind != "b":
-        found = f"shape {seen.shape} and dtype {seen.dtype}"
-        raise BadInput(f"mask: has {found}, expected (1,1,H,W) or (N,1,H,W) bool, as y")
-    count, _, height, width = array.shape
-    stream = _Stream(
-        "y",
-        "False in the mask",
-        (count, height, width),
-        _batch_of((count, height, width), batch_size),
-        lambda start, stop: array[start:stop, 0],
-        lambda start, images: seen[start : start + len(images), 0] if len(seen) > 1 else seen[:, 0],
-    )
-    out = np.empty_like(array)
-    for start, (x_hat,) in _filled(stream, imputer, _survey(stream, "any")[0].scaled):
-        out[start : start + len(x_hat), 0] = x_hat
+    (out,) = fill_array(as_numpy(y), as_numpy(mask), imputer, "any", batch_size)
     return torch.from_numpy(out).to(y.device, y.dtype) if isinstance(y, torch.Tensor) else out
 
 
-def _as_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
+def fill_array(
+    array: np.ndarray,
+    seen: np.ndarray | None,
+    imputer: Filling,
+    missing: str = "zero",
+    batch_size: int = 256,
+) -> list[np.ndarray]:
+    """`fill_file` in memory, to the same bits: [x_hat] of the type and shape of array (N,1,H,W).
+
+    seen: bool (1,1,H,W) or (N,1,H,W), True = observed; None: found by what `missing` says, "zero"
+    or "nan". "any": what is missing may hold anything, also NaN. An imputer that returns
+    half-widths as well adds them to the list, float32. Raises BadInput as `fill_file`.
+    """
+    if array.ndim != 4 or array.shape[1] != 1 or 0 in array.shape or array.dtype.kind not in "fiu":
+        found = f"shape {array.shape} and dtype {array.dtype}"
+        raise BadInput(f"y: has {found}, expected (N,1,H,W) integers or floats")
+    shape, hole = (len(array), *array.shape[2:]), HOLES.get(missing, "missing")
+    if seen is not None:
+        if seen.shape not in (array.shape, (1, *array.shape[1:])) or seen.dtype.kind != "b":
+            found = f"shape {seen.shape} and dtype {seen.dtype}"
+            raise BadInput(f"mask: has {found}, expected (1,1,H,W) or (N,1,H,W) bool, as y")
+        find, hole = _by_place(seen[:, 0]), "False in the mask"
+    else:
+        find = _nan_mask if missing == "nan" else _by_group(find_masks(array, "y"))
+    batch = _batch_of(shape, batch_size)
+    stream = _Stream("y", hole, shape, batch, lambda start, stop: array[start:stop, 0], find)
+    scaled = _survey(stream, missing)[0].scaled
+    out = [np.empty_like(array)]
+    for start, parts in _filled(stream, imputer, scaled):
+        out += [np.empty(array.shape, np.float32) for _ in parts[len(out) :]]
+        for whole, part in zip(out, parts, strict=True):
+            whole[start : start + len(part), 0] = part
+    return out
+
+
+def _by_place(seen: np.ndarray) -> Find:
+    """Masks (1,H,W) of all images, or (N,H,W) of each."""
+    return lambda start, images: seen if len(seen) == 1 else seen[start : start + len(images)]
+
+
+def _by_group(masks: Masks) -> Find:
+    return lambda start, images: masks.of(start, len(images))
+
+
+def as_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    """An array, or a tensor of any device as one; bfloat16 becomes float32."""
     if not isinstance(values, torch.Tensor):
         return np.asarray(values)
     values = values.detach().cpu()
@@ -216,12 +243,11 @@ def _given_mask(given: MaskFile, output: Path) -> Find:
 
 def _zero_mask(source: ImageSource) -> Find:
     try:
-        masks = find_masks_in(source)
+        return _by_group(find_masks_in(source))
     except BadInput as error:
         if isinstance(source, NiftiFile) and not source.upright:
             raise BadInput(f"{error}, or the plane of which slices share one (--plane)") from error
         raise
-    return lambda start, images: masks.of(start, len(images))
 
 
 def _survey(stream: _Stream, missing: str) -> tuple[FillReport, set[str]]:
@@ -238,7 +264,8 @@ def _survey(stream: _Stream, missing: str) -> tuple[FillReport, set[str]]:
         holes += seen.size - np.count_nonzero(seen)
         masks |= {fingerprint(torch.from_numpy(one)) for one in mask}
     if not holes and missing != "any":
-        raise BadInput(f"{stream.name}: no pixel is {stream.hole}, expected missing pixels")
+        other = "" if stream.hole not in HOLES.values() else " (or a mask: --mask MASK.npy)"
+        raise BadInput(f"{stream.name}: no pixel is {stream.hole}, expected missing pixels{other}")
     return FillReport(*stream.shape, int(holes), len(masks), bool(scaled)), masks
 
 

@@ -49,6 +49,13 @@ def find_masks(images: np.ndarray, name: str = "images") -> Masks:
     Raises BadInput, a line that begins with `name`, where the evidence is too thin: one image, an
     image that is zero everywhere, shares its mask with no other or fits two, masks that hardly
     differ, true zeros that may well be common to a group, more than 32 masks.
+
+    >>> images = np.ones((4, 8, 8))
+    >>> images[:, 2] = 0  # a row is missing
+    >>> images[1, 5, 5] = 0  # a true zero
+    >>> found = find_masks(images)
+    >>> found.masks.shape, int((~found.masks).sum()), found.index.tolist()
+    ((1, 8, 8), 8, [0, 0, 0, 0])
     """
     images = images.reshape(-1, *images.shape[-2:])
     return _find(name, images.shape, lambda start, stop: images[start:stop])

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from nogaps.errors import BadInput
+from nogaps.progress import is_quiet
 
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 ProfileName = Annotated[str, typer.Option(help="auto, smoke, cpu or full.")]
@@ -23,8 +24,9 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
 def say(result: dict, as_json: bool, text: str) -> None:
-    """Print a command's result for people, or for machines."""
-    typer.echo(json.dumps(result, indent=1, default=str) if as_json else text)
+    """Print a command's result for machines, or for people unless they asked for quiet."""
+    if as_json or not is_quiet():
+        typer.echo(json.dumps(result, indent=1, default=str) if as_json else text)
 
 
 def confirm(repo_id: str, names: Sequence[str], private: bool) -> None:

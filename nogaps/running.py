@@ -15,7 +15,6 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
-from tqdm import tqdm
 from traitlets.config import Config
 
 from nogaps import verifying
@@ -23,6 +22,7 @@ from nogaps.Assessment import choose_profile
 from nogaps.device import pick_device
 from nogaps.files import BadInput, atomic, load_images
 from nogaps.locks import folder_lock
+from nogaps.progress import progress
 from nogaps.submission.arrays import RESULT
 from nogaps.submission.notebook import NOTEBOOK, last_state
 
@@ -47,9 +47,10 @@ def read_notebook(path: Path) -> nbformat.NotebookNode:
     try:
         return nbformat.read(path, as_version=4)
     except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
+        where = "expected the notebook there (or name its folder by --folder)"
+        raise BadInput(f"{path}: cannot be read ({error.strerror}), {where}") from error
     except Exception as error:  # nbformat's errors have no common ancestor
-        raise BadInput(f"{path}: is not a Jupyter notebook") from error
+        raise BadInput(f"{path}: is no Jupyter notebook, expected one in format 4") from error
 
 
 def execute(folder: Path, profile: str, output: Path, lock: int | None = None) -> Path:
@@ -86,7 +87,7 @@ def _execute_cells(
     notebook: nbformat.NotebookNode, folder: Path, environment: dict[str, str], lock: int | None
 ) -> None:
     """Run all cells in a kernel of their own, in `folder`, with a progress bar over the cells."""
-    bar = tqdm(total=len(notebook.cells), desc=NOTEBOOK, unit="cell", mininterval=1)
+    bar = progress(desc=NOTEBOOK, total=len(notebook.cells), unit="cell")
     with tempfile.TemporaryDirectory(prefix="nogaps-") as sockets, bar:
         # sockets in files: other users of the machine can neither read nor steer the kernel
         ipc = {"transport": "ipc", "ip": str(Path(sockets) / "kernel")}

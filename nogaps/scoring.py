@@ -7,12 +7,13 @@ from pathlib import Path
 
 import torch
 
-from nogaps.files import BadInput, atomic, load_images
+from nogaps.files import BadInput, atomic, load_images, sha256
 from nogaps.imputers.classical import biharmonic, linear
 from nogaps.imputers.loading import load_imputer
 from nogaps.masks import shared_mask
 from nogaps.metrics import summarize
 from nogaps.standin import kind_of, subjects
+from nogaps.submission.alike import others
 from nogaps.submission.arrays import RESULT
 
 LEAST = 6  # rows and columns: the window of the SSIM is mirrored at the borders
@@ -38,8 +39,8 @@ def read_like(path: str | Path, y: torch.Tensor, mask_from: str | Path) -> torch
     """Images of the shape of y, which came from `mask_from`. Raises BadInput otherwise."""
     images = torch.from_numpy(load_images(path))
     if images.shape != y.shape:
-        shapes = f"shape {tuple(images.shape)}, {mask_from} has {tuple(y.shape)}"
-        raise BadInput(f"{path}: {shapes}")
+        found = f"has shape {tuple(images.shape)}"
+        raise BadInput(f"{path}: {found}, expected {tuple(y.shape)} as {mask_from} has")
     return images
 
 
@@ -67,36 +68,54 @@ def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) ->
     return {name: summarize(filled, x, mask, groups) for name, filled in fillings.items()}
 
 
-def score_folder(folder: str | Path, test_set: str | Path | None, truth: str | Path) -> dict:
-    """Hole scores of a submission beside kriging's: rmse, psnr, kriging_rmse, kriging_psnr.
+def score_folders(rows: list[dict], test_set: str | Path | None, truth: str | Path) -> None:
+    """Add "scores" to rows of `submission.report`, {} where the array cannot be scored.
 
-    Empty if its array cannot be scored; `check` says why. Raises BadInput if test_set (else the
-    folder's own) or truth cannot be used.
+    Hole scores beside kriging's: rmse, psnr, kriging_rmse, kriging_psnr. Rows that could not be
+    checked are left out. Raises BadInput if truth or a test set (else each folder's own) cannot be
+    used.
     """
-    test_set = test_set or Path(folder) / "test_set.npy"
-    x, y, mask = read_truth(truth, test_set)
-    try:
-        x_hat = read_like(Path(folder) / RESULT, y, test_set)
-    except BadInput:
-        return {}
-    fillings = {"": x_hat, "kriging_": load_imputer(quality="fast").interpolation(y, mask)}
-    rows = {name: summarize(filled, x, mask) for name, filled in fillings.items()}
-    return {f"{name}{s}": row[s] for name, row in rows.items() for s in ("rmse", "psnr")}
+    known: dict[str, tuple] = {}
+    for row in rows:
+        if any(finding["check"] == "not-checked" for finding in row["findings"]):
+            continue
+        source = test_set or Path(row["dir"]) / "test_set.npy"
+        if (digest := sha256(source)) not in known:
+            x, y, mask = read_truth(truth, source)
+            kriging = load_imputer(quality="fast").interpolation(y, mask)
+            known[digest] = (x, y, mask, _brief(kriging, x, mask, "kriging_"))
+        x, y, mask, beside = known[digest]
+        try:
+            x_hat = read_like(Path(row["dir"]) / RESULT, y, source)
+        except BadInput:
+            row["scores"] = {}
+        else:
+            row["scores"] = _brief(x_hat, x, mask) | beside
 
 
-def write_csv(path: str | Path, rows: list[dict]) -> None:
-    """One line per submission: dir, valid, findings (their names), then its scores."""
+def _brief(x_hat: torch.Tensor, x: torch.Tensor, mask: torch.Tensor, start: str = "") -> dict:
+    found = summarize(x_hat, x, mask)
+    return {f"{start}{score}": found[score] for score in ("rmse", "psnr")}
+
+
+def write_csv(path: str | Path, rows: list[dict], alike: dict | None = None) -> None:
+    """One line per submission: dir, valid, findings (their names), its scores, what it is like.
+
+    alike: from `compare_folders`; the last two columns name others, with "; " between them.
+    """
     scores = ["rmse", "psnr", "kriging_rmse", "kriging_psnr"]
     with (
         atomic(path) as temporary,
         open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["dir", "valid", "findings", *scores])
+        writer.writerow(["dir", "valid", "findings", *scores, "same_as", "nearly_same_as"])
         for row in rows:
             names = " ".join(finding["check"] for finding in row["findings"])
             found = [f"{row['scores'][s]:.4f}" if row.get("scores") else "" for s in scores]
-            writer.writerow([row["dir"], str(row["valid"]).lower(), names, *found])
+            like = [others(alike, row["dir"], same) if alike else [] for same in (True, False)]
+            first = [row["dir"], str(row["valid"]).lower(), names]
+            writer.writerow([*first, *found, *map("; ".join, like)])
 
 
 def as_table(rows: dict[str, dict]) -> str:

@@ -69,9 +69,8 @@ def _load(images: Path, test_set: str | Path) -> tuple[torch.Tensor, torch.Tenso
     x = torch.from_numpy(load_images(samples_file(images)))
     mask = torch.from_numpy(shared_mask(load_images(test_set), str(test_set)))[None, None]
     if x.shape[1:] != mask.shape[1:]:
-        raise BadInput(
-            f"{images}: {tuple(x.shape[2:])} pixels, {test_set}: {tuple(mask.shape[2:])}"
-        )
+        found, expected = ("×".join(map(str, one.shape[2:])) for one in (x, mask))
+        raise BadInput(f"{images}: holds images of {found}, expected {expected} as {test_set}")
     if len(x) < 10:
         raise BadInput(f"{images}: {len(x)} images, expected at least 10 to train on")
     return x, mask

@@ -1,24 +1,13 @@
-"""What the README shows runs as pasted, and what it names is there."""
+"""What the README and the pages name is there. That their examples run, test_examples says."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-import pytest
-import torch
 from conftest import ROOT
 
 TEXT = (ROOT / "README.md").read_text()
-
-
-def test_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", TEXT, re.S)
-    monkeypatch.chdir(ROOT)
-    names: dict = {}
-    exec(code, names)
-    y, mask, x_hat = (names[name] for name in ("y", "mask", "x_hat"))
-    assert torch.equal(x_hat[mask.expand_as(y)], y[mask.expand_as(y)])
 
 
 def test_nothing_is_left_open() -> None:

@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from tqdm.auto import tqdm
 
 from nogaps.Assessment import augment, corrupt, fill, learning_rate
 from nogaps.checkpoint import fingerprint, load_state, save_model, save_state
@@ -37,6 +36,7 @@ from nogaps.imputers.loading import WEIGHTS, load_imputer, trained_on
 from nogaps.locks import folder_lock
 from nogaps.masks import shared_mask
 from nogaps.metrics import bootstrap, hole_mse
+from nogaps.progress import progress
 from nogaps.seeds import numbered_generator
 
 STOP_SHARE = 0.05  # of the observed pixels: never shown, never in the loss
@@ -191,7 +191,7 @@ class _Run:
             for name, part in parts.items():
                 part.load_state_dict(state[name])
         steps, done = self.settings.steps, self.history[-1][0]
-        bar = tqdm(range(done, steps), "adapting", initial=done, total=steps, mininterval=5)
+        bar = progress(range(done, steps), "adapting", initial=done, total=steps)
         for step in bar:
             self.step(step)
             if (step + 1) % self.settings.check_every == 0 or step + 1 == steps:

@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from tqdm.auto import tqdm
 
 from nogaps.device import autocast
 from nogaps.errors import BadInput
@@ -20,6 +19,7 @@ from nogaps.imputers.classical import keep_observed
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior
 from nogaps.prior.sampling import PRECISIONS, latent_shape, make_scheduler, resolve_precision
+from nogaps.progress import progress
 from nogaps.seeds import numbered_generator
 
 MAX_DRAWS = 1024  # per image: the numbers of one image's draws lie side by side
@@ -100,7 +100,7 @@ class Posterior:
         out = torch.empty(self.num_draws, *y.shape, dtype=y.dtype, device=y.device)
         flat, n = out.flatten(0, 1), len(y)
         firsts = range(0, len(flat), self.batch_size)
-        for first in tqdm(firsts, desc="posterior", mininterval=1, disable=len(firsts) < 2):
+        for first in progress(firsts, "posterior", disable=len(firsts) < 2):
             jobs = range(first, min(first + self.batch_size, len(flat)))
             image = torch.tensor([job % n for job in jobs], device=y.device)
             numbers = [MAX_DRAWS * (job % n) + job // n for job in jobs]

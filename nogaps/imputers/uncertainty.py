@@ -282,7 +282,7 @@ def load_calibrated(ensemble: nn.Module, model: str | Path | None = None) -> Cal
     if not hasattr(ensemble, "members"):
         raise BadInput(f"{path.parent}: is one network here, expected all of them (--quality best)")
     if not os.path.exists(path):
-        raise BadInput(f"{path}: not found, expected the calibration of this imputer")
+        raise BadInput(f"{path}: not found, expected the calibration that `nogaps train` writes")
     found = {name: value for name, value in load_json(path).items() if name != "measured"}
     try:
         calibration = Calibration(**found)

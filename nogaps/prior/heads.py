@@ -107,7 +107,8 @@ def load_frames(
     prefixed by its file. Raises BadInput for no such file, no frames, or frames of two sizes.
     """
     frames, groups = [], []
-    for path in [paths] if isinstance(paths, (str, Path)) else paths:
+    paths = [paths] if isinstance(paths, (str, Path)) else paths
+    for path in paths:
         images, names = _read_frames(path, split)
         frames.append(unit_range(images))
         if frames[-1].shape[2:] != frames[0].shape[2:]:
@@ -115,7 +116,8 @@ def load_frames(
             raise BadInput(f"{path}: holds frames of {found}, expected {first} as the first file")
         groups += [f"{Path(path).stem}/{name}" for name in names]
     if not groups:
-        raise BadInput(f"{paths}: no frames of the split {split!r}")
+        names = ", ".join(map(str, paths))
+        raise BadInput(f"{names}: no frame is in {split!r}, expected some (prepare's --val-share)")
     return torch.cat(frames), groups
 
 
@@ -130,7 +132,7 @@ def _read_frames(path: str | Path, split: str) -> tuple[np.ndarray, np.ndarray]:
         sound = sound and labels is not None and labels.dtype.kind == "U"
         sound = sound and labels.shape == images.shape[:1]
     if not sound:
-        raise BadInput(f"{path}: expected a frame file of `nogaps prior prepare`")
+        raise BadInput(f"{path}: is no frame file, expected one of `nogaps prior prepare`")
     keep = splits == split
     return images[keep], names[keep]
 

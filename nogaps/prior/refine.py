@@ -17,7 +17,6 @@ import torch
 from diffusers import AutoencoderKL
 from torch import nn
 from torch.func import functional_call
-from tqdm.auto import tqdm
 
 from nogaps.device import pick_device
 from nogaps.files import BadInput, load_npy, save_npy
@@ -28,6 +27,7 @@ from nogaps.prior.heads import load_frames, load_val
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import image_generators, sample_latents
 from nogaps.prior.training import Schedule, fit, make_accelerator
+from nogaps.progress import progress
 
 BATCH = 64  # samples drawn at a time
 SHARPNESS = 0.25  # of `warp` for the real images: as sharp as the frames, hardly sharper
@@ -166,7 +166,7 @@ def latent_bank(prior: Prior, folder: Path, samples: int, seed: int) -> torch.Te
         starts = range(0, samples, BATCH)
         parts = [
             sample_latents(prior, image_generators(seed, k, min(BATCH, samples - k)))
-            for k in tqdm(starts, desc="sampling", mininterval=1)
+            for k in progress(starts, "sampling")
         ]
         save_npy(path, torch.cat(parts).cpu().numpy())
     return torch.from_numpy(load_npy(path))

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import DPMSolverMultistepScheduler
-from tqdm.auto import tqdm
 
 from nogaps.device import autocast, autocast_dtype
 from nogaps.files import BadInput, load_npy, save_json, save_npy
@@ -18,6 +17,7 @@ from nogaps.locks import folder_lock
 from nogaps.prior import manifests
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior, load_prior
+from nogaps.progress import progress
 from nogaps.seeds import numbered_generator
 
 SOLVERS = {"ddim": (1, "dpmsolver++"), "ddpm": (1, "sde-dpmsolver++"), "dpm": (2, "dpmsolver++")}
@@ -223,7 +223,7 @@ def generate(
         return list(torch.from_numpy(load_npy(path)).to(prior.device).split(batch_size))
     check_settings(num_samples, num_inference_steps, batch_size, scheduler, temperature, precision)
     starts = range(0, num_samples, batch_size)
-    starts = tqdm(starts, desc="sampling", mininterval=1, disable=len(starts) == 1)
+    starts = progress(starts, "sampling", disable=len(starts) == 1)
     return [
         sample_batch(
             prior,
@@ -285,7 +285,7 @@ def _sample_batches(out: Path, prior: Prior, manifest: dict) -> None:
     partial, process = out / manifests.PARTIAL, [manifest[key] for key in PROCESS]
     n, size = manifest["num_samples"], manifest["batch_size"]
     manifests.open_partial(partial, manifest)
-    for first in tqdm(range(0, n, size), desc="sampling", mininterval=1):
+    for first in progress(range(0, n, size), "sampling"):
         path = partial / f"{first:08d}.npy"
         if not manifests.has_batch(path):
             generators = image_generators(manifest["seed"], first, min(size, n - first))

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from tqdm.auto import tqdm
 
 from nogaps.checkpoint import load_state, save_state
 from nogaps.device import autocast_dtype, pick_device
@@ -21,6 +20,7 @@ from nogaps.ema import ema_of
 from nogaps.figures import save_curves
 from nogaps.files import BadInput, atomic
 from nogaps.locks import folder_lock
+from nogaps.progress import progress
 from nogaps.seeds import numbered_generator
 
 Draw = Callable[[int, torch.Generator], torch.Tensor]
@@ -230,7 +230,8 @@ def _resume(
 
 def _progress(start: int, steps: int, accelerator: Accelerator) -> Iterator[int]:
     quiet = not accelerator.is_main_process
-    return tqdm(range(start, steps), initial=start, total=steps, disable=quiet, mininterval=2)
+    work = range(start, steps)
+    return iter(progress(work, "training", initial=start, total=steps, disable=quiet))
 
 
 def _write_log(run_dir: Path, rows: list[dict]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from nogaps.files import BadInput, load_images, load_npy, sha256
 from nogaps.masks import shared_mask
+from nogaps.progress import progress
 from nogaps.submission.arrays import RESULT, check_array
 from nogaps.submission.findings import Finding, Findings, printable
 from nogaps.submission.notebook import NOTEBOOK, check_notebook, printed_sha256, read_cells
@@ -144,7 +145,8 @@ def report(folders: Sequence[str | Path], test_set: str | Path | None = None) ->
     """
     if test_set and folders:
         _load_test_set(Path(test_set))
-    return [_row(folder, test_set, alone=len(folders) == 1) for folder in folders]
+    work = progress(folders, "checking", delay=1)
+    return [_row(folder, test_set, alone=len(folders) == 1) for folder in work]
 
 
 def _row(folder: str | Path, test_set: str | Path | None, alone: bool) -> dict:
@@ -164,7 +166,13 @@ def _row(folder: str | Path, test_set: str | Path | None, alone: bool) -> dict:
 
 
 def as_text(rows: Sequence[dict]) -> str:
-    """What `report` found, for people: a line per folder, finding, score and note."""
+    """What `report` found, for people: a line per folder, finding, score and note.
+
+    A note that all of several folders have is said once, at the end.
+    """
+    common = list[str]()
+    if len(rows) > 1:
+        common = [note for note in rows[0]["notes"] if all(note in row["notes"] for row in rows)]
     lines = []
     for row in rows:
         lines += [f"{row['dir']}: {'valid' if row['valid'] else 'NOT VALID'}"]
@@ -174,5 +182,5 @@ def as_text(rows: Sequence[dict]) -> str:
             for f in row["findings"]
         ]
         lines += [f"  {name}: {value:.4f}" for name, value in row.get("scores", {}).items()]
-        lines += [f"  note: {note}" for note in row["notes"]]
-    return "\n".join(lines)
+        lines += [f"  note: {note}" for note in row["notes"] if note not in common]
+    return "\n".join(lines + [f"note, for all: {note}" for note in common])

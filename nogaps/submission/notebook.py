@@ -39,6 +39,8 @@ def load_notebook(path: Path) -> dict:
         if (size := os.path.getsize(path)) > UNREADABLE_BYTES:
             raise BadInput(f"{path}: holds {size / 1e6:.0f} MB, too much to be read")
         notebook = json.loads(path.read_bytes())
+    except BadInput:
+        raise
     except OSError as error:
         raise BadInput(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError, MemoryError) as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from nogaps.metrics import bootstrap, gradient_energy
 from nogaps.prior.evaluation.inception import Inception, library_distances
@@ -22,6 +21,7 @@ from nogaps.prior.evaluation.realism import (
     power_spectrum,
     precision_recall,
 )
+from nogaps.progress import progress
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
 DUPLICATE = 0.03  # 1 - correlation: as near as neighbouring slices of one subject
@@ -49,7 +49,7 @@ def compare_sets(
     space = feature_space(train.x)
     compared = {
         name: compare(a, b, space, most, classifier_steps, seed)
-        for name, (a, b) in tqdm(pairs.items(), desc="comparing sets")
+        for name, (a, b) in progress(pairs.items(), "comparing sets")
     }
     different = train[np.unique(train.ids, return_index=True)[1]]
     near = {
@@ -128,7 +128,7 @@ def compare_inception(
     if inception.space is None:
         return {"features": None, "pairs": None, "reason": inception.about}
     rows = {}
-    for name, (a, b) in tqdm(pairs.items(), desc="Inception distances"):
+    for name, (a, b) in progress(pairs.items(), "Inception distances"):
         i, j = equally_many(a, b, most, np.random.default_rng(seed))
         of_a, of_b = inception.space(a.x[i]), inception.space(b.x[j])
         size = min(KID_SUBSET_SIZE, len(i))

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from tqdm.auto import tqdm
 
 from nogaps.files import BadInput, open_regular, parsing
 from nogaps.formats import kind_of
 from nogaps.formats.arrays import check_pixels
 from nogaps.formats.png import check_rows
 from nogaps.prior.frames.volumes import Slice, read_array, read_volume
+from nogaps.progress import progress
 
 STILLS = (".png", ".jpg", ".jpeg")
 EXPECTED = "expected PNG, JPG, NIfTI or .npy"
@@ -130,7 +130,7 @@ def read_files(
     IMAGE_PIXELS in an image, or a PNG or JPG of another size than most in its folder.
     """
     sizes = _common_sizes(files)
-    for file in tqdm(files, desc="reading", mininterval=1, delay=1, disable=None):
+    for file in progress(files, "reading", delay=1):
         path, kind = file.path, kind_of_file(file.path.name)
         try:
             if kind == "still":

@@ -1,0 +1,174 @@
+"""Write docs/reference.md from docstrings and signatures: python -m docs.make_reference."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import get_args, get_type_hints
+
+import typer
+from typer.models import ArgumentInfo
+
+from nogaps import cli
+from nogaps.files import atomic
+
+PAGE = Path(__file__).with_name("reference.md")
+START = """# Reference
+
+Written by `python -m docs.make_reference` from what the code says of itself; do not edit it here.
+
+- [Python](#python)
+- [Command line](#command-line)
+
+<!-- runs -->
+```python
+import numpy as np
+from nogaps import fill, load_imputer
+
+y = np.load("test_set.npy", allow_pickle=False)  # (N, 1, H, W), (N, H, W) or (H, W); also tensors
+x_hat = fill(y)  # the mask is found; observed values come back bit for bit
+
+imputer = load_imputer(quality="fast")  # loaded once, for many calls
+mask = (y != 0).any((0, 1))  # (H, W), True = observed
+one = fill(y[0, 0], mask, model=imputer)
+x_hat, half = fill(y[:4], mask, half_width=True)  # 90 % intervals: x_hat ± half
+```
+"""
+COMMON = """
+`nogaps --help` lists the commands, `nogaps COMMAND --help` says this of one of them. Exit code 0:
+done, 1: findings, 2: bad use or bad input, in one line that says what was found and what was
+expected. `nogaps --quiet COMMAND` shows no progress and no result; `COMMAND --json` prints the
+result as JSON and nothing else on stdout. Progress goes to stderr: a bar in a terminal, lines in a
+log. No command prints colours. `nogaps --install-completion` teaches your shell the commands and
+their options.
+"""
+TAKES = {"Path": " PATH", "int": " NUMBER", "float": " NUMBER", "str": " TEXT"}
+BAR = "\\|"
+MODULES = {  # what is meant to be used from Python; everything else may change
+    "nogaps": ["fill", "load_imputer", "generate", "BadInput"],
+    "nogaps.filling": ["fill_file", "FillReport"],
+    "nogaps.masks": ["find_masks", "Masks", "shared_mask"],
+    "nogaps.formats": ["open_images"],
+    "nogaps.imputers.classical": ["linear", "biharmonic", "kriging"],
+    "nogaps.imputers.uncertainty": ["load_calibrated", "interval"],
+    "nogaps.imputers.posterior": ["Posterior"],
+    "nogaps.imputers.hidden": ["hidden_score"],
+    "nogaps.metrics": ["hole_scores", "summarize", "bootstrap"],
+    "nogaps.submission": ["check_submission", "report"],
+    "nogaps.submission.alike": ["compare_folders", "compare_fillings"],
+    "nogaps.prior.sampling": ["sample_to"],
+    "nogaps.prior.loading": ["load_prior"],
+}
+
+
+class Written(str):
+    """An annotation or a default that is shown as it was written."""
+
+    def __repr__(self) -> str:
+        """Without quotation marks."""
+        return str(self)
+
+
+def signature(name: str, thing: object) -> str:
+    """How to call it: on one line if that is short, else a line per argument."""
+    called = inspect.signature(thing)
+    shown = [
+        one.replace(annotation=Written(one.annotation)) if one.annotation is not one.empty else one
+        for one in called.parameters.values()
+    ]
+    gives = called.return_annotation
+    back = "" if gives in (called.empty, None, "None") else f" -> {gives}"
+    short = f"{name}{called.replace(parameters=shown, return_annotation=called.empty)}{back}"
+    if len(short) <= 96:
+        return short
+    lines, star = [], False
+    for one in shown:
+        if one.kind == one.KEYWORD_ONLY and not star:
+            lines, star = [*lines, "    *,"], True
+        lines.append(f"    {one},")
+    return "\n".join([f"{name}(", *lines, f"){back}"])
+
+
+def prose(text: str) -> str:
+    """A docstring as Markdown: its examples in a box, nothing else that Markdown would read."""
+    parts = []
+    for part in re.split(r"\n\s*\n", inspect.cleandoc(text)):
+        if part.startswith(">>>"):
+            parts.append(f"```pycon\n{part}\n```")
+        else:
+            pieces = re.split(r"(`[^`]*`)", part)
+            pieces[::2] = [re.sub(r"([*<])", r"\\\1", piece) for piece in pieces[::2]]
+            parts.append("".join(pieces))
+    return "\n\n".join(parts)
+
+
+def python_part() -> Iterator[str]:
+    """A heading per module, a signature and a docstring for each thing in it."""
+    yield "## Python\n"
+    for module, names in MODULES.items():
+        yield f"### {module}\n"
+        found = import_module(module)
+        for name in names:
+            thing = getattr(found, name)
+            error = inspect.isclass(thing) and issubclass(thing, Exception)
+            yield f"```python\n{name if error else signature(name, thing)}\n```\n"
+            yield prose(thing.__doc__) + "\n"
+
+
+def command_part() -> Iterator[str]:
+    """A heading per command, how to call it, its help and its options."""
+    yield "## Command line\n" + COMMON
+    yield from _commands(cli.app, "nogaps")
+
+
+def _commands(app: typer.Typer, path: str) -> Iterator[str]:
+    """Read off the functions: what typer makes of them differs between its versions."""
+    for info in app.registered_commands:
+        name = info.name or info.callback.__name__.replace("_", "-")
+        yield from _command(f"{path} {name}", info.callback)
+    for group in app.registered_groups:
+        yield from _commands(group.typer_instance, f"{path} {group.name}")
+
+
+def _command(called: str, function: Callable) -> Iterator[str]:
+    hints = get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters.values()
+    words, rows = "", []
+    for one in parameters:
+        kind, info = get_args(hints[one.name])[:2]
+        if isinstance(info, ArgumentInfo):
+            names = info.metavar or one.name.upper()
+            words += f" {names}"
+        else:
+            words_given = (info.default, *(info.param_decls or ()))  # typer keeps the first apart
+            own = [word for word in words_given if isinstance(word, str) and word[:1] == "-"]
+            names = ", ".join(own or [f"--{one.name.replace('_', '-')}"]) + _takes(kind)
+        needed = one.default is one.empty
+        value = "required" if needed else f"`{one.default}`"
+        value = "" if not needed and one.default in (None, False) else value
+        rows.append(f"| `{names}` | {value} | {prose(info.help or '').replace('|', BAR)} |")
+    text, _, example = inspect.cleandoc(function.__doc__).partition("Example: ")
+    yield f"### {called}\n\n```\n{called}{words} [OPTIONS]\n```\n"
+    yield f"{prose(text.strip())}\n\n```sh\n{' '.join(example.split())}\n```\n"
+    yield "\n".join(["| | default | |", "|---|---|---|", *rows]) + "\n"
+
+
+def _takes(kind: object) -> str:
+    """What an option takes, by its type; " …" if it can be repeated."""
+    text = str(getattr(kind, "__name__", kind))
+    found = next((word for name, word in TAKES.items() if name in text or name in str(kind)), "")
+    return found + (" …" if "list" in str(kind) else "")
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join([START, *python_part(), *command_part()]).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    with atomic(PAGE) as temporary:
+        temporary.write_text(page())
+    print(f"{PAGE.name}: written")
