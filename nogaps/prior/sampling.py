@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 from tqdm.auto import tqdm
 
+from nogaps import processes
 from nogaps.device import autocast, autocast_dtype
 from nogaps.files import BadInput, load_npy, save_json, save_npy
 from nogaps.locks import folder_lock
+from nogaps.pieces import make_pieces
 from nogaps.prior import manifests
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior, load_prior
@@ -252,8 +255,9 @@ def sample_to(
     """`generate` to disk, batch by batch: `out/images.npy` and `out/manifest.json`.
 
     An interrupted call is continued by the same call, to the same bits. A finished folder with the
-    same manifest is left as it is. Raises BadInput if `out` holds images of other settings, or of
-    unknown ones, or if another process is sampling into it.
+    same manifest is left as it is. Several processes (see `processes`) that all call this share the
+    batches. Raises BadInput if `out` holds images of other settings, or of unknown ones, or if
+    another run is sampling into it.
     """
     check_settings(num_samples, num_inference_steps, batch_size, scheduler, temperature, precision)
     out, prior = Path(out), prior or load_prior()
@@ -269,27 +273,46 @@ def sample_to(
         "device": prior.device.type,
         "weights_sha256": prior.weights_sha256,
     }
-    if not manifests.is_finished(out, manifest):
-        make_scheduler(scheduler, prior.scheduler, num_inference_steps)  # refused before any file
-    elif not (out / manifests.PARTIAL).exists():
-        return out / manifests.IMAGES
-    with folder_lock(out):
-        if not manifests.is_finished(out, manifest):  # another run may have finished it just now
+    with ExitStack() as stack:
+        if processes.by_leader(lambda: _begin(out, prior, manifest, stack)):
             _sample_batches(out, prior, manifest)
-        shutil.rmtree(out / manifests.PARTIAL, ignore_errors=True)
     return out / manifests.IMAGES
+
+
+def _begin(out: Path, prior: Prior, manifest: dict, stack: ExitStack) -> bool:
+    """Whether there is anything to sample; `out` is then locked until `stack` is closed."""
+    partial = out / manifests.PARTIAL
+    if not manifests.is_finished(out, manifest):  # what cannot be is refused before any file
+        make_scheduler(manifest["scheduler"], prior.scheduler, manifest["num_inference_steps"])
+    elif not partial.exists():
+        return False
+    stack.enter_context(folder_lock(out))
+    if manifests.is_finished(out, manifest):  # another run may have finished it just now
+        shutil.rmtree(partial, ignore_errors=True)
+        return False
+    manifests.open_partial(partial, manifest)
+    return True
 
 
 def _sample_batches(out: Path, prior: Prior, manifest: dict) -> None:
     """Sample the batches that are not in `out/.partial` yet, and join all of them."""
     partial, process = out / manifests.PARTIAL, [manifest[key] for key in PROCESS]
-    n, size = manifest["num_samples"], manifest["batch_size"]
-    manifests.open_partial(partial, manifest)
-    for first in tqdm(range(0, n, size), desc="sampling", mininterval=1):
-        path = partial / f"{first:08d}.npy"
-        if not manifests.has_batch(path):
-            generators = image_generators(manifest["seed"], first, min(size, n - first))
-            save_npy(path, sample_batch(prior, generators, *process).cpu().numpy())
-    # the manifest first: images without one are of unknown settings
-    save_json(out / manifests.MANIFEST, manifest)
-    manifests.join_batches(partial, out / manifests.IMAGES, n)
+    n, size, leader = manifest["num_samples"], manifest["batch_size"], processes.is_leader()
+    manifests.await_manifest(partial, manifest)
+    firsts = range(0, n, size)
+    paths = [partial / f"{first:08d}.npy" for first in firsts]
+    with tqdm(total=len(paths), desc="sampling", mininterval=1, disable=not leader) as bar:
+
+        def make(k: int) -> None:
+            generators = image_generators(manifest["seed"], firsts[k], min(size, n - firsts[k]))
+            save_npy(paths[k], sample_batch(prior, generators, *process).cpu().numpy())
+            bar.update()
+
+        make_pieces(paths, manifests.has_batch, make, lambda _: bar.update())
+    if leader:
+        # the manifest first: images without one are of unknown settings
+        save_json(out / manifests.MANIFEST, manifest)
+        manifests.join_batches(partial, out / manifests.IMAGES, n)
+    processes.meet()
+    if leader:
+        shutil.rmtree(partial, ignore_errors=True)
