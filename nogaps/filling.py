@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,41 +13,28 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from nogaps import processes
 from nogaps.files import BadInput
 from nogaps.formats import check_output, open_images
 from nogaps.formats.arrays import ImageSource, open_npy
 from nogaps.formats.companion import half_width_file
 from nogaps.masks import find_masks_in
 from nogaps.scaling import Span, rounded
+from nogaps.sharding import Filled, Shards, device_of, identity
+from nogaps.surveys import FillReport, Survey, Surveyed
 
 Filling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Find = Callable[[int, np.ndarray], np.ndarray]  # the mask of images that start at some index
-Filled = Iterator[tuple[int, list[np.ndarray]]]  # start, [filled images, half-widths if asked]
 Images = TypeVar("Images", np.ndarray, torch.Tensor)
 HOLES = {"zero": "zero in every image", "nan": "NaN"}
 BATCH_PIXELS = 64 * 64  # batch_size counts images of this size; of larger ones a batch has fewer
 
 
 @dataclass(frozen=True)
-class FillReport:
-    """What was filled: missing_pixels over all images, masks counts the different ones.
-
-    scaled: the values were not floats in [0,1] and were scaled for the network, and back.
-    """
-
-    images: int
-    height: int
-    width: int
-    missing_pixels: int
-    masks: int
-    scaled: bool
-
-
-@dataclass(frozen=True)
 class _Stream:
     """Images and masks by batches: (start, images (n,H,W), mask (n,H,W) or (1,H,W)).
 
-    hole: what a missing pixel is, in words.
+    hole: what a missing pixel is, in words; mask: None until it is found.
     """
 
     name: str
@@ -54,13 +42,16 @@ class _Stream:
     shape: tuple[int, int, int]
     batch: int
     read: Callable[[int, int], np.ndarray]
-    mask: Find
+    mask: Find | None
 
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        count = self.shape[0]
-        for start in range(0, count, self.batch):
-            images = self.read(start, min(start + self.batch, count))
-            yield start, images, self.mask(start, images)
+    def batches(
+        self, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Those of images start to stop-1."""
+        stop = self.shape[0] if stop is None else stop
+        for first in range(start, stop, self.batch):
+            images = self.read(first, min(first + self.batch, stop))
+            yield first, images, self.mask(first, images)
 
 
 def fill_file(
@@ -87,6 +78,10 @@ def fill_file(
     at a time; of larger ones, fewer. uncertainty: a .npy for the half-widths of the intervals of a
     `Calibrated` imputer, float32, in the output's shape and stored units, 0 where observed.
 
+    Many images are filled shard by shard if the imputer is a torch module: an interrupted call is
+    continued by the same call, and several processes (see `processes`) that all call this share
+    the work. The output has the same bits however that was (on the CPU with as many threads).
+
     Raises BadInput: no images, no missing or no observed pixel, NaN unless they are what is
     missing, infinite values, a mask that cannot be found or does not fit, a file in the way.
     """
@@ -107,17 +102,43 @@ def fill_file(
             given = stack.enter_context(open_npy(mask, kinds="b"))
             find, hole = _given_mask(source, given, Path(output)), f"False in {mask}"
         else:
-            find = _nan_mask if missing == "nan" else _zero_mask(source)
-            hole = HOLES[missing]
+            find, hole = _nan_mask if missing == "nan" else None, HOLES[missing]
         stream = _Stream(str(input), hole, source.shape, batch, source.read, find)
-        report = _survey(stream, missing)
-        _write(targets, _filled(stream, imputer, report.scaled), progress)
-    return report
+        survey = partial(_survey, stream, missing, source)
+        fill_part = partial(_filled_as, stream=stream, imputer=imputer)
+        shards = Shards(output, source.shape[0], batch, len(targets))
+        alone = processes.count() == 1
+        who = None if alone and shards.few else identity(imputer)
+        if alone and who is None:
+            found = survey()
+            _write(targets, fill_part(found), progress)
+            return found.report
+        if who is None:
+            raise ValueError("several processes can only share the work of a torch module")
+        settings = {"imputer": who, "device": device_of(imputer).type, "type": source.dtype.str}
+        settings |= {"missing": missing, "batch": batch, "outputs": len(targets)}
+        join = partial(_write, targets, progress=progress, what="joining")
+        return shards.fill(settings, survey, fill_part, join, progress)
 
 
-def _write(targets: list[tuple[ImageSource, str | Path]], batches: Filled, progress: bool) -> None:
+def _filled_as(
+    found: Surveyed, start: int = 0, stop: int | None = None, *, stream: _Stream, imputer: Filling
+) -> Filled:
+    """Images start to stop-1, filled."""
+    if found.masks is not None:
+        masks = found.masks
+        stream = replace(stream, mask=lambda first, images: masks.of(first, len(images)))
+    return _filled(stream, imputer, found.report.scaled, start, stop)
+
+
+def _write(
+    targets: list[tuple[ImageSource, str | Path]],
+    batches: Filled,
+    progress: bool,
+    what: str = "filling",
+) -> None:
     count = targets[0][0].shape[0]
-    bar = tqdm(total=count, desc="filling", mininterval=1, delay=1, disable=not progress)
+    bar = tqdm(total=count, desc=what, mininterval=1, delay=1, disable=not progress)
     with ExitStack() as stack, bar:
         writes = [stack.enter_context(like.writing(path)) for like, path in targets]
         for start, results in batches:
@@ -151,7 +172,8 @@ def fill(y: Images, mask: Images, imputer: Filling, batch_size: int = 256) -> Im
         lambda start, images: seen[start : start + len(images), 0] if len(seen) > 1 else seen[:, 0],
     )
     out = np.empty_like(array)
-    for start, (x_hat,) in _filled(stream, imputer, _survey(stream, "any").scaled):
+    found = _survey(stream, "any")
+    for start, (x_hat,) in _filled(stream, imputer, found.report.scaled):
         out[start : start + len(x_hat), 0] = x_hat
     return torch.from_numpy(out).to(y.device, y.dtype) if isinstance(y, torch.Tensor) else out
 
@@ -184,46 +206,25 @@ def _given_mask(source: ImageSource, given: ImageSource, output: Path) -> Find:
     return lambda start, images: given.read(start, start + len(images))
 
 
-def _zero_mask(source: ImageSource) -> Find:
-    masks = find_masks_in(source)
-    return lambda start, images: masks.of(start, len(images))
+def _survey(stream: _Stream, missing: str, source: ImageSource | None = None) -> Surveyed:
+    """Read everything once: check it, decide whether it is scaled, and find masks not given."""
+    survey = Survey(stream.name, stream.hole, missing)
+    if stream.mask is None:  # missing is 0, which scales nothing
+        masks = find_masks_in(source, lambda first, images: survey.look(first, images, images != 0))
+        for mask, images in zip(masks.masks, np.bincount(masks.index), strict=True):
+            survey.count(mask[None], int(images))
+        return Surveyed(survey.report(stream.shape), survey.digest.hexdigest(), masks)
+    for start, images, mask in stream.batches():
+        survey.look(start, images, mask)
+        survey.count(mask, len(images))
+    return Surveyed(survey.report(stream.shape), survey.digest.hexdigest())
 
 
-def _survey(stream: _Stream, missing: str) -> FillReport:
-    """Check every value and mask, and decide for all images whether they are scaled."""
-    holes, scaled, masks = 0, False, set()
-    for start, images, mask in stream:
-        seen = np.broadcast_to(mask, images.shape)
-        _check_values(stream, start, images, seen, missing)
-        values = images[seen]
-        scaled |= images.dtype.kind != "f" or values.min() < 0 or values.max() > 1
-        holes += seen.size - np.count_nonzero(seen)
-        masks |= {hash(one.tobytes()) for one in mask}
-    if not holes and missing != "any":
-        raise BadInput(f"{stream.name}: no pixel is {stream.hole}, expected missing pixels")
-    return FillReport(*stream.shape, int(holes), len(masks), bool(scaled))
-
-
-def _check_values(
-    stream: _Stream, start: int, images: np.ndarray, seen: np.ndarray, missing: str
-) -> None:
-    """missing: "zero" allows no NaN, "nan" allows it in holes, "any" allows anything there."""
-    empty = ~seen.any((1, 2))
-    if empty.any():
-        which = f"every pixel of image {start + int(empty.argmax())}"
-        raise BadInput(f"{stream.name}: {which} is {stream.hole}, expected observed ones")
-    if (np.isinf(images) & (seen if missing == "any" else True)).any():
-        raise BadInput(f"{stream.name}: holds infinite values, expected finite ones")
-    nan = np.isnan(images)
-    if missing == "zero" and nan.any():
-        raise BadInput(f"{stream.name}: holds NaN, expected numbers (or --missing nan)")
-    if (nan & seen).any():
-        raise BadInput(f"{stream.name}: holds NaN at observed pixels, expected numbers there")
-
-
-def _filled(stream: _Stream, imputer: Filling, scaled: bool) -> Filled:
+def _filled(
+    stream: _Stream, imputer: Filling, scaled: bool, start: int = 0, stop: int | None = None
+) -> Filled:
     """By batches; filled images are in the input's dtype."""
-    for start, images, mask in stream:
+    for first, images, mask in stream.batches(start, stop):
         seen = np.broadcast_to(mask, images.shape)
         wide = np.where(seen, images, 0).astype(np.result_type(images.dtype, np.float64))
         span = Span(wide, seen) if scaled else None
@@ -234,14 +235,12 @@ def _filled(stream: _Stream, imputer: Filling, scaled: bool) -> Filled:
         x_hat = np.clip(x_hat, 0, 1)
         out = images.copy()
         out[~seen] = rounded(span.up(x_hat) if span else x_hat, images.dtype)[~seen]
-        yield start, [out, *((span.width(part) if span else part) for part in half)]
+        yield first, [out, *((span.width(part) if span else part) for part in half)]
 
 
 def _impute(imputer: Filling, y: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
     """What the imputer, on its own device, makes of y (n,H,W) and mask (n,H,W) or (1,H,W)."""
-    device, owner = torch.device("cpu"), getattr(imputer, "__self__", imputer)
-    if isinstance(owner, torch.nn.Module):
-        device = next((p.device for p in owner.parameters()), device)
+    device = device_of(imputer)
     tensors = [np.array(a[:, None], dtype) for a, dtype in ((y, np.float32), (mask, bool))]
     with torch.no_grad():
         found = imputer(*(torch.from_numpy(tensor).to(device) for tensor in tensors))

@@ -59,12 +59,12 @@ def find_masks_in(
 ) -> Masks:
     """As `find_masks`, for an open file, which is read once, in constant memory.
 
-    watch(start, images (n,H,W)) sees all that is read, in order. Raises BadInput also if stored zeros stand for other values.
+    watch(start, images (n,H,W)) sees all that is read, in order. Raises BadInput also if
+    stored zeros stand for other values.
     """
     if source.zero:
         why = f"stored zeros stand for {source.zero:g}, not for 0"
         raise BadInput(f"{source.path}: {why}; {ASK}")
-
 
     def read(start: int, stop: int) -> np.ndarray:
         images = source.read(start, stop)

@@ -47,6 +47,7 @@ def by_leader(do: Callable[[], object]) -> bool:
     All processes must call this alike. Raises BadInput where the leader did; in the others
     Elsewhere.
     """
+    _group()  # at once: who waits to be joined here cannot be interrupted
     if is_leader():
         try:
             answer = YES if do() else NO
@@ -69,10 +70,10 @@ def after_leader(do: Callable[[], Result]) -> Result:
 
 def meet() -> None:
     """Wait until all processes are here."""
-    if count() > 1:
+    if group := _group():
         from torch import distributed
 
-        _finish(distributed.barrier(_group(), async_op=True))
+        _finish(distributed.barrier(group, async_op=True))
 
 
 def speaks() -> bool:
@@ -94,12 +95,12 @@ def refuse_several(name: str) -> None:
 def _tell(answer: int = FAILED) -> int:
     """The leader's answer, which the others do not give but get."""
     global _heard
-    if count() > 1:
+    if group := _group():
         import torch
         from torch import distributed
 
         value = torch.tensor([answer])
-        _finish(distributed.broadcast(value, 0, _group(), async_op=True))
+        _finish(distributed.broadcast(value, 0, group, async_op=True))
         answer, _heard = int(value), True
     return answer
 
@@ -110,15 +111,20 @@ def _finish(work: Work) -> None:
     try:
         work.wait()
     except RuntimeError as error:
-        raise Elsewhere("another process has ended") from error
+        kind = BadInput if is_leader() else Elsewhere
+        raise kind("another process has ended too early: give the same command again") from error
+
+
+def _group() -> ProcessGroup | None:
+    """All processes, if there are several."""
+    return _new_group() if count() > 1 else None
 
 
 @cache
-def _group() -> ProcessGroup:
-    """All processes, over gloo, which needs no device; beside NCCL where training has set it up."""
+def _new_group() -> ProcessGroup:
+    """Over gloo, which needs no device; beside NCCL where training has set that up."""
     from torch import distributed
 
-    if distributed.is_initialized():
-        return distributed.new_group(timeout=FOREVER, backend="gloo")
-    distributed.init_process_group("gloo", timeout=FOREVER)
-    return distributed.group.WORLD
+    if not distributed.is_initialized():
+        distributed.init_process_group("gloo")
+    return distributed.new_group(timeout=FOREVER, backend="gloo")

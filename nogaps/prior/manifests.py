@@ -71,7 +71,7 @@ def await_manifest(partial: Path, manifest: dict) -> None:
     deadline = time.monotonic() + LATE
     while not (partial / MANIFEST).exists():
         if time.monotonic() > deadline:
-            raise BadInput(f"{partial}: is not seen here, expected a folder that all machines share")
+            raise BadInput(f"{partial}: is not seen here, expected one that all machines share")
         time.sleep(0.1)
     require_same(partial, manifest)
 
