@@ -28,6 +28,7 @@ Find = Callable[[int, np.ndarray], np.ndarray]  # the mask of images that start 
 Images = TypeVar("Images", np.ndarray, torch.Tensor)
 HOLES = {"zero": "zero in every image", "nan": "NaN"}
 BATCH_PIXELS = 64 * 64  # batch_size counts images of this size; of larger ones a batch has fewer
+BATCH, CPU_BATCH = 256, 64  # unless told; on a CPU more take more memory and time
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def fill_file(
     imputer: Filling,
     mask: str | Path | None = None,
     missing: str = "zero",
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: bool = True,
     axis: int = -1,
     uncertainty: str | Path | None = None,
@@ -75,8 +76,9 @@ def fill_file(
     Observed values come back bit for bit. Floats in [0,1] go to the imputer as they are; integers,
     and files with any value outside [0,1], are scaled image by image and back, so that holes lie
     between the image's lowest (or zero) and highest observed value. batch_size: images of 64×64
-    at a time; of larger ones, fewer. uncertainty: a .npy for the half-widths of the intervals of a
-    `Calibrated` imputer, float32, in the output's shape and stored units, 0 where observed.
+    at a time, 256 or on a CPU 64 unless told; of larger ones, fewer. uncertainty: a .npy for
+    the half-widths of the intervals of a `Calibrated` imputer, float32, in the output's shape and
+    stored units, 0 where observed.
 
     Many images are filled shard by shard if the imputer is a torch module: an interrupted call is
     continued by the same call, and several processes (see `processes`) that all call this share
@@ -87,7 +89,7 @@ def fill_file(
     """
     if missing not in HOLES:
         raise BadInput(f"--missing {missing}: is unknown, expected zero or nan")
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise BadInput(f"batch size {batch_size}: is too small, expected at least 1")
     with ExitStack() as stack:
         source = stack.enter_context(open_images(input, axis))
@@ -97,7 +99,7 @@ def fill_file(
             half = half_width_file(source, uncertainty, [input, output, mask or input])
             targets += [(stack.enter_context(half), uncertainty)]
             imputer = imputer.with_half_width
-        batch = _batch_of(source.shape, batch_size)
+        batch = _batch_of(source.shape, batch_size, imputer)
         if mask is not None:
             given = stack.enter_context(open_npy(mask, kinds="b"))
             find, hole = _given_mask(source, given, Path(output)), f"False in {mask}"
@@ -147,7 +149,7 @@ def _write(
             bar.update(len(results[0]))
 
 
-def fill(y: Images, mask: Images, imputer: Filling, batch_size: int = 256) -> Images:
+def fill(y: Images, mask: Images, imputer: Filling, batch_size: int | None = None) -> Images:
     """Fill images in memory: a new array or tensor of y's type, dtype and device, (N,1,H,W).
 
     y: (N,1,H,W) integers or floats of any range; what it holds where mask is False is ignored.
@@ -167,7 +169,7 @@ def fill(y: Images, mask: Images, imputer: Filling, batch_size: int = 256) -> Im
         "y",
         "False in the mask",
         (count, height, width),
-        _batch_of((count, height, width), batch_size),
+        _batch_of((count, height, width), batch_size, imputer),
         lambda start, stop: array[start:stop, 0],
         lambda start, images: seen[start : start + len(images), 0] if len(seen) > 1 else seen[:, 0],
     )
@@ -185,8 +187,9 @@ def _as_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
-def _batch_of(shape: tuple[int, int, int], batch_size: int) -> int:
-    return max(1, min(batch_size, batch_size * BATCH_PIXELS // (shape[1] * shape[2])))
+def _batch_of(shape: tuple[int, int, int], size: int | None, imputer: Filling) -> int:
+    size = size or (CPU_BATCH if device_of(imputer).type == "cpu" else BATCH)
+    return max(1, min(size, size * BATCH_PIXELS // (shape[1] * shape[2])))
 
 
 def _nan_mask(start: int, images: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ CONTEXT.set_forkserver_preload(
     ["killing", "nogaps.training", "nogaps.running", "nogaps.prior.sampling", "nogaps.filling"]
 )
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
-SECONDS = 60  # that no process here takes
+SECONDS = 300  # that no process here takes
 
 
 def _serve(ready: Connection, log: Path, arguments: list[str]) -> None:
