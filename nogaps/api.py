@@ -13,9 +13,10 @@ import torch
 
 from nogaps.device import pick_device
 from nogaps.errors import BadInput
-from nogaps.filling import HOLES, Filling, as_numpy, fill_array
+from nogaps.filling import Filling, as_numpy, fill_array
 from nogaps.imputers.loading import load_imputer
 from nogaps.imputers.uncertainty import load_calibrated
+from nogaps.surveys import HOLES
 
 Images = TypeVar("Images", np.ndarray, torch.Tensor)
 Model = str | Path | Filling | None

@@ -11,8 +11,8 @@ from typing import Annotated
 
 import typer
 
-from nogaps import __version__, progress
-from nogaps.errors import BadInput
+from nogaps import __version__, processes, progress
+from nogaps.errors import BadInput, Elsewhere
 from nogaps.imputers import cli as imputers
 from nogaps.options import Json, ProfileName, say
 from nogaps.prior.cli import app as prior_app
@@ -128,6 +128,7 @@ def sample(
     scheduler = scheduler or ("ddim" if prior == "course" else "dpm")
     settings = (num_samples, steps, batch_size, scheduler, temperature, seed)
     if prior == "course":
+        processes.refuse_several("the course's model")
         if film is not None:
             raise BadInput("--film: the course's model does not show its steps, use another prior")
         if revision is not None or precision != "auto":
@@ -139,12 +140,15 @@ def sample(
 
         model = load_prior(prior, revision=revision)
         sample_to(out, *settings, prior=model, precision=precision)
+        if not processes.is_leader():
+            return
         if film is not None:
             n = min(num_samples, pictures.FILM_IMAGES)
             process = (steps, scheduler, temperature, precision)
             pictures.save_film(film, pictures.record(model, seed, n, *process))
     if grid is not None:
-        pictures.save_grid(grid, torch.from_numpy(load_npy(out / "images.npy")))
+        images = load_npy(out / "images.npy", mmap=True)[: pictures.GRID_IMAGES]
+        pictures.save_grid(grid, torch.from_numpy(images.copy()))
     result = {"images": out / "images.npy", "num_samples": num_samples, "grid": grid, "film": film}
     lines = [f"{out / 'images.npy'}: {num_samples} images"]
     if prior == "course" or y is not None:
@@ -237,12 +241,15 @@ def demo(
 
 
 def _warn(message: Warning | str, *_: object) -> None:
-    print(f"nogaps: warning: {message}", file=sys.stderr)
+    if processes.is_leader():
+        print(f"nogaps: warning: {message}", file=sys.stderr)
 
 
 def _what_then(arguments: list[str]) -> str:
     """What an interrupted command did not lose."""
     name, *rest = [*(word for word in arguments if word not in ("-q", "--quiet")), ""]
+    if name == "fill":
+        return "the same command fills what is left"
     kept = name in ("sample", "adapt", "train") or (name == "run" and "--verify" not in rest)
     if not kept and not (name == "prior" and rest[0].startswith(("train", "refine", "evaluate"))):
         return "the same command starts again"
@@ -250,23 +257,37 @@ def _what_then(arguments: list[str]) -> str:
     return f"the same command{option} continues where it stopped"
 
 
+def _check_processes(arguments: list[str]) -> None:
+    """Raise BadInput if several processes were started for a command that they cannot share."""
+    name, *rest = [*arguments, ""]
+    if name == "prior":
+        name = f"prior {rest[0]}"
+    if not name.startswith(("sample", "fill", "prior train", "prior refine")):
+        processes.refuse_several(name)
+
+
 def main() -> None:
     """Entry point: bad input becomes one line on stderr and exit code 2, a signal 128 + n."""
     warnings.showwarning = _warn
     for stream in (sys.stdout, sys.stderr):  # names need not be text
         stream.reconfigure(errors="backslashreplace")
-    signals = Signals(f"nogaps: interrupted; {_what_then(sys.argv[1:])}")
+    text = f"nogaps: interrupted; {_what_then(sys.argv[1:])}"
+    signals = Signals(text if processes.is_leader() else "")
     signals.install()
     try:
+        _check_processes(sys.argv[1:])
         app()
     except BaseException as error:  # whatever a signal has become on its way up
         text, full = " ".join(str(error).split()), os.strerror(errno.ENOSPC)
         known = isinstance(error, BadInput) or (isinstance(error, Exception) and full in text)
         if not signals.code and not known:
             raise
+        said = isinstance(error, Elsewhere)
     # outside of `except`: what the error held is closed by now, progress bars too
     if not signals.code:
-        print(f"nogaps: {text}", file=sys.stderr)
+        if not said and processes.speaks():
+            where = "" if processes.is_leader() else f"process {processes.number()}: "
+            print(f"nogaps: {where}{text}", file=sys.stderr)
         raise SystemExit(2)
     signals.say()
     raise SystemExit(signals.code)

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 
 import numpy as np
 import torch
 
+from nogaps import processes
+
 
 def pick_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU if there is one, else the CPU; each of several processes has a GPU of its own."""
+    cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true")
+    if cpu or not torch.cuda.is_available():
+        return torch.device("cpu")
+    if processes.count() == 1:
+        return torch.device("cuda")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

@@ -7,3 +7,7 @@ class BadInput(ValueError):
     def __str__(self) -> str:
         """The message on one line, whatever the names in it hold."""
         return " ".join(super().__str__().split())
+
+
+class Elsewhere(BadInput):
+    """Bad input that another process of the same command has met, and says."""

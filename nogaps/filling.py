@@ -5,55 +5,45 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
 
-from nogaps.checkpoint import fingerprint
+from nogaps import processes
 from nogaps.files import BadInput
 from nogaps.formats import check_output, open_images
 from nogaps.formats.arrays import ImageSource
 from nogaps.formats.companion import half_width_file
 from nogaps.formats.masks import MaskFile, open_mask
-from nogaps.formats.nifti import NiftiFile
-from nogaps.masks import Masks, find_masks, find_masks_in
+from nogaps.masks import Masks, find_masks
 from nogaps.progress import progress as show
 from nogaps.scaling import Span, rounded
+from nogaps.sharding import Filled, Shards, device_of, identity
+from nogaps.surveys import (
+    HOLES,
+    FillReport,
+    Survey,
+    Surveyed,
+    masks_of,
+    notes_on_slices,
+    notes_on_training,
+)
 
 Filling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Find = Callable[[int, np.ndarray], np.ndarray]  # the mask of images that start at some index
-Filled = Iterator[tuple[int, list[np.ndarray]]]  # start, [filled images, half-widths if asked]
 Images = TypeVar("Images", np.ndarray, torch.Tensor)
-HOLES = {"zero": "zero in every image", "nan": "NaN"}
 BATCH_PIXELS = 64 * 64  # batch_size counts images of this size; of larger ones a batch has fewer
-
-
-@dataclass(frozen=True)
-class FillReport:
-    """What was filled: missing_pixels over all images, masks counts the different ones.
-
-    scaled: the values were not floats in [0,1] and were scaled for the network, and back. plane: of
-    a NIfTI's slices, "" if there is none or it is unknown. notes: where the images are unlike those
-    that the networks were trained on, for people.
-    """
-
-    images: int
-    height: int
-    width: int
-    missing_pixels: int
-    masks: int
-    scaled: bool
-    plane: str = ""
-    notes: tuple[str, ...] = ()
+BATCH, CPU_BATCH = 256, 64  # unless told; on a CPU more take more memory and time
 
 
 @dataclass(frozen=True)
 class _Stream:
     """Images and masks by batches: (start, images (n,H,W), mask (n,H,W) or (1,H,W)).
 
-    hole: what a missing pixel is, in words.
+    hole: what a missing pixel is, in words; mask: None until it is found.
     """
 
     name: str
@@ -61,13 +51,16 @@ class _Stream:
     shape: tuple[int, int, int]
     batch: int
     read: Callable[[int, int], np.ndarray]
-    mask: Find
+    mask: Find | None
 
-    def __iter__(self) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        count = self.shape[0]
-        for start in range(0, count, self.batch):
-            images = self.read(start, min(start + self.batch, count))
-            yield start, images, self.mask(start, images)
+    def batches(
+        self, start: int = 0, stop: int | None = None
+    ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Those of images start to stop-1."""
+        stop = self.shape[0] if stop is None else stop
+        for first in range(start, stop, self.batch):
+            images = self.read(first, min(first + self.batch, stop))
+            yield first, images, self.mask(first, images)
 
 
 def fill_file(
@@ -76,7 +69,7 @@ def fill_file(
     imputer: Filling,
     mask: str | Path | None = None,
     missing: str = "zero",
-    batch_size: int = 256,
+    batch_size: int | None = None,
     progress: bool = True,
     axis: int | None = None,
     uncertainty: str | Path | None = None,
@@ -93,15 +86,20 @@ def fill_file(
     Observed values come back bit for bit. Floats in [0,1] go to the imputer as they are; integers,
     and files with any value outside [0,1], are scaled image by image and back, so that holes lie
     between the image's lowest (or zero) and highest observed value. batch_size: images of 64×64
-    at a time; of larger ones, fewer. uncertainty: a .npy for the half-widths of the intervals of a
-    `Calibrated` imputer, float32, in the output's shape and stored units, 0 where observed.
+    at a time, 256 or on a CPU 64 unless told; of larger ones, fewer. uncertainty: a .npy for
+    the half-widths of the intervals of a `Calibrated` imputer, float32, in the output's shape and
+    stored units, 0 where observed.
+
+    Many images are filled shard by shard if the imputer is a torch module: an interrupted call is
+    continued by the same call, and several processes (see `processes`) that all call this share
+    the work. The output has the same bits however that was (on the CPU with as many threads).
 
     Raises BadInput: no images, no missing or no observed pixel, NaN unless they are what is
     missing, infinite values, a mask that cannot be found or does not fit, a file in the way.
     """
     if missing not in HOLES:
         raise BadInput(f"--missing {missing}: is unknown, expected zero or nan")
-    if batch_size < 1:
+    if batch_size is not None and batch_size < 1:
         raise BadInput(f"batch size {batch_size}: is too small, expected at least 1")
     impute = imputer
     with ExitStack() as stack:
@@ -112,49 +110,48 @@ def fill_file(
             half = half_width_file(source, uncertainty, [input, output, mask or input])
             targets += [(stack.enter_context(half), uncertainty)]
             impute = imputer.with_half_width
-        batch = _batch_of(source.shape, batch_size)
+        batch = _batch_of(source.shape, batch_size, imputer)
         if mask is not None:
             given = open_mask(mask, source)
             stack.callback(given.close)
             find, hole = _given_mask(given, Path(output)), f"False in {mask}"
         else:
-            find = _nan_mask if missing == "nan" else _zero_mask(source)
-            hole = HOLES[missing]
+            find, hole = _nan_mask if missing == "nan" else None, HOLES[missing]
         stream = _Stream(str(input), hole, source.shape, batch, source.read, find)
-        report, masks = _survey(stream, missing)
-        _write(targets, _filled(stream, impute, report.scaled), progress)
-    notes = [*_notes_on_training(report, masks, imputer)]
-    notes += ["the intervals are calibrated for that size and mask"] * bool(notes and uncertainty)
-    notes += _notes_on_slices(source)
-    return replace(report, plane=getattr(source, "plane", ""), notes=tuple(notes))
+        survey = partial(_survey_file, stream, missing, source, imputer, uncertainty is not None)
+        fill_part = partial(_filled_as, stream=stream, imputer=impute)
+        shards = Shards(output, source.shape[0], batch, len(targets))
+        alone = processes.count() == 1
+        who = None if alone and shards.few else identity(impute)
+        if alone and who is None:
+            found = survey()
+            _write(targets, fill_part(found), progress)
+            return found.report
+        if who is None:
+            raise ValueError("several processes can only share the work of a torch module")
+        settings = {"imputer": who, "device": device_of(imputer).type, "type": source.dtype.str}
+        settings |= {"missing": missing, "batch": batch, "outputs": len(targets)}
+        join = partial(_write, targets, progress=progress, what="joining")
+        return shards.fill(settings, survey, fill_part, join, progress)
 
 
-def _notes_on_training(report: FillReport, masks: set[str], imputer: Filling) -> Iterator[str]:
-    """What the images have that the networks of a loaded imputer were not trained for."""
-    if not hasattr(imputer, "trained_on"):  # it is no network
-        return
-    if (trained := imputer.trained_on) is None:
-        yield "the networks do not say which size and mask they were trained for"
-    elif trained.size != (report.height, report.width):
-        sizes = "images of {}×{}: the networks were trained for {}×{}, under one mask"
-        yield sizes.format(report.height, report.width, *trained.size)
-    elif others := len(masks - {trained.mask}):
-        which = "the mask is not" if len(masks) == 1 else f"{others} of {len(masks)} masks are not"
-        yield f"{which} the one that the networks were trained for"
+def _filled_as(
+    found: Surveyed, start: int = 0, stop: int | None = None, *, stream: _Stream, imputer: Filling
+) -> Filled:
+    """Images start to stop-1, filled."""
+    if found.masks is not None:
+        stream = replace(stream, mask=_by_group(found.masks))
+    return _filled(stream, imputer, found.report.scaled, start, stop)
 
 
-def _notes_on_slices(source: ImageSource) -> Iterator[str]:
-    """How the slices of a NIfTI are unlike the heads that the shipped networks know."""
-    if isinstance(source, NiftiFile) and not source.upright:
-        plane = f"{source.plane} " if source.plane else ""
-        yield f"{plane}slices as they are stored: --plane would turn them upright"
-    if isinstance(source, NiftiFile) and source.plane not in ("", "sagittal"):
-        yield f"{source.plane} slices: the shipped networks were trained on sagittal ones"
-
-
-def _write(targets: list[tuple[ImageSource, str | Path]], batches: Filled, progress: bool) -> None:
+def _write(
+    targets: list[tuple[ImageSource, str | Path]],
+    batches: Filled,
+    progress: bool,
+    what: str = "filling",
+) -> None:
     count = targets[0][0].shape[0]
-    bar = show(desc="filling", total=count, delay=1, disable=not progress)
+    bar = show(desc=what, total=count, delay=1, disable=not progress)
     with ExitStack() as stack, bar:
         writes = [stack.enter_context(like.writing(path)) for like, path in targets]
         for start, results in batches:
@@ -163,7 +160,7 @@ def _write(targets: list[tuple[ImageSource, str | Path]], batches: Filled, progr
             bar.update(len(results[0]))
 
 
-def fill(y: Images, mask: Images, imputer: Filling, batch_size: int = 256) -> Images:
+def fill(y: Images, mask: Images, imputer: Filling, batch_size: int | None = None) -> Images:
     """Fill images in memory: a new array or tensor of y's type, dtype and device, (N,1,H,W).
 
     y: (N,1,H,W) integers or floats of any range; what it holds where mask is False is ignored.
@@ -180,7 +177,7 @@ def fill_array(
     seen: np.ndarray | None,
     imputer: Filling,
     missing: str = "zero",
-    batch_size: int = 256,
+    batch_size: int | None = None,
 ) -> list[np.ndarray]:
     """`fill_file` in memory, to the same bits: [x_hat] of the type and shape of array (N,1,H,W).
 
@@ -199,9 +196,9 @@ def fill_array(
         find, hole = _by_place(seen[:, 0]), "False in the mask"
     else:
         find = _nan_mask if missing == "nan" else _by_group(find_masks(array, "y"))
-    batch = _batch_of(shape, batch_size)
+    batch = _batch_of(shape, batch_size, imputer)
     stream = _Stream("y", hole, shape, batch, lambda start, stop: array[start:stop, 0], find)
-    scaled = _survey(stream, missing)[0].scaled
+    scaled = _survey(stream, missing).report.scaled
     out = [np.empty_like(array)]
     for start, parts in _filled(stream, imputer, scaled):
         out += [np.empty(array.shape, np.float32) for _ in parts[len(out) :]]
@@ -227,8 +224,9 @@ def as_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
-def _batch_of(shape: tuple[int, int, int], batch_size: int) -> int:
-    return max(1, min(batch_size, batch_size * BATCH_PIXELS // (shape[1] * shape[2])))
+def _batch_of(shape: tuple[int, int, int], size: int | None, imputer: Filling) -> int:
+    size = size or (CPU_BATCH if device_of(imputer).type == "cpu" else BATCH)
+    return max(1, min(size, size * BATCH_PIXELS // (shape[1] * shape[2])))
 
 
 def _nan_mask(start: int, images: np.ndarray) -> np.ndarray:
@@ -241,54 +239,37 @@ def _given_mask(given: MaskFile, output: Path) -> Find:
     return lambda start, images: given.read(start, len(images))
 
 
-def _zero_mask(source: ImageSource) -> Find:
-    try:
-        return _by_group(find_masks_in(source))
-    except BadInput as error:
-        if isinstance(source, NiftiFile) and not source.upright:
-            raise BadInput(f"{error}, or the plane of which slices share one (--plane)") from error
-        raise
+def _survey(stream: _Stream, missing: str, source: ImageSource | None = None) -> Surveyed:
+    """Read everything once: check it, decide whether it is scaled, and find masks not given."""
+    survey, masks = Survey(stream.name, stream.hole, missing), None
+    if stream.mask is None:  # missing is 0, which scales nothing
+        masks = masks_of(source, lambda k, images: survey.look(k, images, images != 0))
+        for mask, images in zip(masks.masks, np.bincount(masks.index), strict=True):
+            survey.count(mask[None], int(images))
+    else:
+        for start, images, mask in stream.batches():
+            survey.look(start, images, mask)
+            survey.count(mask, len(images))
+    return survey.done(stream.shape, masks)
 
 
-def _survey(stream: _Stream, missing: str) -> tuple[FillReport, set[str]]:
-    """Check every value and mask, and decide for all images whether they are scaled.
-
-    Returns the fingerprints of the masks, too.
-    """
-    holes, scaled, masks = 0, False, set[str]()
-    for start, images, mask in stream:
-        seen = np.broadcast_to(mask, images.shape)
-        _check_values(stream, start, images, seen, missing)
-        values = images[seen]
-        scaled |= images.dtype.kind != "f" or values.min() < 0 or values.max() > 1
-        holes += seen.size - np.count_nonzero(seen)
-        masks |= {fingerprint(torch.from_numpy(one)) for one in mask}
-    if not holes and missing != "any":
-        other = "" if stream.hole not in HOLES.values() else " (or a mask: --mask MASK.npy)"
-        raise BadInput(f"{stream.name}: no pixel is {stream.hole}, expected missing pixels{other}")
-    return FillReport(*stream.shape, int(holes), len(masks), bool(scaled)), masks
+def _survey_file(
+    stream: _Stream, missing: str, source: ImageSource, imputer: Filling, intervals: bool
+) -> Surveyed:
+    """`_survey`, and what people should know of the file."""
+    found = _survey(stream, missing, source)
+    notes = [*notes_on_training(found.report, found.kinds, imputer)]
+    notes += ["the intervals are calibrated for that size and mask"] * bool(notes and intervals)
+    notes += notes_on_slices(source)
+    plane = getattr(source, "plane", "")
+    return replace(found, report=replace(found.report, plane=plane, notes=tuple(notes)))
 
 
-def _check_values(
-    stream: _Stream, start: int, images: np.ndarray, seen: np.ndarray, missing: str
-) -> None:
-    """missing: "zero" allows no NaN, "nan" allows it in holes, "any" allows anything there."""
-    empty = ~seen.any((1, 2))
-    if empty.any():
-        which = f"every pixel of image {start + int(empty.argmax())}"
-        raise BadInput(f"{stream.name}: {which} is {stream.hole}, expected observed ones")
-    if (np.isinf(images) & (seen if missing == "any" else True)).any():
-        raise BadInput(f"{stream.name}: holds infinite values, expected finite ones")
-    nan = np.isnan(images)
-    if missing == "zero" and nan.any():
-        raise BadInput(f"{stream.name}: holds NaN, expected numbers (or --missing nan)")
-    if (nan & seen).any():
-        raise BadInput(f"{stream.name}: holds NaN at observed pixels, expected numbers there")
-
-
-def _filled(stream: _Stream, imputer: Filling, scaled: bool) -> Filled:
+def _filled(
+    stream: _Stream, imputer: Filling, scaled: bool, start: int = 0, stop: int | None = None
+) -> Filled:
     """By batches; filled images are in the input's dtype."""
-    for start, images, mask in stream:
+    for first, images, mask in stream.batches(start, stop):
         seen = np.broadcast_to(mask, images.shape)
         wide = np.where(seen, images, 0).astype(np.result_type(images.dtype, np.float64))
         span = Span(wide, seen) if scaled else None
@@ -299,14 +280,12 @@ def _filled(stream: _Stream, imputer: Filling, scaled: bool) -> Filled:
         x_hat = np.clip(x_hat, 0, 1)
         out = images.copy()
         out[~seen] = rounded(span.up(x_hat) if span else x_hat, images.dtype)[~seen]
-        yield start, [out, *((span.width(part) if span else part) for part in half)]
+        yield first, [out, *((span.width(part) if span else part) for part in half)]
 
 
 def _impute(imputer: Filling, y: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
     """What the imputer, on its own device, makes of y (n,H,W) and mask (n,H,W) or (1,H,W)."""
-    device, owner = torch.device("cpu"), getattr(imputer, "__self__", imputer)
-    if isinstance(owner, torch.nn.Module):
-        device = next((p.device for p in owner.parameters()), device)
+    device = device_of(imputer)
     tensors = [
         np.array(part[:, None], dtype, order="C")  # sums depend on the order in memory
         for part, dtype in ((y, np.float32), (mask, bool))

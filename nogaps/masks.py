@@ -61,15 +61,25 @@ def find_masks(images: np.ndarray, name: str = "images") -> Masks:
     return _find(name, images.shape, lambda start, stop: images[start:stop])
 
 
-def find_masks_in(source: ImageSource) -> Masks:
+def find_masks_in(
+    source: ImageSource, watch: Callable[[int, np.ndarray], None] | None = None
+) -> Masks:
     """As `find_masks`, for an open file, which is read once, in constant memory.
 
-    Raises BadInput also if stored zeros stand for other values.
+    watch(start, images (n,H,W)) sees all that is read, in order. Raises BadInput also if
+    stored zeros stand for other values.
     """
     if source.zero:
         why = f"stored zeros stand for {source.zero:g}, not for 0"
         raise BadInput(f"{source.path}: {why}; {ASK}")
-    return _find(str(source.path), source.shape, source.read)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        images = source.read(start, stop)
+        if watch is not None:
+            watch(start, images)
+        return images
+
+    return _find(str(source.path), source.shape, read)
 
 
 def shared_mask(y: np.ndarray, name: str = "test set") -> np.ndarray:

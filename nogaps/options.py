@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from nogaps import processes
 from nogaps.errors import BadInput
 from nogaps.progress import is_quiet
 
@@ -24,8 +25,11 @@ Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 
 
 def say(result: dict, as_json: bool, text: str) -> None:
-    """Print a command's result for machines, or for people unless they asked for quiet."""
-    if as_json or not is_quiet():
+    """Print a command's result for machines, or for people unless they asked for quiet.
+
+    Of several processes one does.
+    """
+    if processes.is_leader() and (as_json or not is_quiet()):
         typer.echo(json.dumps(result, indent=1, default=str) if as_json else text)
 
 

@@ -128,6 +128,9 @@ class Lines(Generic[Item]):
         self.said = True
 
 
+Bar = Lines  # or tqdm's: whatever `progress` returns
+
+
 def clock(seconds: float) -> str:
     """Seconds as minutes:seconds, with hours if there are any."""
     minutes, seconds = divmod(round(seconds), 60)

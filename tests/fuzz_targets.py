@@ -25,7 +25,7 @@ from nogaps.imputers.uncertainty import CALIBRATION, Calibration, identity, load
 from nogaps.prior import heads, manifests
 from nogaps.prior.frames import prepare_images
 from nogaps.prior.loading import load_prior
-from nogaps.prior.sampling import make_scheduler
+from nogaps.prior.schedulers import make_scheduler
 
 nib = pytest.importorskip("nibabel")
 RNG = np.random.default_rng(0)

@@ -59,6 +59,27 @@ def start(log: Path, *arguments: object) -> BaseProcess:
     return call(_serve, log, [str(argument) for argument in arguments])[0]
 
 
+def _join(ready: Connection, log: Path, arguments: list[str], environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    ready.send(0)  # early: what goes before a command may wait for the other processes
+    _, nobody = ends = CONTEXT.Pipe(duplex=False)
+    _serve(nobody, log, arguments)
+    del ends
+
+
+def start_team(logs: Path, count: int, *arguments: object) -> list[BaseProcess]:
+    """`start` as a launcher of several processes does; they write LOGS0, LOGS1, …"""
+    from browser import free_port
+
+    port, team = str(free_port()), []
+    for k in range(count):
+        own = {"RANK": str(k), "LOCAL_RANK": str(k), "WORLD_SIZE": str(count)}
+        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        call_with = ([str(argument) for argument in arguments], own)
+        team.append(call(_join, logs.with_name(f"{logs.name}{k}"), *call_with)[0])
+    return team
+
+
 def end(process: BaseProcess, number: int | None = None) -> int:
     """Exit code, after that signal if one is given; negative if it was killed."""
     if number is not None and process.is_alive():
@@ -80,7 +101,7 @@ def digests(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 def leftovers(folder: Path) -> list[str]:
     """Temporary files, unfinished work and locks."""
-    patterns = ("**/.*.nogaps-*", "**/.nogaps.lock", "**/.partial", "**/.tmp*")
+    patterns = ("**/.*.nogaps-*", "**/.nogaps.lock", "**/.*partial", "**/.tmp*")
     return [str(path) for pattern in patterns for path in folder.glob(pattern)]
 
 

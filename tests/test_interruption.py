@@ -134,7 +134,7 @@ def test_damaged_batches_are_sampled_again(
         patch.setattr(sampling.manifests, "join_batches", stopped)
         sample_to(tmp_path / "b", 6, 2, 2, prior=prior)
     truncate(tmp_path / "b/.partial/00000002.npy")
-    with pytest.warns(UserWarning, match=r"00000002\.npy.*sampled again"):
+    with pytest.warns(UserWarning, match=r"00000002\.npy.*made again"):
         resumed = sample_to(tmp_path / "b", 6, 2, 2, prior=prior)
     assert sha256(resumed) == sha256(straight)
     (tmp_path / "b/.partial").mkdir()  # killed while it was being removed

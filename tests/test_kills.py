@@ -66,7 +66,7 @@ def stage(name: str, inputs: Path, prior: Path) -> Stage:
         return Stage(lambda out: (*call, "--out", out), results)
     if name == "fill":
         call = ("fill", inputs / "many.npy", "--model", inputs / "imputer")
-        again = "the same command starts again"
+        again = "the same command fills what is left"
         return Stage(lambda out: (*call, "-o", out / "filled.npy"), ("filled.npy",), again)
     parts = ("samples/images.npy", "imputer.safetensors", "training-0.safetensors")
     results = ("test_set_nogaps.npy", *(f"runs/smoke/{part}" for part in parts))

@@ -28,14 +28,8 @@ from nogaps.cli import app
 from nogaps.files import BadInput, load_images, load_json, save_json, sha256
 from nogaps.prior import course, pictures, sampling
 from nogaps.prior.loading import SHIPPED, WEIGHTS, Prior, load_prior
-from nogaps.prior.sampling import (
-    PREDICTIONS,
-    SCHEDULERS,
-    generate,
-    image_generators,
-    make_scheduler,
-    sample_to,
-)
+from nogaps.prior.sampling import generate, image_generators, sample_to
+from nogaps.prior.schedulers import PREDICTIONS, SCHEDULERS, make_scheduler
 from nogaps.prior.spaces import PixelSpace
 
 NOISE = ("linear", "squaredcos_cap_v2")

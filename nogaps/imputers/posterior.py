@@ -18,7 +18,8 @@ from nogaps.filling import Filling
 from nogaps.imputers.classical import keep_observed
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior
-from nogaps.prior.sampling import PRECISIONS, latent_shape, make_scheduler, resolve_precision
+from nogaps.prior.sampling import PRECISIONS, latent_shape, resolve_precision
+from nogaps.prior.schedulers import make_scheduler
 from nogaps.progress import progress
 from nogaps.seeds import numbered_generator
 

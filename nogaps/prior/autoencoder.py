@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
+from nogaps import processes
 from nogaps.device import autocast, autocast_dtype
 from nogaps.files import BadInput, atomic_folder
 from nogaps.metrics import gradient_energy, ssim_map
 from nogaps.prior.augmentation import warp
 from nogaps.prior.heads import load_frames, load_val, to_size
 from nogaps.prior.loading import FirstStage
-from nogaps.prior.training import Loss, Schedule, fit, make_accelerator
+from nogaps.prior.training import Loss, Schedule, fit
 from nogaps.prior.vqvae import VQVAE2, vqvae_loss
 
 STAGE_KINDS = ("kl", "vqvae2")
@@ -160,7 +161,10 @@ def train_autoencoder(
     )
     z = encode(model, to_size(train))
     model.register_to_config(scaling_factor=float(1 / z.std()))
-    if make_accelerator().is_main_process:
+
+    def save() -> None:
         with atomic_folder(Path(out) / "vqvae") as folder:
             model.save_pretrained(folder, safe_serialization=True)
+
+    processes.by_leader(save)
     return model

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, LDMPipeline, UNet2DModel
 
+from nogaps import processes
 from nogaps.device import autocast, autocast_dtype, pick_device
 from nogaps.files import BadInput, atomic_folder, load_json, sha256
 from nogaps.prior.augmentation import warp
@@ -17,7 +18,7 @@ from nogaps.prior.autoencoder import encode
 from nogaps.prior.heads import load_frames, load_val, to_size
 from nogaps.prior.loading import WEIGHTS, FirstStage, load_part, load_stage
 from nogaps.prior.spaces import TRANSFORMS, PixelSpace
-from nogaps.prior.training import Schedule, fit, make_accelerator, step_generator
+from nogaps.prior.training import Schedule, fit, step_generator
 
 TRAINING_STEPS = 1000  # noise levels of the forward process
 PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
@@ -213,5 +214,4 @@ def train_diffusion(
         schedule,
         config,
     )
-    if make_accelerator().is_main_process:
-        save_prior(out / "pipeline", stage, unet, forward.config)
+    processes.by_leader(lambda: save_prior(out / "pipeline", stage, unet, forward.config))

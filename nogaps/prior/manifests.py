@@ -6,6 +6,7 @@ batch by batch, beside a manifest of its own.
 
 from __future__ import annotations
 
+import time
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from nogaps.files import BadInput, atomic, load_json, load_npy, save_json
 
 MANIFEST, IMAGES, PARTIAL = "manifest.json", "images.npy", ".partial"
 MEND = "use another folder or remove it"
+LATE = 60  # seconds
 
 
 def is_finished(out: Path, manifest: dict) -> bool:
@@ -61,19 +63,32 @@ def open_partial(partial: Path, manifest: dict) -> None:
         save_json(partial / MANIFEST, manifest)
 
 
+def await_manifest(partial: Path, manifest: dict) -> None:
+    """Where the leading process has opened `partial`: see that this one would make the same.
+
+    Another machine may see a new file late. Raises BadInput if it does not see it within a minute.
+    """
+    deadline = time.monotonic() + LATE
+    while not (partial / MANIFEST).exists():
+        if time.monotonic() > deadline:
+            raise BadInput(f"{partial}: is not seen here, expected one that all machines share")
+        time.sleep(0.1)
+    require_same(partial, manifest)
+
+
 def batches(partial: Path) -> list[Path]:
     """Finished batches in order, without what a killed process left half-written."""
     return sorted(partial.glob("[0-9]*.npy"))
 
 
 def has_batch(path: Path) -> bool:
-    """Whether a batch is there; one that cannot be read is said, and sampled again."""
+    """Whether a batch is there; one that cannot be read is said, and made again."""
     if not path.exists():
         return False
     try:
         load_npy(path, mmap=True)
     except BadInput as error:
-        warnings.warn(f"{error}: sampled again", stacklevel=2)
+        warnings.warn(f"{error}: made again", stacklevel=2)
         return False
     return True
 

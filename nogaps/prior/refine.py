@@ -18,6 +18,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 from torch.func import functional_call
 
+from nogaps import processes
 from nogaps.device import pick_device
 from nogaps.files import BadInput, load_npy, save_npy
 from nogaps.prior.augmentation import warp
@@ -127,6 +128,7 @@ def refine_decoder(
     learnt decoder.
     """
     out = Path(out)
+    make_accelerator()  # the processes first speak as training needs them to
     prior = load_prior(out / "pipeline", pick_device())
     if not isinstance(prior.vqvae, AutoencoderKL):
         raise BadInput(f"{out}/pipeline: has no AutoencoderKL, whose decoder could be refined")
@@ -152,8 +154,8 @@ def refine_decoder(
         schedule,
         config,
     )
-    if make_accelerator().is_main_process:
-        save_prior(out / "refined", pair.stage, prior.unet, prior.scheduler)
+    pipeline = (out / "refined", pair.stage, prior.unet, prior.scheduler)
+    processes.by_leader(lambda: save_prior(*pipeline))
 
 
 def latent_bank(prior: Prior, folder: Path, samples: int, seed: int) -> torch.Tensor:
@@ -162,11 +164,14 @@ def latent_bank(prior: Prior, folder: Path, samples: int, seed: int) -> torch.Te
     The file's name says what they are of: another prior, number or seed has its own.
     """
     path = folder / f"latents-{prior.weights_sha256[:16]}-{samples}-{seed}.npy"
-    if not path.exists():
+
+    def draw() -> None:
         starts = range(0, samples, BATCH)
         parts = [
             sample_latents(prior, image_generators(seed, k, min(BATCH, samples - k)))
             for k in progress(starts, "sampling")
         ]
         save_npy(path, torch.cat(parts).cpu().numpy())
+
+    processes.by_leader(lambda: path.exists() or draw())
     return torch.from_numpy(load_npy(path))

@@ -5,25 +5,24 @@ from __future__ import annotations
 import shutil
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
 import torch
-from diffusers import DPMSolverMultistepScheduler
 
+from nogaps import processes
 from nogaps.device import autocast, autocast_dtype
 from nogaps.files import BadInput, load_npy, save_json, save_npy
 from nogaps.locks import folder_lock
+from nogaps.pieces import make_pieces
 from nogaps.prior import manifests
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior, load_prior
+from nogaps.prior.schedulers import SCHEDULERS, make_scheduler
 from nogaps.progress import progress
 from nogaps.seeds import numbered_generator
 
-SOLVERS = {"ddim": (1, "dpmsolver++"), "ddpm": (1, "sde-dpmsolver++"), "dpm": (2, "dpmsolver++")}
-SCHEDULERS = tuple(SOLVERS)
-PREDICTIONS = ("epsilon", "v_prediction", "sample")
-FORWARD_PROCESS = (
+PROCESS = (
     "num_train_timesteps",
     "beta_start",
     "beta_end",
@@ -36,56 +35,6 @@ LAMBDA_RANGE = 4.5  # of log(alpha/sigma): beyond it the image is all noise, or 
 LAMBDA_MIN = -5.1  # least log(alpha/sigma) for epsilon: a cosine schedule ends far below
 PROCESS = ("num_inference_steps", "scheduler", "temperature", "precision")  # of `sample_batch`
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # and "auto"
-
-
-def make_scheduler(name: str, config: dict, steps: int) -> DPMSolverMultistepScheduler:
-    """Scheduler for `steps` steps, from the noisiest level down to the image.
-
-    ddim: arXiv 2010.02502, eta 0, deterministic; ddpm: the same with eta 1, which is ancestral
-    sampling (ibid., section 4.1); dpm: DPM-Solver++ 2M (arXiv 2211.01095). The first two are its
-    first order without and with fresh noise (arXiv 2206.00927, section 4.1). Of `config`, a
-    diffusers scheduler's, the forward process and the prediction type count. Raises BadInput for
-    one that cannot be sampled, or for more steps than noise levels.
-    """
-    order, algorithm = SOLVERS[name]
-    forward = {key: config[key] for key in FORWARD_PROCESS if key in config}
-    if forward.get("prediction_type", "epsilon") not in PREDICTIONS:
-        raise BadInput(
-            f"scheduler_config.json: prediction_type {forward['prediction_type']!r}, "
-            f"expected one of {', '.join(PREDICTIONS)}"
-        )
-    try:
-        scheduler = DPMSolverMultistepScheduler(
-            **forward, solver_order=order, algorithm_type=algorithm, final_sigmas_type="zero"
-        )
-    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
-        raise BadInput(f"scheduler_config.json: no usable noise schedule ({error})") from error
-    scheduler.set_timesteps(timesteps=_timesteps(scheduler, steps))
-    return scheduler
-
-
-def _timesteps(scheduler: DPMSolverMultistepScheduler, steps: int) -> np.ndarray:
-    """`steps` falling noise levels; the last step then leads to the image.
-
-    First order: evenly spaced in time, as diffusers' "trailing" means it. Second order: the
-    noisiest, then evenly spaced in log(alpha/sigma), in which the solver expands (arXiv
-    2211.01095, section 4): 20 of these come nearer to 200 than 50 that are even in time.
-    """
-    amount, levels = scheduler.lambda_t.double().numpy(), scheduler.config.num_train_timesteps
-    if scheduler.config.prediction_type == "epsilon":
-        # x0 is epsilon's error divided by alpha there
-        levels = int((amount >= LAMBDA_MIN).sum())
-    if steps > levels:
-        raise BadInput(f"num_inference_steps {steps}: the prior has {levels} noise levels")
-    if scheduler.config.solver_order == 1 or steps == 1:
-        # not diffusers' own: its stride is rounded, which for some numbers of steps adds a level -1
-        return np.linspace(levels, 0, steps, endpoint=False).round().astype(np.int64) - 1
-    high, low = min(LAMBDA_RANGE, amount[0]), max(-LAMBDA_RANGE, amount[levels - 1])
-    at = np.abs(amount[:levels, None] - np.linspace(high, low, steps - 1)).argmin(0)
-    # no level twice, however many are asked for
-    order = np.arange(steps)
-    free = np.maximum.accumulate(np.append(at, levels - 1) - order).clip(0, levels - steps)
-    return (free + order)[::-1].copy()
 
 
 def latent_shape(prior: Prior) -> tuple[int, int, int]:
@@ -252,8 +201,9 @@ def sample_to(
     """`generate` to disk, batch by batch: `out/images.npy` and `out/manifest.json`.
 
     An interrupted call is continued by the same call, to the same bits. A finished folder with the
-    same manifest is left as it is. Raises BadInput if `out` holds images of other settings, or of
-    unknown ones, or if another process is sampling into it.
+    same manifest is left as it is. Several processes (see `processes`) that all call this share the
+    batches. Raises BadInput if `out` holds images of other settings, or of unknown ones, or if
+    another run is sampling into it.
     """
     check_settings(num_samples, num_inference_steps, batch_size, scheduler, temperature, precision)
     out, prior = Path(out), prior or load_prior()
@@ -269,27 +219,46 @@ def sample_to(
         "device": prior.device.type,
         "weights_sha256": prior.weights_sha256,
     }
-    if not manifests.is_finished(out, manifest):
-        make_scheduler(scheduler, prior.scheduler, num_inference_steps)  # refused before any file
-    elif not (out / manifests.PARTIAL).exists():
-        return out / manifests.IMAGES
-    with folder_lock(out):
-        if not manifests.is_finished(out, manifest):  # another run may have finished it just now
+    with ExitStack() as stack:
+        if processes.by_leader(lambda: _begin(out, prior, manifest, stack)):
             _sample_batches(out, prior, manifest)
-        shutil.rmtree(out / manifests.PARTIAL, ignore_errors=True)
     return out / manifests.IMAGES
+
+
+def _begin(out: Path, prior: Prior, manifest: dict, stack: ExitStack) -> bool:
+    """Whether there is anything to sample; `out` is then locked until `stack` is closed."""
+    partial = out / manifests.PARTIAL
+    if not manifests.is_finished(out, manifest):  # what cannot be is refused before any file
+        make_scheduler(manifest["scheduler"], prior.scheduler, manifest["num_inference_steps"])
+    elif not partial.exists():
+        return False
+    stack.enter_context(folder_lock(out))
+    if manifests.is_finished(out, manifest):  # another run may have finished it just now
+        shutil.rmtree(partial, ignore_errors=True)
+        return False
+    manifests.open_partial(partial, manifest)
+    return True
 
 
 def _sample_batches(out: Path, prior: Prior, manifest: dict) -> None:
     """Sample the batches that are not in `out/.partial` yet, and join all of them."""
     partial, process = out / manifests.PARTIAL, [manifest[key] for key in PROCESS]
-    n, size = manifest["num_samples"], manifest["batch_size"]
-    manifests.open_partial(partial, manifest)
-    for first in progress(range(0, n, size), "sampling"):
-        path = partial / f"{first:08d}.npy"
-        if not manifests.has_batch(path):
-            generators = image_generators(manifest["seed"], first, min(size, n - first))
-            save_npy(path, sample_batch(prior, generators, *process).cpu().numpy())
-    # the manifest first: images without one are of unknown settings
-    save_json(out / manifests.MANIFEST, manifest)
-    manifests.join_batches(partial, out / manifests.IMAGES, n)
+    n, size, leader = manifest["num_samples"], manifest["batch_size"], processes.is_leader()
+    manifests.await_manifest(partial, manifest)
+    firsts = range(0, n, size)
+    paths = [partial / f"{first:08d}.npy" for first in firsts]
+    with progress(desc="sampling", total=len(paths), disable=not leader) as bar:
+
+        def make(k: int) -> None:
+            generators = image_generators(manifest["seed"], firsts[k], min(size, n - firsts[k]))
+            save_npy(paths[k], sample_batch(prior, generators, *process).cpu().numpy())
+            bar.update()
+
+        make_pieces(paths, manifests.has_batch, make, lambda _: bar.update())
+    if leader:
+        # the manifest first: images without one are of unknown settings
+        save_json(out / manifests.MANIFEST, manifest)
+        manifests.join_batches(partial, out / manifests.IMAGES, n)
+    processes.meet()
+    if leader:
+        shutil.rmtree(partial, ignore_errors=True)

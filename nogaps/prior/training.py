@@ -7,13 +7,15 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 
+from nogaps import processes
 from nogaps.checkpoint import load_state, save_state
 from nogaps.device import autocast_dtype, pick_device
 from nogaps.ema import ema_of
@@ -130,8 +132,8 @@ def fit(
     config = {key: repr(value) for key, value in settings if key[0] != "_"}
     accelerator = make_accelerator()
     model = model.to(accelerator.device)
-    # one lock for all processes of a run: the first one writes
-    with folder_lock(run_dir) if accelerator.is_main_process else nullcontext():
+    with ExitStack() as stack:  # one lock for all processes of a run: the first one writes
+        processes.by_leader(lambda: stack.enter_context(folder_lock(run_dir)))
         return _fit(model, draw, loss, validate, run_dir, schedule, config, accelerator)
 
 
@@ -152,7 +154,7 @@ def _fit(
     totals: Counter[str] = Counter()  # of the losses since the last line of the log
     parts = {"model": model, "ema": ema, "optimizer": optimizer, "best": best}
     parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}  # fp16 only
-    start, log, stopped = _resume(run_dir, parts, totals, config)
+    start, log, stopped = processes.after_leader(lambda: _resume(run_dir, parts, totals, config))
     objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
     started = time.monotonic() - (log[-1]["seconds"] if log else 0.0)
     for step in _progress(start, schedule.steps if not stopped else start, accelerator):
@@ -164,7 +166,7 @@ def _fit(
             row = {"step": step + 1, "seconds": round(time.monotonic() - started, 1)}
             row |= {name: totals.pop(name) / totals["n"] for name in losses}
             totals.clear()
-            found = validate(ema.module)
+            found = _agreed(validate(ema.module), accelerator)
             stopped = best.update(next(iter(found.values())), ema.module)
             log.append(row | {f"val_{name}": value for name, value in found.items()})
             if accelerator.is_main_process:
@@ -179,7 +181,7 @@ def _fit(
             break
     if best.weights:
         ema.module.load_state_dict(best.weights)
-    accelerator.wait_for_everyone()
+    processes.meet()
     return ema.module.eval()
 
 
@@ -206,6 +208,14 @@ def _train_step(
     accelerator.clip_grad_norm_(objective.parameters(), 1.0)
     optimizer.step()
     return parts
+
+
+def _agreed(found: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
+    """The first process's numbers: devices may differ in a last digit, and one would stop early."""
+    if accelerator.num_processes == 1:
+        return found
+    values = torch.tensor([*found.values()], dtype=torch.float64, device=accelerator.device)
+    return dict(zip(found, broadcast(values).tolist(), strict=True))
 
 
 def _resume(

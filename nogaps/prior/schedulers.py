@@ -1,0 +1,63 @@
+"""The way from noise to image: which noise levels are visited, and by which solver."""
+
+from __future__ import annotations
+
+import numpy as np
+from diffusers import DPMSolverMultistepScheduler
+
+from nogaps.errors import BadInput
+
+SOLVERS = {"ddim": (1, "dpmsolver++"), "ddpm": (1, "sde-dpmsolver++"), "dpm": (2, "dpmsolver++")}
+SCHEDULERS = tuple(SOLVERS)
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+FORWARD_
+
+
+def make_scheduler(name: str, config: dict, steps: int) -> DPMSolverMultistepScheduler:
+    """Scheduler for `steps` steps, from the noisiest level down to the image.
+
+    ddim: arXiv 2010.02502, eta 0, deterministic; ddpm: the same with eta 1, which is ancestral
+    sampling (ibid., section 4.1); dpm: DPM-Solver++ 2M (arXiv 2211.01095). The first two are its
+    first order without and with fresh noise (arXiv 2206.00927, section 4.1). Of `config`, a
+    diffusers scheduler's, the forward process and the prediction type count. Raises BadInput for
+    one that cannot be sampled, or for more steps than noise levels.
+    """
+    order, algorithm = SOLVERS[name]
+    forward = {key: config[key] for key in FORWARD_PROCESS if key in config}
+    if forward.get("prediction_type", "epsilon") not in PREDICTIONS:
+        raise BadInput(
+            f"scheduler_config.json: prediction_type {forward['prediction_type']!r}, "
+            f"expected one of {', '.join(PREDICTIONS)}"
+        )
+    try:
+        scheduler = DPMSolverMultistepScheduler(
+            **forward, solver_order=order, algorithm_type=algorithm, final_sigmas_type="zero"
+        )
+    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
+        raise BadInput(f"scheduler_config.json: no usable noise schedule ({error})") from error
+    scheduler.set_timesteps(timesteps=_timesteps(scheduler, steps))
+    return scheduler
+
+
+def _timesteps(scheduler: DPMSolverMultistepScheduler, steps: int) -> np.ndarray:
+    """`steps` falling noise levels; the last step then leads to the image.
+
+    First order: evenly spaced in time, as diffusers' "trailing" means it. Second order: the
+    noisiest, then evenly spaced in log(alpha/sigma), in which the solver expands (arXiv
+    2211.01095, section 4): 20 of these come nearer to 200 than 50 that are even in time.
+    """
+    amount, levels = scheduler.lambda_t.double().numpy(), scheduler.config.num_train_timesteps
+    if scheduler.config.prediction_type == "epsilon":
+        # x0 is epsilon's error divided by alpha there
+        levels = int((amount >= LAMBDA_MIN).sum())
+    if steps > levels:
+        raise BadInput(f"num_inference_steps {steps}: the prior has {levels} noise levels")
+    if scheduler.config.solver_order == 1 or steps == 1:
+        # not diffusers' own: its stride is rounded, which for some numbers of steps adds a level -1
+        return np.linspace(levels, 0, steps, endpoint=False).round().astype(np.int64) - 1
+    high, low = min(LAMBDA_RANGE, amount[0]), max(-LAMBDA_RANGE, amount[levels - 1])
+    at = np.abs(amount[:levels, None] - np.linspace(high, low, steps - 1)).argmin(0)
+    # no level twice, however many are asked for
+    order = np.arange(steps)
+    free = np.maximum.accumulate(np.append(at, levels - 1) - order).clip(0, levels - steps)
+    return (free + order)[::-1].copy()
