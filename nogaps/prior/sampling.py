@@ -22,17 +22,6 @@ from nogaps.prior.schedulers import SCHEDULERS, make_scheduler
 from nogaps.progress import progress
 from nogaps.seeds import numbered_generator
 
-PROCESS = (
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "rescale_betas_zero_snr",
-    "prediction_type",
-)
-LAMBDA_RANGE = 4.5  # of log(alpha/sigma): beyond it the image is all noise, or has none left
-LAMBDA_MIN = -5.1  # least log(alpha/sigma) for epsilon: a cosine schedule ends far below
 PROCESS = ("num_inference_steps", "scheduler", "temperature", "precision")  # of `sample_batch`
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # and "auto"
 

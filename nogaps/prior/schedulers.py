@@ -10,7 +10,17 @@ from nogaps.errors import BadInput
 SOLVERS = {"ddim": (1, "dpmsolver++"), "ddpm": (1, "sde-dpmsolver++"), "dpm": (2, "dpmsolver++")}
 SCHEDULERS = tuple(SOLVERS)
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
-FORWARD_
+FORWARD_PROCESS = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "rescale_betas_zero_snr",
+    "prediction_type",
+)
+LAMBDA_RANGE = 4.5  # of log(alpha/sigma): beyond it the image is all noise, or has none left
+LAMBDA_MIN = -5.1  # least log(alpha/sigma) for epsilon: a cosine schedule ends far below
 
 
 def make_scheduler(name: str, config: dict, steps: int) -> DPMSolverMultistepScheduler:
