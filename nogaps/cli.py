@@ -212,6 +212,7 @@ def make_test_set(
 @app.command()
 def demo(
     model: imputers.ModelPath = None,
+    revision: imputers.Revision = None,
     quality: Annotated[str, typer.Option(help="What the page begins with: best or fast.")] = "best",
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
@@ -237,7 +238,7 @@ def demo(
 
     if host not in LOOPBACK:
         warnings.warn(f"--host {host}: everyone who reaches it can use the page", stacklevel=1)
-    serve(ready, model, quality, host, port, max_upload_mb, open_page)
+    serve(ready, model, quality, host, port, max_upload_mb, open_page, revision)
 
 
 def _warn(message: Warning | str, *_: object) -> None:

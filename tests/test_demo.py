@@ -36,6 +36,7 @@ from nogaps.files import BadInput
 from nogaps.filling import fill_file
 from nogaps.formats import open_images
 from nogaps.imputers.loading import load_imputer
+from nogaps.imputers.uncertainty import load_calibrated
 
 pytestmark = pytest.mark.xdist_group("demo")  # one server for all
 UPLOAD_MB = 1
@@ -266,10 +267,10 @@ def test_uploads_are_limited(served: Served) -> None:
 def outcome(served: Served, path: str) -> dict:
     """What comes of the page's own request to fill a file that was not uploaded."""
     config = json.loads(served.get("/config"))
-    which = next(one["id"] for one in config["dependencies"] if len(one["inputs"]) == 4)
+    which = next(one["id"] for one in config["dependencies"] if len(one["inputs"]) == 5)
     file = {"path": path, "orig_name": "x.npy", "meta": {"_type": "gradio.FileData"}}
     session = f"session{abs(hash(path))}"
-    body = {"data": [[file], None, "zero", "fast"], "fn_index": which}
+    body = {"data": [[file], None, "zero", "fast", None], "fn_index": which}
     body = json.dumps({**body, "session_hash": session}).encode()
     served.get("/gradio_api/queue/join", body, **{"Content-type": "application/json"})
     told = served.get(f"/gradio_api/queue/data?session_hash={session}")
@@ -298,6 +299,7 @@ def stripes(path: Path, images: np.ndarray) -> Path:
     """Write images (N,H,W) to a file of the kind that its name tells."""
     if ".nii" in path.name:
         volume = np.moveaxis(images, 0, -1) if len(images) > 1 else images[0]
+        volume = images if path.name == "cut.nii" else volume  # its first axis has length 1
         nibabel.Nifti1Image(volume, np.eye(4)).to_filename(path)
     elif path.suffix == ".npy":
         np.save(path, images[:, None])
@@ -308,10 +310,10 @@ def stripes(path: Path, images: np.ndarray) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", ["volume.nii", "slice.nii", "pngs.png", "images.npz", "y.npy"])
+@pytest.mark.parametrize("name", ["volume.nii", "cut.nii", "slice.nii", "pngs.png", "y.npy"])
 def test_half_widths_are_shown_where_they_belong(tmp_path: Path, name: str) -> None:
     grey = np.rint(255 * standin.corrupted_images()[3:5, 0, :, 8:56]).astype(np.uint8)
-    grey = grey[:1] if name in ("slice.nii", "pngs.png") else grey
+    grey = grey[:1] if name in ("cut.nii", "slice.nii", "pngs.png") else grey
     np.save(tmp_path / "mask.npy", standin.course_mask()[:, 8:56])
     results = Filler(None, tmp_path).fill([stripes(tmp_path / name, grey)], tmp_path / "mask.npy")
     seen = view(*results.locate(len(grey) - 1))
@@ -342,15 +344,37 @@ def test_other_kinds_come_back_as_they_came(filler: Filler, name: str, tmp_path:
     assert not list(filler.folder.iterdir())
 
 
+def test_planes_of_volumes(filler: Filler, tmp_path: Path) -> None:
+    """Slices that the page turns upright are those of the command; their half-widths too."""
+    images = np.rint(1000 * standin.corrupted_images()[:5, 0, :40]).astype(np.int16)
+    volume = np.moveaxis(images[:, ::-1], (0, 1, 2), (0, 2, 1))  # sagittal: right, front, up
+    source, out, half = (tmp_path / name for name in ("scan.nii", "out.nii", "half.npy"))
+    nibabel.Nifti1Image(volume, np.eye(4)).to_filename(source)
+    best = load_calibrated(load_imputer())
+    fill_file(source, out, best, progress=False, uncertainty=half, plane="sagittal")
+    results = Filler(None, tmp_path).fill([source], plane="sagittal")
+    taken = downloads(results)
+    assert taken.own.read_bytes() == out.read_bytes()
+    assert taken.half.read_bytes() == half.read_bytes()
+    with open_images(out, plane="sagittal") as upright:
+        assert np.array_equal(np.load(taken.npy), upright.read(0, 5))
+    seen = view(*results.locate(3))
+    assert seen.before.shape == seen.half.shape == (8 * 40, 8 * 64, 3)
+    report = results.items[0].report
+    assert "sagittal" in report.plane and any("64×64" in note for note in report.notes)
+    results.remove()
+    with pytest.raises(BadInput, match="under “Options”"):
+        filler.fill([source], quality="fast", plane="axial")
+
+
 def test_several_files_and_pngs_at_once(filler: Filler, tmp_path: Path) -> None:
     grey = np.rint(255 * standin.corrupted_images()[:7, 0]).astype(np.uint8)
     grey = np.maximum(grey, standin.course_mask().astype(np.uint8))  # no true zero is left
     pngs = [stripes(tmp_path / f"{k}.png", grey[k : k + 1]) for k in range(3)]
     npz = stripes(tmp_path / "rest.npz", grey[3:])
     told: list[tuple[int, int]] = []
-    results = filler.fill(
-        [pngs[2], npz, *pngs[:2]], None, "zero", "fast", lambda *far: told.append(far)
-    )
+    files = [pngs[2], npz, *pngs[:2]]
+    results = filler.fill(files, quality="fast", tell=lambda *far: told.append(far))
     assert told == [(4, 7), (7, 7)]
     assert [results.locate(k)[0].name(results.locate(k)[1]) for k in (0, 3, 4, 6)] == [
         *("rest.npz", "rest.npz", "0.png", "2.png")

@@ -11,8 +11,9 @@ import gradio as gr
 from nogaps.demo.examples import Example
 from nogaps.demo.pictures import colour_stops, downloads, view
 from nogaps.demo.style import look, supported
-from nogaps.demo.work import Filler, Item, Results
+from nogaps.demo.work import Filler, Item, Results, for_page
 from nogaps.files import BadInput
+from nogaps.formats.planes import PLANES
 
 KEPT = 3600  # seconds that uploads and results are kept
 LEARNT = 64  # side of the images that the networks have learnt
@@ -58,7 +59,8 @@ class Page:
         with gr.Row(elem_id="examples"):
             buttons = [gr.Button(one.label, size="sm", min_width=80) for one in examples]
         with gr.Accordion("Options", open=False) as self.options:
-            self.mask = gr.File(label="Mask: .npy, True = observed", height=110, elem_id="mask")
+            label = "Mask: .npy, PNG, NIfTI; True = observed"
+            self.mask = gr.File(label=label, height=110, elem_id="mask")
             gr.HTML(_small("Without a mask the missing pixels are found."))
             self.missing = gr.Radio(
                 [("zero", "zero"), ("NaN", "nan")], value="zero", label="Missing pixels are"
@@ -68,6 +70,8 @@ class Page:
                 value=quality,
                 label="Quality",
             )
+            planes = [("as stored", None), *((name, name) for name in PLANES)]
+            self.plane = gr.Radio(planes, value=None, label="Slices of NIfTI")
         self.go = gr.Button("Fill", variant="primary", elem_id="go")
         self.status = gr.HTML(elem_id="status")
         return buttons
@@ -111,7 +115,7 @@ class Page:
         }
         fill = {
             "fn": self._fill,
-            "inputs": [self.files, self.mask, self.missing, self.quality],
+            "inputs": [self.files, self.mask, self.missing, self.quality, self.plane],
             "outputs": [
                 *(self.status, self.empty, self.shown, self.results, self.number),
                 *self._pictures,
@@ -175,6 +179,7 @@ class Page:
         mask: str | None,
         missing: str,
         quality: str,
+        plane: str | None,
         progress: gr.Progress = NO_PROGRESS,
     ) -> dict:
         """Fill what was given; a message takes the place of the results if that cannot be."""
@@ -185,7 +190,7 @@ class Page:
         try:
             uploads = [Path(name) for name in files or []]
             given = Path(mask) if mask else None
-            results = self.filler.fill(uploads, given, missing, quality, tell)
+            results = self.filler.fill(uploads, given, missing, quality, plane, tell)
             taken = downloads(results)
         except BadInput as error:
             return {self.status: _message("bad", str(error)), self.results: None}
@@ -254,10 +259,9 @@ def _caption(item: Item, index: int, top: float) -> str:
         what = f"half-width of {item.level:.0%} intervals"
         bar = f'<i style="background: linear-gradient(90deg, {stops})"></i>'
         lines.append(f'<p class="bar small">{what}: 0{bar}{_number(top)}</p>')
-        if (height, width) != (LEARNT, LEARNT):
-            lines.append(_small(f"Calibrated on {LEARNT}×{LEARNT} heads: a rough guide here."))
     else:
         lines.append(_small("Uncertainty is shown for quality “best” of a calibrated imputer."))
+    lines += [_small(html.escape(for_page(note, []))) for note in item.report.notes]
     return "".join(lines)
 
 

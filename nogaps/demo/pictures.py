@@ -13,8 +13,8 @@ from PIL import Image
 
 from nogaps.demo.work import OUT, Item, Results, split_name
 from nogaps.files import atomic, load_npy, save_npy
-from nogaps.formats import kind_of, open_images
-from nogaps.formats.arrays import ImageSource
+from nogaps.formats import kind_of
+from nogaps.formats.arrays import ArrayFile, ImageSource
 
 SIDE = 512  # screen pixels that small images are enlarged to, each pixel a square
 HOLE = np.array([31, 95, 120], np.uint8)  # colour of missing pixels
@@ -38,9 +38,10 @@ class View:
 
 
 def view(item: Item, index: int) -> View:
-    """Image `index` of an item, slices of NIfTI turned as they are mostly shown."""
-    turn = np.rot90 if kind_of(item.source) == "nifti" else np.asarray
-    before, after = (turn(_read(path, index)) for path in (item.source, item.output))
+    """Image `index` of an item, slices of NIfTI as stored turned as they mostly lie."""
+    stored = kind_of(item.source) == "nifti" and item.plane is None
+    turn = np.rot90 if stored else np.asarray
+    before, after = (turn(_read(item, path, index)) for path in (item.source, item.output))
     mask = turn(item.mask[index if len(item.mask) > 1 else 0])
     low, high = _range(after[mask]) if item.report.scaled else (0.0, 1.0)
     grey = [_grey(np.where(mask, before, low), low, high), _grey(after, low, high)]
@@ -59,17 +60,19 @@ def colour_stops(count: int = 8) -> list[str]:
     return [matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps[COLOURS](steps)]
 
 
-def _read(path: Path, index: int) -> np.ndarray:
-    with open_images(path) as source:
+def _read(item: Item, path: Path, index: int) -> np.ndarray:
+    with item.opened(path) as source:
         return source.read(index, index + 1)[0]
 
 
 def _half_width(item: Item, index: int) -> np.ndarray:
     """Half-widths (H,W) of one image; slices lie in their file as they do in the output."""
     widths = load_npy(item.half, mmap=True)
-    if widths.ndim == 3 and kind_of(item.source) == "nifti":
-        return np.array(widths[..., index])
-    return np.array(widths.reshape(-1, *widths.shape[-2:])[index])
+    with item.opened(item.output) as source:
+        if not isinstance(source, ArrayFile):
+            return np.array(widths[index])
+        volumes = source.view(widths)
+    return np.array(volumes[divmod(index, volumes.shape[1])])
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
@@ -120,7 +123,7 @@ def _npy(item: Item) -> Path:
     if item.output.suffix.lower() == ".npy":
         return item.output
     path = item.output.parent / f"{split_name(item.source)[0]}_filled.npy"
-    with open_images(item.output) as source:
+    with item.opened(item.output) as source:
         save_npy(path, source.read(0, source.shape[0]))
     return path
 
@@ -131,7 +134,7 @@ def _pngs(item: Item) -> list[Path]:
     folder, stem = item.output.parent / "png", split_name(item.source)[0]
     folder.mkdir()
     paths = []
-    with open_images(item.output) as source:
+    with item.opened(item.output) as source:
         count = source.shape[0]
         span = _file_range(source) if item.report.scaled else (0.0, 1.0)
         for start in range(0, count, BATCH):

@@ -17,6 +17,8 @@ from nogaps.errors import BadInput
 if TYPE_CHECKING:
     import uvicorn
 
+    from nogaps.demo.work import Filler
+
 PORTS = range(7860, 7960)  # tried in this order
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLICY = (  # what the page may load and talk to: the server it came from
@@ -57,14 +59,15 @@ def serve(
     port: int | None = None,
     upload_mb: int = 100,
     open_page: bool = False,
+    revision: str | None = None,
 ) -> None:
     """Serve the page until a signal ends the process.
 
-    ready: called with the page's address once it can be opened. host: what to listen on; the
-    default is reached from this machine alone. port: None for the first free one from 7860, 0 for
-    any free one. upload_mb: the largest file, in units of 2^20 bytes. Uploads and results lie in a
-    private temporary folder, which is removed at the end. Raises BadInput: no Gradio, a bad model,
-    an address that cannot be had.
+    ready: called with the page's address once it can be opened. model, revision: as `load_imputer`
+    takes them. host: what to listen on; the default is reached from this machine alone. port: None
+    for the first free one from 7860, 0 for any free one. upload_mb: the largest file, in units of
+    2^20 bytes. Uploads and results lie in a private temporary folder, which is removed at the end.
+    Raises BadInput: no Gradio, a bad model, an address that cannot be had.
     """
     with (
         tempfile.TemporaryDirectory(prefix="nogaps-demo-") as name,
@@ -76,7 +79,10 @@ def serve(
         _require_gradio()
         import uvicorn
 
-        app = _application(model, quality, folder, host in LOOPBACK, upload_mb)
+        from nogaps.demo.work import Filler
+
+        filler = Filler(model, folder, quality, revision)
+        app = _application(filler, quality, host in LOOPBACK, upload_mb)
         config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
         name = f"[{host}]" if ":" in host else host
         address = f"http://{name}:{listener.getsockname()[1]}"
@@ -105,9 +111,7 @@ def _run(server: uvicorn.Server, listener: socket.socket) -> None:
         ended.wait(5)
 
 
-def _application(
-    model: str | Path | None, quality: str, folder: Path, here: bool, upload_mb: int
-) -> Callable:
+def _application(filler: Filler, quality: str, here: bool, upload_mb: int) -> Callable:
     import gradio as gr
     from fastapi import FastAPI
     from fastapi.middleware.trustedhost import TrustedHostMiddleware
@@ -115,10 +119,10 @@ def _application(
     from nogaps.demo.examples import write_examples
     from nogaps.demo.page import Page
     from nogaps.demo.style import look, supported
-    from nogaps.demo.work import Filler
 
-    (folder / "examples").mkdir()
-    page = Page(Filler(model, folder, quality), write_examples(folder / "examples"), quality, here)
+    examples = filler.folder / "examples"
+    examples.mkdir()
+    page = Page(filler, write_examples(examples), quality, here)
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     closed = {"enable_monitoring": False, "ssr_mode": False, "pwa": False, "show_error": False}
     newer = supported(

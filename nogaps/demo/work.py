@@ -16,12 +16,20 @@ import torch
 from nogaps.device import pick_device
 from nogaps.files import BadInput
 from nogaps.filling import FillReport, fill_file
-from nogaps.formats import open_images
-from nogaps.imputers.loading import QUALITIES, load_imputer
+from nogaps.formats import kind_of, open_images
+from nogaps.formats.arrays import ImageSource
+from nogaps.imputers.loading import QUALITIES, load_imputer, weights_file
 from nogaps.imputers.uncertainty import calibration_file, load_calibrated
 
 MOST_PIXELS = 1 << 24  # of all images together: 4,096 of 64×64, a minute or two on two cores
 PNGS, OUT = "PNGs", "filled"  # folders: of uploaded PNGs, which are filled together; of results
+WORDS = {  # of the command line, and of the page
+    "--mask MASK.npy": "under “Options”",
+    "--missing nan": "“NaN” under “Options”",
+    "(--plane)": "(under “Options”)",
+    "--plane would": "a plane, under “Options”, would",
+    "--plane ": "the plane ",
+}
 Tell = Callable[[int, int], None]  # how many images are filled so far, of how many
 
 
@@ -30,7 +38,8 @@ class Item:
     """One input and what was made of it.
 
     source, output: files, or folders of PNGs. half: a .npy of half-widths of intervals that hold
-    the share `level`, or None. mask: bool, (N,H,W) or (1,H,W), True = observed.
+    the share `level`, or None. mask: bool, (N,H,W) or (1,H,W), True = observed. plane: of upright
+    slices, None for slices as they are stored, and for other files.
     """
 
     source: Path
@@ -38,13 +47,18 @@ class Item:
     half: Path | None
     level: float
     mask: np.ndarray
+    plane: str | None
     report: FillReport
+
+    def opened(self, path: Path) -> ImageSource:
+        """source or output, with the same images."""
+        return open_images(path, plane=self.plane)
 
     def name(self, index: int) -> str:
         """Name of the file that holds image `index`."""
         if not self.source.is_dir():
             return self.source.name
-        with open_images(self.source) as images:
+        with self.opened(self.source) as images:
             return images.names[index]
 
 
@@ -82,6 +96,7 @@ class Watched(torch.nn.Module):
     def __init__(self, imputer: torch.nn.Module, tell: Tell, done: int, total: int) -> None:
         super().__init__()
         self.imputer, self.tell, self.done, self.total = imputer, tell, done, total
+        self.trained_on = getattr(imputer, "trained_on", None)  # for the notes of a report
         self.masks: list[np.ndarray] = []
 
     def forward(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -111,11 +126,18 @@ class Watched(torch.nn.Module):
 class Filler:
     """Fills uploads with one model; its networks are loaded once for each quality.
 
-    model: as `load_imputer` takes it; folder: where work lies. Raises BadInput for a bad model.
+    model, revision: as `weights_file` takes them; folder: where work lies. Raises BadInput for a
+    bad model.
     """
 
-    def __init__(self, model: str | Path | None, folder: Path, quality: str = "best") -> None:
-        self.model, self.folder = model, folder
+    def __init__(
+        self,
+        model: str | Path | None,
+        folder: Path,
+        quality: str = "best",
+        revision: str | None = None,
+    ) -> None:
+        self.model, self.folder = weights_file(model, revision), folder
         self.imputers: dict[str, torch.nn.Module] = {}
         self.imputer(quality)
 
@@ -134,12 +156,13 @@ class Filler:
         mask: Path | None = None,
         missing: str = "zero",
         quality: str = QUALITIES[-1],
+        plane: str | None = None,
         tell: Tell = lambda done, total: None,
     ) -> Results:
         """Fill every file; PNGs are taken together, as one folder. Arguments are as in `fill_file`.
 
-        tell: called with how many images are filled, and how many there are. Raises BadInput, a
-        line for the page that names files without their folders.
+        plane: of the NIfTI files among them. tell: called with how many images are filled, and how
+        many there are. Raises BadInput, a line for the page that names files without their folders.
         """
         room = Path(tempfile.mkdtemp(prefix="filled-", dir=self.folder))
         try:
@@ -148,7 +171,10 @@ class Filler:
             for source in sources:
                 done = sum(item.report.images for item in items)
                 watched = Watched(self.imputer(quality), tell, done, total)
-                items.append(_filled(source, room, watched, mask, missing))
+                options = {"mask": mask, "missing": missing, "plane": plane}
+                if kind_of(source) != "nifti":
+                    options["plane"] = None
+                items.append(_filled(source, room, watched, **options))
         except BaseException as error:
             shutil.rmtree(room, ignore_errors=True)
             if not isinstance(error, BadInput):
@@ -158,14 +184,17 @@ class Filler:
         return Results(room, tuple(items))
 
 
-def _filled(source: Path, room: Path, imputer: Watched, mask: Path | None, missing: str) -> Item:
+def _filled(
+    source: Path, room: Path, imputer: Watched, plane: str | None, **options: object
+) -> Item:
     stem, suffix = split_name(source)
     calibration = getattr(imputer.imputer, "calibration", None)
     output = room / OUT / source.name / f"{stem}_filled{suffix}"
     half = output.with_name(f"{stem}_half_width.npy") if calibration else None
-    report = fill_file(source, output, imputer, mask, missing, progress=False, uncertainty=half)
+    options |= {"plane": plane, "progress": False, "uncertainty": half}
+    report = fill_file(source, output, imputer, **options)
     level = calibration.level if calibration else 0.0
-    return Item(source, output, half, level, imputer.mask(), report)
+    return Item(source, output, half, level, imputer.mask(), plane, report)
 
 
 def split_name(path: Path) -> tuple[str, str]:
@@ -207,5 +236,6 @@ def for_page(text: str, folders: Sequence[Path]) -> str:
     """A message of the command line in the page's words: no path of the server, no options."""
     for folder in folders:
         text = text.replace(f"{folder}/", "")
-    text = text.replace("--mask MASK.npy", "under “Options”")
-    return text.replace("--missing nan", "“NaN” under “Options”")
+    for option, words in WORDS.items():
+        text = text.replace(option, words)
+    return text
