@@ -12,8 +12,6 @@ stand in the same run; the classical methods compute in float32 or float64.
 from __future__ import annotations
 
 import functools
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -23,7 +21,7 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks import check_profile, run, timing
+from benchmarks import check_profile, processes, run, timing
 from benchmarks.rivals import Impute, network, rivals
 from benchmarks.timing import machine, said, spread, table, thread_counts
 from nogaps import Assessment, standin
@@ -109,7 +107,7 @@ def fill_once(folder: Path, method: str, threads: int) -> dict[str, float]:
         arguments = ["nogaps.cli", "fill", source, "-o", output, "--quality", method[6:]]
     else:
         arguments = ["benchmarks.rivals", method, source, output]
-    found = timing.alone(*arguments, threads=threads)
+    found = processes.alone(*arguments, threads=threads)
     output.unlink()
     return found
 
@@ -142,11 +140,10 @@ def measure_files(
 
 def measure_start(repetitions: int, small: bool) -> dict[str, timing.Spread]:
     """Seconds from the start of a process to its end, in turns."""
-    python = [sys.executable]
-    lines = {
-        "python -c pass": [*python, "-c", "pass"],
-        "import nogaps": [*python, "-c", "import nogaps"],
-        "nogaps --help": [*python, "-m", "nogaps.cli", "--help"],
+    lines: dict[str, list[object]] = {
+        "python -c pass": ["-c", "pass"],
+        "import nogaps": ["-c", "import nogaps"],
+        "nogaps --help": ["-m", "nogaps.cli", "--help"],
     }
     with tempfile.TemporaryDirectory(prefix="nogaps-bench-") as name:
         folder = Path(name)
@@ -155,12 +152,12 @@ def measure_start(repetitions: int, small: bool) -> dict[str, timing.Spread]:
         files = [folder / "y.npy", "-o", folder / "x_hat.npy", "--mask", folder / "mask.npy"]
         if not small:
             lines |= {
-                "import torch": [*python, "-c", "import torch"],
-                "import nogaps.Assessment": [*python, "-c", "import nogaps.Assessment"],
-                "nogaps fill, one image": [*python, "-m", "nogaps.cli", "fill", *map(str, files)],
+                "import torch": ["-c", "import torch"],
+                "import nogaps.Assessment": ["-c", "import nogaps.Assessment"],
+                "nogaps fill, one image": ["-m", "nogaps.cli", "fill", *files],
             }
-        call = functools.partial(subprocess.run, cwd=timing.ROOT, check=True, capture_output=True)
-        work = {name: functools.partial(call, line) for name, line in lines.items()}
+        once = processes.from_start_to_end
+        work = {name: functools.partial(once, *line) for name, line in lines.items()}
         found = timing.interleaved(work, repetitions, seconds=60)
     return {name: spread(times) for name, times in found.items()}
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks import check_profile, run, timing
+from benchmarks import check_profile, processes, run, timing
 from benchmarks.filling import write_images
 from benchmarks.timing import exponent, machine, said, spread, table
 from nogaps import Assessment, standin
@@ -34,10 +34,10 @@ BATCHES = (1, 4, 16, 32, 64, 128, 256)
 SHARD = 800  # images that each of several processes fills
 
 
-def filling(folder: Path, name: str, threads: int) -> timing.Measured:
+def filling(folder: Path, name: str, threads: int) -> processes.Measured:
     """Start `nogaps fill` on folder/name; its result is of no interest."""
     files = [folder / f"{name}.npy", "-o", folder / f"{name}-filled.npy"]
-    return timing.start("nogaps.cli", "fill", *files, "--quality", "fast", threads=threads)
+    return processes.start("nogaps.cli", "fill", *files, "--quality", "fast", threads=threads)
 
 
 def measure_images(counts: tuple[int, ...], threads: int) -> dict:
@@ -46,7 +46,7 @@ def measure_images(counts: tuple[int, ...], threads: int) -> dict:
     with tempfile.TemporaryDirectory(prefix="nogaps-bench-") as name:
         for count in counts:
             write_images(Path(name) / "y.npy", count)
-            rows.append({"images": count, **timing.finish(filling(Path(name), "y", threads))})
+            rows.append({"images": count, **processes.finish(filling(Path(name), "y", threads))})
     values = {key: [row[key] for row in rows] for key in ("images", "seconds", "peak_mb")}
     laws = {key: exponent(values["images"], values[key]) for key in ("seconds", "peak_mb")}
     first, last = rows[0], rows[-1]
@@ -103,7 +103,7 @@ def measure_processes(most: int, images: int) -> dict:
             write_images(folder / f"shard{k}.npy", images)
         for n in range(1, most + 1):
             begun = [filling(folder, f"shard{k}", 1) for k in range(n)]
-            ended = [timing.finish(one) for one in begun]
+            ended = [processes.finish(one) for one in begun]
             seconds = max(one["seconds"] for one in ended)
             row = {"processes": n, "seconds": seconds, "images_per_second": n * images / seconds}
             rows.append(row | {"peak_mb": max(one["peak_mb"] for one in ended)})

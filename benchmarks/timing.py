@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
 import os
 import platform
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
@@ -22,7 +17,6 @@ import torch
 from benchmarks import recipes
 from nogaps import Assessment
 from nogaps.device import autocast_dtype
-from nogaps.errors import BadInput
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -170,39 +164,3 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> dict[str, float
     left = np.square(y - slope * x - offset).sum()
     total = np.square(y - y.mean()).sum()
     return {"exponent": float(slope), "r2": float(1 - left / total) if total > 0 else 1.0}
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A process that runs, and the file in which `benchmarks.peak` will report."""
-
-    process: subprocess.Popen
-    report: Path
-
-
-def start(module: str, *arguments: object, threads: int = 1) -> Measured:
-    """Run a module as a command in a process of its own, on so many threads."""
-    report = Path(tempfile.mkdtemp(prefix="nogaps-bench-")) / "report.json"
-    line = [sys.executable, "-m", "benchmarks.peak", report, module, *arguments]
-    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    environment |= {"OMP_NUM_THREADS": str(threads)}
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    return Measured(subprocess.Popen(list(map(str, line)), env=environment, **pipes), report)
-
-
-def finish(measured: Measured) -> dict[str, float]:
-    """What it took: "seconds", "cpu_seconds", "peak_mb". Raises BadInput if it failed."""
-    _, said = measured.process.communicate()
-    try:
-        if measured.process.returncode:
-            raise BadInput(f"a measured process failed: {said.decode()[-300:]!r}")
-        return json.loads(measured.report.read_text())
-    finally:
-        measured.report.unlink(missing_ok=True)
-        measured.report.parent.rmdir()
-
-
-def alone(module: str, *arguments: object, threads: int = 1) -> dict[str, float]:
-    """`start` and `finish`."""
-    return finish(start(module, *arguments, threads=threads))

@@ -11,7 +11,18 @@ import torch
 from conftest import ROOT
 from typer.testing import CliRunner
 
-from benchmarks import filling, limit, page, published, rivals, sampling, scaling, timing, training
+from benchmarks import (
+    filling,
+    limit,
+    page,
+    processes,
+    published,
+    rivals,
+    sampling,
+    scaling,
+    timing,
+    training,
+)
 from nogaps import Assessment
 from nogaps.Assessment import corrupt
 from nogaps.checkpoint import fingerprint
@@ -177,7 +188,7 @@ def test_scaling_finds_the_law(results: Path, monkeypatch: pytest.MonkeyPatch) -
         return {"seconds": 0.1 * images**2, "peak_mb": 300.0}
 
     monkeypatch.setattr(scaling, "filling", filled)
-    monkeypatch.setattr(scaling.timing, "finish", finish)
+    monkeypatch.setattr(scaling.processes, "finish", finish)
     command(scaling.main, "--profile", "smoke", "--out", results / "scaling.json")
     laws = load_json(results / "scaling.json")["images"]["laws"]
     assert laws["seconds"]["exponent"] == pytest.approx(2)
@@ -237,7 +248,7 @@ def test_precision_and_threads_are_put_back(clean: torch.Tensor) -> None:
 
 def test_a_failed_process_is_named() -> None:
     with pytest.raises(BadInput, match=r"a measured process failed: .*--what"):
-        timing.alone("nogaps.cli", "--what")
+        processes.alone("nogaps.cli", "--what")
 
 
 @pytest.mark.parametrize("name", rivals.rivals(small=True))
