@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,11 +33,9 @@ def files(tmp_path: Path) -> Path:
     "command", [[], *[[c] for c in COMMANDS], *[["prior", c] for c in PRIOR_COMMANDS]]
 )
 def test_help_has_an_example(nogaps: Command, command: list[str]) -> None:
-    start = time.monotonic()
     done = nogaps(*command, "--help")
     assert done.returncode == 0 and "Usage" in done.stdout
     assert not command or "Example: nogaps" in done.stdout
-    assert time.monotonic() - start < 5, "a heavy import is not inside its command"
 
 
 def test_version(nogaps: Command) -> None:

@@ -50,7 +50,7 @@ def test_every_command_has_json_and_an_example() -> None:
     for path, command in found.items():
         options = {name for parameter in command.params for name in parameter.opts}
         assert "--json" in options, path
-        assert f"Example: nogaps {' '.join(path)} " in command.help, path
+        assert f"Example: nogaps {' '.join(path)}" in command.help, path
         for parameter in command.params:
             assert parameter.param_type_name != "option" or parameter.help, (path, parameter.name)
 
