@@ -36,7 +36,7 @@ Filling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Find = Callable[[int, np.ndarray], np.ndarray]  # the mask of images that start at some index
 Images = TypeVar("Images", np.ndarray, torch.Tensor)
 BATCH_PIXELS = 64 * 64  # batch_size counts images of this size; of larger ones a batch has fewer
-BATCH, CPU_BATCH = 256, 64  # unless told; on a CPU more take more memory and time
+BATCH, CPU_BATCH = 256, 32  # unless told; on a CPU more take more memory and time
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def fill_file(
     Observed values come back bit for bit. Floats in [0,1] go to the imputer as they are; integers,
     and files with any value outside [0,1], are scaled image by image and back, so that holes lie
     between the image's lowest (or zero) and highest observed value. batch_size: images of 64×64
-    at a time, 256 or on a CPU 64 unless told; of larger ones, fewer. uncertainty: a .npy for
+    at a time, 256 or on a CPU 32 unless told; of larger ones, fewer. uncertainty: a .npy for
     the half-widths of the intervals of a `Calibrated` imputer, float32, in the output's shape and
     stored units, 0 where observed.
 

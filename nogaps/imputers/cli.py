@@ -66,11 +66,11 @@ def fill(
 ) -> None:
     """Fill the missing pixels of any number of images.
 
+    Of a NIfTI, --plane sagittal fills upright slices; the mask may be a NIfTI in the same space.
+
     The report notes where the images are unlike those that the networks were trained for.
 
     Example: nogaps fill test_set.npy -o filled.npy
-
-    Example: nogaps fill scan.nii.gz -o filled.nii.gz --mask mask.nii.gz --plane sagittal
     """
     from nogaps.device import pick_device
     from nogaps.filling import fill_file
