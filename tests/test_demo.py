@@ -270,7 +270,7 @@ def outcome(served: Served, path: str) -> dict:
     which = next(one["id"] for one in config["dependencies"] if len(one["inputs"]) == 5)
     file = {"path": path, "orig_name": "x.npy", "meta": {"_type": "gradio.FileData"}}
     session = f"session{abs(hash(path))}"
-    body = {"data": [[file], None, "zero", "fast", None], "fn_index": which}
+    body = {"data": [[file], None, "zero", "fast", "as stored"], "fn_index": which}
     body = json.dumps({**body, "session_hash": session}).encode()
     served.get("/gradio_api/queue/join", body, **{"Content-type": "application/json"})
     told = served.get(f"/gradio_api/queue/data?session_hash={session}")

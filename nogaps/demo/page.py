@@ -18,6 +18,7 @@ from nogaps.formats.planes import PLANES
 KEPT = 3600  # seconds that uploads and results are kept
 LEARNT = 64  # side of the images that the networks have learnt
 QUALITY = {"best": "mean of all networks", "fast": "the first network alone"}
+STORED = "as stored"  # in place of a plane
 DOWNLOADS = {  # fields of `Downloads`
     "npy": "Filled .npy",
     "png": "Filled PNG",
@@ -70,8 +71,7 @@ class Page:
                 value=quality,
                 label="Quality",
             )
-            planes = [("as stored", None), *((name, name) for name in PLANES)]
-            self.plane = gr.Radio(planes, value=None, label="Slices of NIfTI")
+            self.plane = gr.Radio([STORED, *PLANES], value=STORED, label="Slices of NIfTI")
         self.go = gr.Button("Fill", variant="primary", elem_id="go")
         self.status = gr.HTML(elem_id="status")
         return buttons
@@ -179,7 +179,7 @@ class Page:
         mask: str | None,
         missing: str,
         quality: str,
-        plane: str | None,
+        plane: str,
         progress: gr.Progress = NO_PROGRESS,
     ) -> dict:
         """Fill what was given; a message takes the place of the results if that cannot be."""
@@ -190,7 +190,8 @@ class Page:
         try:
             uploads = [Path(name) for name in files or []]
             given = Path(mask) if mask else None
-            results = self.filler.fill(uploads, given, missing, quality, plane, tell)
+            cut = None if plane == STORED else plane
+            results = self.filler.fill(uploads, given, missing, quality, cut, tell)
             taken = downloads(results)
         except BadInput as error:
             return {self.status: _message("bad", str(error)), self.results: None}
