@@ -9,7 +9,7 @@ run: .venv/installed
 	$(PYTHON) -m nogaps.cli run --profile $(PROFILE)
 
 test: .venv/installed lint
-	$(PYTHON) -m pytest -n 2
+	$(PYTHON) -m pytest -n 2 --dist loadgroup
 
 test-slow: .venv/installed lint
 	$(PYTHON) -m pytest -m "slow or not slow"
