@@ -45,7 +45,7 @@ def dense(
     dtype = DTYPES[kind]
     conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False).to(dtype)
     conv = conv.to(memory_format=torch.channels_last).requires_grad_(backward)
-    h = torch.rand(batch, channels, size, size, dtype=dtype)
+    h = torch.rand(batch, channels, size, size, generator=timing.generator()).to(dtype)
     h = h.contiguous(memory_format=torch.channels_last).requires_grad_(backward)
     flops = 2 * 9 * channels**2 * size**2 * batch * (3 if backward else 1)
     return partial(_through, [(conv, h)], backward), flops
@@ -72,7 +72,8 @@ def convolutions(imputer: Assessment.Imputer, batch: int, backward: bool) -> Cal
     hooks = [module.register_forward_hook(note) for module in found]
     dtype = Assessment.autocast_dtype(timing.CPU)
     with torch.no_grad(), autocast(timing.CPU, dtype):
-        imputer.unet(torch.rand(batch, 2, 64, 64).contiguous(memory_format=torch.channels_last))
+        h = torch.rand(batch, 2, 64, 64, generator=timing.generator())
+        imputer.unet(h.contiguous(memory_format=torch.channels_last))
     for hook in hooks:
         hook.remove()
 

@@ -27,6 +27,11 @@ Work = Callable[[], object]
 Spread = dict[str, float]
 
 
+def generator() -> torch.Generator:
+    """Random numbers that are the same in every run."""
+    return torch.Generator().manual_seed(0)
+
+
 def machine() -> dict:
     """What the figures were measured on: processor, versions, native precision, load at the time.
 

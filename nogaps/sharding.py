@@ -65,7 +65,7 @@ class Shards:
         self.folder, self.count, self.parts = path.with_name(f".{path.name}.partial"), count, parts
         batches = -(-count // batch)
         self.size = batch * min(BATCHES, -(-batches // SHARDS))
-        self.few = batches <= BATCHES and not self.folder.exists()  # not worth keeping
+        self.few = batches <= BATCHES and not os.path.exists(self.folder)  # not worth keeping
         self.tag = ""
 
     def fill(
