@@ -176,12 +176,14 @@ for count in map(int, sys.argv[2:]):
 @pytest.mark.skipif(not STATUS.exists(), reason="reads /proc")
 def test_six_times_the_images_take_no_more_memory(tmp_path: Path) -> None:
     few, many = 600, 3600  # what tells masks apart remembers some hundred images
-    line = [sys.executable, "-c", MEMORY, str(tmp_path), *map(str, (few, few, many))]
+    counts = (few, few, many, few, many, few, many)  # the first is that of a cold start
+    line = [sys.executable, "-c", MEMORY, str(tmp_path), *map(str, counts)]
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    _, before, after = map(int, done.stdout.split())  # the first is that of a cold start
-    size = many * 64 * 64 * 4
-    assert after - before < size / 16, f"{(after - before) / 1e6:.0f} MB more"
+    _, *peaks = map(int, done.stdout.split())
+    # the heap grows by a few megabytes now and then; what grows with the images does so each time
+    more = min(after - before for before, after in zip(peaks[::2], peaks[1::2], strict=True))
+    assert more < many * 64 * 64 * 4 / 16, f"{more / 1e6:.0f} MB more"
 
 
 def test_help_imports_nothing_heavy() -> None:
