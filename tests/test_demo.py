@@ -121,8 +121,10 @@ class Driven:
         new: list[Path] = []
 
         def finished() -> bool:
+            # Chromium keeps the name by an empty file until the whole one takes its place
             new[:] = set(self.folder.glob("*")) - before
-            return bool(new) and new[0].suffix not in (".crdownload", ".tmp")
+            whole = all(path.suffix not in (".crdownload", ".tmp") for path in new)
+            return len(new) == 1 and whole and new[0].stat().st_size > 0
 
         self.until(finished)
         return new[0].read_bytes()
