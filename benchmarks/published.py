@@ -148,13 +148,14 @@ def main(
     x, val = torch.from_numpy(load_images(images)), load_val(frames)
     sets = make_datasets(x, torch.from_numpy(course_mask())[None, None], seed=0)
     path = out / "published.json"
-    found = load_json(path) if path.exists() else {}
-    for name in only.split(","):
+    names = only.split(",")
+    for name in names:
         if name not in EPOCHS:
             raise BadInput(f"--only {name}: expected some of {', '.join(EPOCHS)}")
-        found[name] = train_one(name, sets, val, out, minutes, size, epochs)
-        save_json(path, found)
-        row = found[name]
+    for name in names:
+        row = train_one(name, sets, val, out, minutes, size, epochs)
+        # read only now: another run may have added its row meanwhile
+        save_json(path, (load_json(path) if path.exists() else {}) | {name: row})
         print(f"{name}: {row['epochs']} epochs in {row['seconds']:.0f} s, {row['psnr']:.2f} dB")
 
 

@@ -100,6 +100,44 @@ def half_warped(x: torch.Tensor, generator: torch.Generator, **how: object) -> t
     return torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, warped, x)
 
 
+def half_moved(x: torch.Tensor, generator: torch.Generator, **how: object) -> torch.Tensor:
+    """Geometry for a random half; the others move by whole pixels, which softens nothing."""
+    moves = torch.randint(-6, 7, (len(x), 2), generator=generator).tolist()
+    moved = torch.stack([_move(one, *move) for one, move in zip(x, moves, strict=True)])
+    warped = random_affine(x, generator, **how)
+    return torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, warped, moved)
+
+
+def _move(x: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """x (C,H,W) so many pixels on; 0 comes in."""
+    padded = F.pad(x, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)))
+    top, left = max(-down, 0), max(-right, 0)
+    return padded[..., top : top + x.shape[-2], left : left + x.shape[-1]]
+
+
+def warped_from_twice(x: torch.Tensor, generator: torch.Generator, **how: object) -> torch.Tensor:
+    """Geometry that reads an image of twice the size, made without loss (sinc): softens less."""
+    with mock.patch.object(F, "grid_sample", _from_twice):
+        return random_affine(x, generator, **how)
+
+
+def _from_twice(x: torch.Tensor, grid: torch.Tensor, **how: object) -> torch.Tensor:
+    return GRID_SAMPLE(twice(x), grid, **how)
+
+
+def twice(x: torch.Tensor, margin: int = 8) -> torch.Tensor:
+    """(N,C,H,W) to (N,C,2H,2W) by zeros in the spectrum; pixel centres as torch puts them."""
+    x = F.pad(x, (margin,) * 4, mode="reflect")
+    height, width = x.shape[-2:]
+    down, right = torch.fft.fftfreq(height, device=x.device), torch.fft.rfftfreq(width)
+    phase = torch.exp(-0.5j * torch.pi * (down[:, None] + right.to(x.device)))
+    spectrum = torch.fft.fftshift(torch.fft.rfft2(x) * phase, dim=-2)
+    spectrum = F.pad(spectrum, (0, width // 2, height // 2, height // 2))
+    spectrum = torch.fft.ifftshift(spectrum, dim=-2)
+    up = 4 * torch.fft.irfft2(spectrum, s=(2 * height, 2 * width))
+    return up[..., 2 * margin : -2 * margin, 2 * margin : -2 * margin]
+
+
 def equal_contrast(imputer: Imputer, ema: nn.Module, *parts: object) -> float:
     """The notebook's epoch with every image scaled to one deviation, so that all count alike."""
     *others, batches, mask = parts
@@ -138,7 +176,7 @@ def moving_masks(imputer: Imputer, ema: nn.Module, *parts: object) -> float:
     return float(np.mean(losses))
 
 
-TRAIN_EPOCH, AUGMENT = Assessment.train_epoch, Assessment.augment
+TRAIN_EPOCH, AUGMENT, GRID_SAMPLE = Assessment.train_epoch, Assessment.augment, F.grid_sample
 
 
 @dataclass(frozen=True)
@@ -162,6 +200,8 @@ VARIANTS = {
     "no dropout": Variant({"Imputer": NoDropout}),
     "dropout everywhere": Variant({"Imputer": DropoutEverywhere}),
     "half of the images warped": Variant({"random_affine": half_warped}),
+    "half warped, half moved": Variant({"random_affine": half_moved}),
+    "warped from twice the size": Variant({"random_affine": warped_from_twice}),
     "every image at one contrast": Variant({"train_epoch": equal_contrast}),
     "residual blocks": Variant({"Imputer": ResidualImputer}),
     "masks moved": Variant({"train_epoch": moving_masks}),

@@ -118,7 +118,7 @@ def read_new(output: Path) -> Record:
     weights = output / "runs" / now.profile / WEIGHTS
     if not weights.is_file():
         found = "the run kept its parts elsewhere, and may have read finished ones back"
-        raise BadInput(f"{NOTEBOOK}: {found}, expected no mounted Drive")
+        raise BadInput(f"{NOTEBOOK}: {found}, expected them beside it, not on a Drive")
     return Record(now.profile, now.hashes | {"weights": sha256(weights)}, now.environment)
 
 

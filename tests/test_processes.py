@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -185,9 +186,7 @@ def test_the_leader_makes_what_a_dead_process_left(
     monkeypatch.setattr(pieces, "POLL", 0.01)
     paths, made, found = [tmp_path / f"{k}.npy" for k in range(4)], [], []
     save_npy(paths[3], np.zeros(1))
-    holder = killing.CONTEXT.Process(target=hold_claim, args=(paths[1],))
-    holder.start()
-    wait_for(lambda: paths[1].with_suffix(".lock").exists() and not free(paths[1]))
+    holder, _ = killing.call(hold_claim, paths[1])
 
     def make(k: int) -> None:
         made.append(k)
@@ -200,16 +199,11 @@ def test_the_leader_makes_what_a_dead_process_left(
     assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in paths]
 
 
-def hold_claim(path: Path) -> None:
+def hold_claim(ready: Connection, path: Path) -> None:
     os.environ["WORLD_SIZE"] = "2"
     with pieces._claimed(path) as ours:
-        assert ours
+        ready.send(ours)
         time.sleep(killing.SECONDS)
-
-
-def free(path: Path) -> bool:
-    with pieces._claimed(path) as ours:
-        return ours
 
 
 def test_others_do_not_wait_for_what_is_taken(

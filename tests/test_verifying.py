@@ -173,7 +173,7 @@ def test_a_run_that_kept_its_parts_elsewhere_proves_nothing(
         return result
 
     monkeypatch.setattr(running, "execute", on_a_drive)
-    with pytest.raises(BadInput, match="mounted Drive"):
+    with pytest.raises(BadInput, match="not on a Drive"):
         running.verify(folder)
 
 
