@@ -200,7 +200,7 @@ VARIANTS = {
     "no dropout": Variant({"Imputer": NoDropout}),
     "dropout everywhere": Variant({"Imputer": DropoutEverywhere}),
     "half of the images warped": Variant({"random_affine": half_warped}),
-    "half warped, half moved": Variant({"random_affine": half_moved}),
+    "half moved instead of warped": Variant({"random_affine": half_moved}),
     "warped from twice the size": Variant({"random_affine": warped_from_twice}),
     "every image at one contrast": Variant({"train_epoch": equal_contrast}),
     "residual blocks": Variant({"Imputer": ResidualImputer}),

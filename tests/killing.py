@@ -24,7 +24,7 @@ SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 SECONDS = 300  # that no process here takes
 
 
-def _serve(ready: Connection, log: Path, arguments: list[str]) -> None:
+def _serve(ready: Connection, log: Path, arguments: list[str], cwd: Path | None = None) -> None:
     """In the child: `nogaps ARGUMENTS`, its output in `log`; ready once the handlers are there."""
     import torch
 
@@ -32,6 +32,8 @@ def _serve(ready: Connection, log: Path, arguments: list[str]) -> None:
 
     torch.set_num_threads(1)
     _to_log(log)
+    if cwd is not None:
+        os.chdir(cwd)
     sys.argv, app = ["nogaps", *arguments], cli.app
     cli.app = lambda: (ready.send(0), app())
     cli.main()
@@ -54,9 +56,9 @@ def call(target: Callable[..., None], *arguments: object) -> tuple[BaseProcess, 
     return process, ready.recv()
 
 
-def start(log: Path, *arguments: object) -> BaseProcess:
-    """Start `nogaps ARGUMENTS`; returns when its handlers of signals are installed."""
-    return call(_serve, log, [str(argument) for argument in arguments])[0]
+def start(log: Path, *arguments: object, cwd: Path | None = None) -> BaseProcess:
+    """Start `nogaps ARGUMENTS` in `cwd`; returns when its handlers of signals are installed."""
+    return call(_serve, log, [str(argument) for argument in arguments], cwd)[0]
 
 
 def _join(ready: Connection, log: Path, arguments: list[str], environment: dict[str, str]) -> None:
