@@ -187,6 +187,9 @@ def as_markdown(found: dict) -> str:
 
 def main(
     large: Annotated[bool, typer.Option("--large", help=f"{LARGE:,} images as well.")] = False,
+    minutes: Annotated[
+        float | None, typer.Option(help="For rows on files; those that would take longer are left.")
+    ] = None,
     profile: Annotated[str, typer.Option(help="full, or smoke: a few images.")] = "full",
     out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
 ) -> None:
@@ -201,7 +204,8 @@ def main(
         for row in native
         for n, rate in row["images_per_second"].items()
     }
-    files = measure_files(counts, min(turns, 3), FILES_MINUTES[large], paces, small)
+    minutes = FILES_MINUTES[large] if minutes is None else minutes
+    files = measure_files(counts, min(turns, 3), minutes, paces, small)
     start = measure_start(2 * turns, small)
     found = {"machine": where, "imputers": imputers, "files": files, "start": start}
     save_json(out, found)

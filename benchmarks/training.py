@@ -32,7 +32,7 @@ from benchmarks.published import EPOCHS, SMOKE
 from benchmarks.rates import epoch_seconds
 from benchmarks.timing import machine, table
 from nogaps import Assessment
-from nogaps.checkpoint import fingerprint, load_state
+from nogaps.checkpoint import fingerprint, load_state, save_model
 from nogaps.device import pick_device
 from nogaps.files import BadInput, atomic, load_images, load_json, save_json
 from nogaps.metrics import hole_scores
@@ -93,7 +93,10 @@ def train_schedule(
     folder: Path,
     profile: str,
 ) -> list[dict]:
-    """Train one network of the notebook for so many epochs; a row per epoch. Continues."""
+    """Train one network of the notebook for so many epochs; a row per epoch. Continues.
+
+    The network is left in `folder`, for `benchmarks.hidden` to rank.
+    """
     size = replace(Assessment.PROFILES[profile], epochs=epochs, networks=1)
     folder.mkdir(parents=True, exist_ok=True)
     path, checkpoint = folder / f"{epochs}.json", folder / f"{epochs}.training"
@@ -105,7 +108,8 @@ def train_schedule(
     elif state is not None:
         checkpoint.unlink()  # of other images, or without its log
     with logging(log, path, score):
-        Assessment.train(imputer, *sets, mask, epochs, checkpoint, seed=0)
+        trained, _ = Assessment.train(imputer, *sets, mask, epochs, checkpoint, seed=0)
+    save_model(folder / f"{epochs}.safetensors", trained, trained.config)
     return log
 
 
