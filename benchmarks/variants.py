@@ -207,6 +207,7 @@ VARIANTS = {
     "masks moved": Variant({"train_epoch": moving_masks}),
     "half as wide": Variant(size=((16, 32, 64), 128)),
     "1.5 times as wide": Variant(size=((48, 96, 192), 384)),
+    "wide and half warped": Variant({"random_affine": half_warped}, ((48, 96, 192), 384)),
     "at half resolution": Variant({"Imputer": Unshuffled}),
 }
 

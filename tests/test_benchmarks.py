@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import runpy
@@ -106,13 +107,24 @@ def test_published_networks_get_their_rows(images: Path, frames_file: Path, tmp_
     files = [x for pair in zip(("--out", "--figure", "--errors"), out, strict=True) for x in pair]
     done = command(imputers.main, frames_file, "--published", folder, *files)
     assert done.exit_code == 0, done.output
-    (val, standin) = json.loads(out[0].read_text())["tables"].values()
+    measured = json.loads(out[0].read_text())
+    (val, standin) = measured["tables"].values()
     assert (
         set(val) == set(standin) >= {"zero", "kriging (real)", *found, "ours, fast", "ours, best"}
     )
     assert val["ours, best"]["more_db"] == [0, 0, 0]
     assert standin["zero"]["psnr"] < standin["linear"]["psnr"] < standin["ours, best"]["psnr"]
     assert all(path.stat().st_size > 10_000 for path in out[1:])
+    groups = {name: groups for name, (_, groups) in imputers.heads([frames_file]).items()}
+    less = copy.deepcopy(measured)
+    for rows in less["tables"].values():
+        del rows["frm"]
+    other = copy.deepcopy(less)
+    imputers.keep_earlier(less, measured, groups)
+    assert less == measured, "rows that were not measured again are lost"
+    other["heads"] = dict.fromkeys(other["heads"], "other")
+    imputers.keep_earlier(other, measured, groups)
+    assert all("frm" not in rows for rows in other["tables"].values()), "scored on other heads"
     with pytest.raises(BadInput, match="holds no network"):
         published.load_published(tmp_path)
 
