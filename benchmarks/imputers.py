@@ -141,9 +141,10 @@ def keep_earlier(found: dict, earlier: dict, groups: dict[str, list[str]]) -> No
         for key, row in earlier["tables"][name].items():
             if key not in rows:
                 rows[key] = dict(row)
-                rows[key].pop("more_db", None)  # was of other weights of ours
                 if "psnr_of_images" in row:
                     rows[key]["more_db"] = more_db(rows["ours, best"], row, groups[name])
+                elif earlier.get("imputer") != found["imputer"]:
+                    rows[key].pop("more_db", None)  # was of other weights of ours
         for key in ("ours, fast", "ours, best"):
             rows[key] = rows.pop(key)  # last
     for part in ("weights", "training"):
@@ -209,7 +210,8 @@ def main(
     report(tables)
     save_json(out, found)
     draw(model, figure)
-    draw_errors(imputers, errors)
+    if "coursework" in imputers or not errors.exists():
+        draw_errors(imputers, errors)
     print(json.dumps(machine))
 
 

@@ -66,16 +66,15 @@ def striped(size: int) -> tuple[torch.Tensor, torch.Tensor]:
 def measure_sizes(sizes: tuple[int, ...], repetitions: int) -> dict:
     """Seconds of one image, and of kriging's weights for a new mask, by pixels of its side."""
     imputer = load_imputer(quality="fast")
-    work = {}
+    image, weights = {}, {}
     for size in sizes:
         y, mask = striped(size)
-        work[size, "image"] = partial(fill, y, mask, imputer)
-        work[size, "weights"] = partial(imputer.interpolation._square, mask[0, 0].numpy())
-    found = timing.interleaved(work, repetitions, seconds=60)
-    rows = [
-        {"size": size, **{key: spread(found[size, key]) for key in ("image", "weights")}}
-        for size in sizes
-    ]
+        image[size] = partial(fill, y, mask, imputer)
+        weights[size] = partial(imputer.interpolation._square, mask[0, 0].numpy())
+    # not in one round: after seconds of large weights a small image would find cold caches
+    found = {"image": timing.interleaved(image, repetitions, seconds=10)}
+    found["weights"] = timing.interleaved(weights, repetitions, seconds=50)
+    rows = [{"size": n, **{key: spread(found[key][n]) for key in found}} for n in sizes]
     pixels = [size**2 for size in sizes]
     laws = {k: exponent(pixels, [row[k]["median"] for row in rows]) for k in ("image", "weights")}
     return {"rows": rows, "laws": laws}
