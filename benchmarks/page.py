@@ -75,9 +75,10 @@ SECTIONS = (
         "Filling",
         "filling",
         "python -m benchmarks.filling",
-        "In memory (100 images of 64×64), then on files by `nogaps fill`, from the start of the"
-        " process to its end, then how long things take to start. Rows without precision compute"
-        " in float32 or float64; untrained networks have no accuracy.",
+        "In memory (100 images of 64×64, networks in batches of 32), then on files by `nogaps"
+        " fill`, from the start of the process to its end, then how long things take to start. Rows"
+        " without precision compute in float32 or float64; untrained networks have no accuracy."
+        " 100,000 images: with `--large`, which takes an hour; `--minutes` leaves the longest out.",
         filling.as_markdown,
     ),
     Section(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from nogaps.files import BadInput, load_images, save_npy, save_npz, sha256
 from nogaps.formats.archives import load_npz
 
-DATA = Path(str(files("nogaps"))) / "data" / "standin.npz"
+DATA = Path(__file__).parent / "data" / "standin.npz"
 COURSE_SHA256 = "81f2b487abb8a2cb181a91c2ba30c423fa7fda790a8f149d2ceda14d6192e2a8"
 LEVELS = 65535  # clean frames are kept as 16-bit grey levels
 SHARE_WITH_ZERO, TINY_VALUES = 0.56, 159  # as counted in the course's file

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ WEIGHTS = "imputer.safetensors"
 CONFIG = "config.json"  # beside weights from the Hub: what their own config says
 CALIBRATION = "uncertainty.json"  # beside the weights
 FILES = (WEIGHTS, CONFIG, CALIBRATION)  # of an imputer on the Hub
-SHIPPED = Path(str(files("nogaps"))) / "weights" / "imputer"
+SHIPPED = Path(__file__).parents[1] / "weights" / "imputer"
 QUALITIES = ("fast", "best")
 
 

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -22,7 +21,7 @@ from nogaps.hub import locate
 
 FILES = ("*.json", "*/*.json", "*/*.safetensors")  # of a prior on the Hub
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-SHIPPED = Path(str(files("nogaps"))) / "weights" / "prior"
+SHIPPED = Path(__file__).parents[1] / "weights" / "prior"
 STAGES = {
     "AutoencoderKL": "diffusers",
     "PixelSpace": "nogaps.prior.spaces",
