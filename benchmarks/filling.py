@@ -27,12 +27,12 @@ from benchmarks.timing import machine, said, spread, table, thread_counts
 from nogaps import Assessment, standin
 from nogaps.device import autocast
 from nogaps.files import atomic, save_json, save_npy
+from nogaps.filling import CPU_BATCH
 from nogaps.imputers.loading import load_imputer
 from nogaps.metrics import hole_scores
 
 RESULTS = timing.RESULTS / "filling.json"
 COUNTS, LARGE = (100, 10_000), 100_000
-BATCH_SIZE = 32  # of `nogaps fill` on a processor
 REPETITIONS, SECONDS = 5, 80  # in memory: turns, and seconds for each number of threads
 FILES_MINUTES = {False: 5, True: 60}  # on files, without and with --large
 
@@ -73,7 +73,7 @@ def measure_imputers(count: int, repetitions: int, seconds: float, small: bool) 
     @torch.no_grad()
     def once(key: tuple[str, str]) -> torch.Tensor:
         with timing.precision(key[1]):
-            return Assessment.fill(plan[key], y, mask, BATCH_SIZE)
+            return Assessment.fill(plan[key], y, mask, CPU_BATCH)
 
     rates: dict[tuple[str, str], dict] = {key: {} for key in plan}
     for n in thread_counts(small):

@@ -147,8 +147,10 @@ def keep_earlier(found: dict, earlier: dict, groups: dict[str, list[str]]) -> No
                     rows[key].pop("more_db", None)  # was of other weights of ours
         for key in ("ours, fast", "ours, best"):
             rows[key] = rows.pop(key)  # last
+    names = set().union(*found["tables"].values())
     for part in ("weights", "training"):
-        found[part] = earlier.get(part, {}) | found[part]
+        kept = {name: of for name, of in earlier.get(part, {}).items() if name in names}
+        found[part] = kept | found[part]
 
 
 def draw(model: Path | None, out: Path) -> None:

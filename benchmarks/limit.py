@@ -29,12 +29,13 @@ from nogaps import Assessment, standin
 from nogaps.device import autocast
 from nogaps.ema import ema_of
 from nogaps.files import save_json
+from nogaps.filling import CPU_BATCH
 
 RESULTS = timing.RESULTS / "limit.json"
 LEVELS = ((32, 64), (64, 32), (128, 16), (256, 8))  # channels and size, as in our U-Net
 LARGER = (128, 64)
 MODES = ("forward", "forward and backward")
-TRAIN_BATCH, FILL_BATCH = 32, 32  # of the notebook, and of `nogaps fill` on a processor
+TRAIN_BATCH = 32  # the notebook's
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -107,7 +108,7 @@ def count(work: Callable[[], object]) -> float:
 def jobs(profile: str) -> tuple[Callable, Callable, int, int]:
     """A training step and a filling of new networks, and their batch sizes."""
     small = profile == "smoke"
-    train_batch, fill_batch = (4, 4) if small else (TRAIN_BATCH, FILL_BATCH)
+    train_batch, fill_batch = (4, 4) if small else (TRAIN_BATCH, CPU_BATCH)
     clean = torch.from_numpy(standin.clean_images())
     x = clean.repeat(2, 1, 1, 1)
     mask = torch.from_numpy(standin.course_mask())[None, None]

@@ -94,18 +94,23 @@ def sharpened(most: float) -> Callable:
     return lambda x, generator, _: AUGMENT(x, generator, most)
 
 
-def half_warped(x: torch.Tensor, generator: torch.Generator, **how: object) -> torch.Tensor:
-    """Geometry for a random half of the images: resampling softens, the others stay sharp."""
+def half_warped(
+    x: torch.Tensor,
+    generator: torch.Generator,
+    others: torch.Tensor | None = None,
+    **how: object,
+) -> torch.Tensor:
+    """Geometry for a random half of the images, which it softens; the others, x unless given."""
     warped = random_affine(x, generator, **how)
-    return torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, warped, x)
+    chosen = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5
+    return torch.where(chosen, warped, x if others is None else others)
 
 
 def half_moved(x: torch.Tensor, generator: torch.Generator, **how: object) -> torch.Tensor:
     """Geometry for a random half; the others move by whole pixels, which softens nothing."""
     moves = torch.randint(-6, 7, (len(x), 2), generator=generator).tolist()
     moved = torch.stack([_move(one, *move) for one, move in zip(x, moves, strict=True)])
-    warped = random_affine(x, generator, **how)
-    return torch.where(torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5, warped, moved)
+    return half_warped(x, generator, moved, **how)
 
 
 def _move(x: torch.Tensor, down: int, right: int) -> torch.Tensor:
