@@ -26,6 +26,7 @@ PUBLISHED := $(if $(wildcard runs/published/published.json),--published runs/pub
 CURVES := $(and $(FRAMES),$(PUBLISHED),$(wildcard runs/training/*.json),$(wildcard $(IMAGES)))
 bench: .venv/installed
 	$(PYTHON) -m benchmarks.limit
+	$(PYTHON) -m benchmarks.changes
 	$(PYTHON) -m benchmarks.filling
 	$(PYTHON) -m benchmarks.scaling
 	$(PYTHON) -m benchmarks.sampling $(FRAMES)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import typer
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 from benchmarks import check_profile, run, timing
 from benchmarks.profiling import shares
@@ -30,6 +30,7 @@ from nogaps.device import autocast
 from nogaps.ema import ema_of
 from nogaps.files import save_json
 from nogaps.filling import CPU_BATCH
+from nogaps.imputers.fused import fuse, is_available
 
 RESULTS = timing.RESULTS / "limit.json"
 LEVELS = ((32, 64), (64, 32), (128, 16), (256, 8))  # channels and size, as in our U-Net
@@ -97,9 +98,14 @@ def training_step(imputer: Assessment.Imputer, x: torch.Tensor, mask: torch.Tens
     return lambda: Assessment.train_epoch(imputer, ema, optimizer, scaler, batches(), mask)
 
 
+def _fused(h: list[int], weight: list[int], *_: object, out_shape: list[int], **__: object) -> int:
+    return conv_flop_count(h, weight, out_shape)
+
+
 def count(work: Callable[[], object]) -> float:
     """Operations of all convolutions in `work`, also of their gradients."""
-    with FlopCounterMode(display=False) as counter:
+    fused = {torch.ops.mkldnn._convolution_pointwise: _fused} if is_available(torch.float32) else {}
+    with FlopCounterMode(display=False, custom_mapping=fused) as counter:
         work()
     found = counter.get_flop_counts()["Global"]
     return float(sum(flops for op, flops in found.items() if "convolution" in str(op)))
@@ -117,7 +123,7 @@ def jobs(profile: str) -> tuple[Callable, Callable, int, int]:
     )
     y = Assessment.corrupt(x[:fill_batch], mask)
     step = training_step(trained, x[:train_batch], mask)
-    fill = partial(Assessment.fill, filling.eval(), y, mask)
+    fill = partial(Assessment.fill, fuse(filling).eval(), y, mask)
     return step, fill, train_batch, fill_batch
 
 

@@ -17,6 +17,7 @@ PARTS = {  # by the start of an operation's name, without aten:: and native_
     "batch_norm": "BatchNorm",
     "silu": "SiLU",
     "max_pool": "pooling",
+    "maximum": "pooling",
     "cat": "joining skips",
     "copy_": "casts and copies",
     "_to_copy": "casts and copies",

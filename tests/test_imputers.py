@@ -14,6 +14,7 @@ from nogaps.Assessment import PROFILES, Ensemble, Imputer, UNet, corrupt
 from nogaps.checkpoint import save_model, save_tensors
 from nogaps.files import BadInput
 from nogaps.imputers.classical import autocovariance, biharmonic, kriging, linear
+from nogaps.imputers.fused import fuse
 from nogaps.imputers.loading import SHIPPED, load_imputer
 from nogaps.imputers.uncertainty import load_calibrated
 from nogaps.metrics import hole_scores
@@ -165,7 +166,7 @@ def test_network_is_kriging_before_training(
     torch.testing.assert_close(x_hat, kriging(clean)(corrupted[:4], mask))
 
 
-def test_saved_imputer_loads_to_the_same_bits(
+def test_saved_imputer_loads_to_the_same_weights_and_fills_alike(
     tmp_path: Path, clean: torch.Tensor, corrupted: torch.Tensor, mask: torch.Tensor
 ) -> None:
     imputer = Ensemble([untrained(clean), untrained(clean)])
@@ -173,9 +174,12 @@ def test_saved_imputer_loads_to_the_same_bits(
         torch.nn.init.constant_(head.bias, value)
     save_model(tmp_path / "imputer.safetensors", imputer, imputer.config)
     best, fast = load_imputer(tmp_path), load_imputer(tmp_path, quality="fast")
-    y = corrupted[:3]
-    assert torch.equal(best(y, mask), imputer(y, mask))
-    assert torch.equal(fast(y, mask), imputer.networks[0](y, mask))
+    saved, loaded = imputer.state_dict(), best.state_dict()
+    assert [*saved] == [*loaded] and all(torch.equal(saved[k], loaded[k]) for k in saved)
+    y, fused = corrupted[:3], fuse(copy.deepcopy(imputer)).requires_grad_(False)
+    assert torch.equal(best(y, mask), fused(y, mask))
+    assert torch.equal(fast(y, mask), fused.networks[0](y, mask))
+    torch.testing.assert_close(best(y, mask), imputer(y, mask), atol=5e-3, rtol=0)
     torch.testing.assert_close(best.members(y, mask).mean(0), best(y, mask))
     assert not torch.equal(best(y, mask), fast(y, mask))
     with pytest.raises(BadInput, match="quality 'good': expected one of fast, best"):

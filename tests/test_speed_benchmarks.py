@@ -12,6 +12,7 @@ from conftest import ROOT
 from typer.testing import CliRunner
 
 from benchmarks import (
+    changes,
     filling,
     limit,
     page,
@@ -94,6 +95,27 @@ def test_limit_adds_up(results: Path) -> None:
     assert sum(step.values()) == pytest.approx(1) == pytest.approx(sum(fill.values()))
     parts = {"3×3 convolutions", "BatchNorm", "SiLU", "augmentation", "optimiser", "kriging"}
     assert parts <= set(step) and "optimiser" not in fill and step["the rest"] < 0.5
+
+
+def test_changes_undo_one_thing_each(results: Path) -> None:
+    out = results / "changes.json"
+    text = command(changes.main, "--profile", "smoke", "--out", out)
+    (one,) = load_json(out)["runs"]
+    for work, rows in changes.CHANGES.items():
+        assert list(one[work]) == [row.name for row in rows]
+    assert text.count("(as it is: ") == sum(len(rows) - 1 for rows in changes.CHANGES.values())
+    x_hat = [changes.filling(change, 4)() for change in changes.CHANGES["filling"]]
+    assert all(torch.allclose(x_hat[0], other, atol=0.05) for other in x_hat[1:])
+
+
+def test_undone_fusing_runs_layer_by_layer() -> None:
+    with torch.no_grad():
+        counts = []
+        for change in changes.CHANGES["filling"][:2]:
+            with torch.profiler.profile() as found:
+                changes.filling(change, 2)()
+            counts.append(sum("silu" in event.name for event in found.events()))
+    assert counts[0] < counts[1]
 
 
 def test_dense_operations_are_those_that_torch_counts() -> None:

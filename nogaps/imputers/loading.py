@@ -13,6 +13,7 @@ from nogaps.building import build
 from nogaps.checkpoint import fingerprint, load_tensors
 from nogaps.files import BadInput, load_json
 from nogaps.hub import locate
+from nogaps.imputers.fused import fuse
 from nogaps.standin import course_mask
 
 WEIGHTS = "imputer.safetensors"
@@ -69,7 +70,7 @@ def load_imputer(
     tensors, config = load_tensors(path)
     if (beside := path.parent / CONFIG).exists() and load_json(beside) != config:
         raise BadInput(f"{beside}: differs from the config in {path.name}, expected the same")
-    imputer = Ensemble(_networks(path, tensors, config))
+    imputer = fuse(Ensemble(_networks(path, tensors, config)))
     imputer = imputer.eval().requires_grad_(False).to(device or torch.device("cpu"))
     chosen = imputer if quality == "best" else imputer.networks[0]
     chosen.trained_on = _trained_on(path, config)
