@@ -104,8 +104,7 @@ SECTIONS = (
         "python -m benchmarks.changes",
         "Every row undoes one choice of the first; in brackets, how many times faster the work is"
         " as it is. Tried and not kept: `torch.compile` fuses the same operations after 13 s of"
-        " compiling, as long as filling 8,000 images takes; AdamW as one operation is within the"
-        " spread.",
+        " compiling, as long as filling 8,000 images takes.",
         changes.as_markdown,
     ),
     Section(
