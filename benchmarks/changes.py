@@ -92,18 +92,23 @@ CHANGES = {
 }
 
 
+def undone(change: Change, work: timing.Work) -> timing.Work:
+    """Work inside what a change puts around it."""
+
+    def once() -> object:
+        with change.around():
+            return work()
+
+    return once
+
+
 def filling(change: Change, count: int) -> timing.Work:
     """Filling of so many images by the shipped network, with a change."""
     imputer = copy.deepcopy(load_imputer(quality="fast"))
     change.network(imputer)
     mask = torch.from_numpy(standin.course_mask())[None, None]
     y = torch.from_numpy(standin.corrupted_images())[:count]
-
-    def once() -> torch.Tensor:
-        with change.around():
-            return Assessment.fill(imputer, y, mask, change.batch)
-
-    return once
+    return undone(change, partial(Assessment.fill, imputer, y, mask, change.batch))
 
 
 def training(change: Change, batch: int, profile: str) -> timing.Work:
@@ -114,12 +119,7 @@ def training(change: Change, batch: int, profile: str) -> timing.Work:
     change.network(imputer)
     with change.around():
         step = limit.training_step(imputer, clean[:batch], mask)
-
-    def once() -> object:
-        with change.around():
-            return step()
-
-    return once
+    return undone(change, step)
 
 
 def measure(profile: str, threads: int, repetitions: int) -> dict[str, dict[str, timing.Spread]]:

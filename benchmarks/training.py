@@ -109,7 +109,8 @@ def train_schedule(
         checkpoint.unlink()  # of other images, or without its log
     with logging(log, path, score):
         trained, _ = Assessment.train(imputer, *sets, mask, epochs, checkpoint, seed=0)
-    save_model(folder / f"{epochs}.safetensors", trained, trained.config)
+    alone = Assessment.Ensemble([trained])  # as `load_imputer` reads it
+    save_model(folder / f"{epochs}.safetensors", alone, alone.config)
     return log
 
 

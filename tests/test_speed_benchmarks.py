@@ -28,6 +28,7 @@ from nogaps import Assessment
 from nogaps.Assessment import corrupt
 from nogaps.checkpoint import fingerprint
 from nogaps.files import BadInput, load_json, save_json
+from nogaps.imputers.loading import load_imputer
 from nogaps.prior.heads import load_val
 
 
@@ -144,6 +145,8 @@ def test_training_is_logged_and_continued(
     command(training.main, *line)
     first = load_json(out)
     assert [len(log) for log in first["logs"].values()] == [1, 2]
+    left = [load_imputer(tmp_path / "runs" / f"{epochs}.safetensors") for epochs in (1, 2)]
+    assert [len(one.networks) for one in left] == [1, 1], "benchmarks.hidden ranks them"
     row = first["logs"]["2"][1]
     assert row["epoch"] == 2 and row["seconds"] > 0 and row["val"] == row["frames"] > 15
     assert first["compared"]["recipe"]["best_psnr"] == 17

@@ -1,7 +1,7 @@
 """Convolution, BatchNorm and SiLU as one operation of oneDNN, where a U-Net only fills.
 
 Between the convolutions of a `ConvBlock` BatchNorm and SiLU read and write every feature once more:
-a fifth of the time of filling on a CPU. Here BatchNorm is folded into the weights, and SiLU is
+a sixth of the time of filling on a CPU. Here BatchNorm is folded into the weights, and SiLU is
 applied while the convolution writes its result. The operation is the one that `torch.compile` would
 choose, without its seconds of compiling and without a compiler. It is no public part of PyTorch:
 where it is missing or refuses, the layers run one by one as everywhere else.
