@@ -1,12 +1,13 @@
 """How near training and filling come to what the processor can do, and where the rest goes.
 
-    python -m benchmarks.limit              (about 3 minutes on two cores)
+    python -m benchmarks.limit              (about 4 minutes on two cores)
 
 The limit: the rate of a dense 3×3 convolution by itself, of each level's channels and size, of one
 larger, and of all convolutions of our U-Net one after the other. The share: the floating-point
 operations of the network's convolutions (counted by torch) per second of a whole training step
 (augmentation to averaging of weights) or of a whole filling, over that rate. All are taken in
-turns. The profile says what the time of a step and of a filling is spent on.
+turns, each once more right before it is timed. The profile says what the time of a step and of a
+filling is spent on.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from benchmarks import check_profile, run, timing
 from benchmarks.profiling import shares
 from benchmarks.timing import machine, spread, table
 from nogaps import Assessment, standin
-from nogaps.device import autocast
+from nogaps.device import autocast, keep_freed_memory
 from nogaps.ema import ema_of
 from nogaps.files import save_json
 from nogaps.filling import CPU_BATCH
@@ -142,7 +143,7 @@ def measure(kind: str, threads: int, profile: str, repetitions: int) -> dict:
             name = f"convolutions of our U-Net, {mode}"
             work[name] = convolutions(imputer, train_batch, bool(backward))
             flops[name] = count(work[name])
-        seconds = timing.interleaved(work, repetitions)
+        seconds = timing.interleaved(work, repetitions, warm=True)
     rates = {k: spread([flops[k] / 1e9 / s for s in times]) for k, times in seconds.items()}
     found = {"precision": kind, "threads": threads, "gflops": rates}
     found["mflop_per_image"] = {
@@ -212,6 +213,7 @@ def main(
 ) -> None:
     """Print the tables and write them as JSON."""
     check_profile(profile)
+    keep_freed_memory()  # as training does
     small, where = profile == "smoke", machine()
     turns, runs = (1 if small else repetitions), []
     kinds = timing.native_precisions()[: 1 if small else None]

@@ -12,7 +12,7 @@ from benchmarks import timing
 from benchmarks.published import build
 from benchmarks.recipes import COURSEWORK, Batch, PlainRun, Shuffled
 from nogaps import Assessment
-from nogaps.device import autocast_dtype
+from nogaps.device import autocast_dtype, keep_freed_memory
 from nogaps.ema import ema_of
 from nogaps.seeds import numbered_generator
 
@@ -43,6 +43,7 @@ def epoch_seconds(
     profile: of the notebook's network; size: of the coursework's, None is as published. The steps
     are those of the two trainings themselves, augmentation and averaging of weights included.
     """
+    keep_freed_memory()
     steps = max(1, min(steps, len(pairs) // BATCH_SIZE))
     device, network = mask.device, build("coursework", size).to(mask.device)
     run = PlainRun(network, COURSEWORK["whole_image_loss"], COURSEWORK["learning_rate"])

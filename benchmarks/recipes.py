@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from nogaps.Assessment import UNet
 from nogaps.checkpoint import fingerprint, load_state, save_state
-from nogaps.device import autocast, autocast_dtype
+from nogaps.device import autocast, autocast_dtype, keep_freed_memory
 from nogaps.errors import BadInput
 from nogaps.imputers.refinement import pad_to_multiple
 from nogaps.seeds import numbered_generator
@@ -124,6 +124,7 @@ def train_plain(
     starts anew.
     Raises BadInput if the checkpoint holds more epochs than asked for.
     """
+    keep_freed_memory()
     source = pairs if callable(pairs) else Shuffled(pairs)
     device = next(network.parameters()).device
     mask = None if mask is None else mask.to(device)

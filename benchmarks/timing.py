@@ -114,6 +114,7 @@ def interleaved(
     repetitions: int,
     seconds: float = float("inf"),
     clock: Callable[[], float] = time.perf_counter,
+    warm: bool = False,
 ) -> dict[str, list[float]]:
     """Seconds of each repetition of each work, taken in turns: A B C, A B C, …
 
@@ -128,6 +129,8 @@ def interleaved(
         if turn and time.perf_counter() - start > seconds:
             break
         for name, once in work.items():
+            if warm:
+                once()
             before = clock()
             once()
             found[name].append(clock() - before)

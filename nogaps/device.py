@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import platform
 
@@ -10,6 +11,12 @@ import numpy as np
 import torch
 
 from nogaps import processes
+
+# glibc's mallopt(3): which limit, its value, and the variable that sets it when a process starts.
+ALLOCATOR = (
+    (-1, 2**31 - 1, "MALLOC_TRIM_THRESHOLD_"),  # free bytes before memory is given back
+    (-4, 0, "MALLOC_MMAP_MAX_"),  # how many large blocks are mapped one by one, and unmapped
+)
 
 
 def pick_device() -> torch.device:
@@ -38,6 +45,21 @@ def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.Abst
     if dtype is None:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc keep what this process frees, for the next batch; other C libraries: nothing.
+
+    Else a step of training gives features back to the system and gets them anew, page by page.
+    """
+    limit_allocator(*((limit, value) for limit, value, _ in ALLOCATOR))
+
+
+def limit_allocator(*limits: tuple[int, int]) -> None:
+    """Set limits of glibc's allocator, by mallopt's numbers."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # no glibc
+        for limit, value in limits:
+            ctypes.CDLL(None).mallopt(limit, value)
 
 
 def name_of(device: torch.device) -> str:

@@ -19,7 +19,7 @@ from nogaps.Assessment import (
     validate,
 )
 from nogaps.checkpoint import load_state, save_model
-from nogaps.device import pick_device
+from nogaps.device import keep_freed_memory, pick_device
 from nogaps.files import BadInput, load_images, samples_file
 from nogaps.imputers.loading import WEIGHTS, trained_on
 from nogaps.imputers.uncertainty import CALIBRATION, calibrate_ensemble, save_calibration
@@ -44,6 +44,7 @@ def train_imputer(
     mask is found, if `out` holds a run that is not to be continued, or if another process is
     training there.
     """
+    keep_freed_memory()
     out, device = Path(out), pick_device()
     try:
         settings = PROFILES[choose_profile(profile, device)]

@@ -254,6 +254,9 @@ def test_turns_are_taken() -> None:
     found = timing.interleaved(work, 2, clock=lambda: next(clock))
     assert calls == list("ababab") and found == {"a": [1, 1], "b": [1, 1]}
     assert len(timing.interleaved(work, 9, seconds=0)["a"]) == 1, "one turn is always made"
+    calls.clear()
+    timing.interleaved(work, 2, warm=True)
+    assert calls == list("ab" + "aabb" * 2)
 
 
 def test_spread_rate_and_exponent() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 from collections import Counter
@@ -11,17 +13,20 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from nbclient import NotebookClient
 from torch import nn
 
 from benchmarks.limit import count
 from benchmarks.peak import STATUS
 from benchmarks.recipes import CourseworkNet
-from nogaps import Assessment
+from nogaps import Assessment, running
 from nogaps.Assessment import PROFILES, Ensemble, corrupt, make_datasets, new_imputer
+from nogaps.device import ALLOCATOR
 from nogaps.filling import fill, fill_file
 from nogaps.formats.arrays import ArrayFile
 from nogaps.imputers.classical import LinearImputer
@@ -203,3 +208,49 @@ print("heavy:", *[name for name in {HEAVY.split()} if name in sys.modules])
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy:"
+
+
+PAGES = """
+import resource, sys, torch
+from nogaps.device import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def step():
+    h = [torch.ones(5_000_000) for _ in range(4)]  # 20 MB each
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str, **variables: str) -> int:
+    """Pages that ten steps of a new process ask the system for."""
+    done = subprocess.run(
+        [sys.executable, "-c", PAGES, how],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has such limits")
+def test_training_keeps_freed_memory_in_the_command_and_in_the_notebook() -> None:
+    kernel = {name: str(value) for _, value, name in ALLOCATOR}
+    assert faults("keep") < 1_000 > faults("plain", **kernel)
+    assert faults("plain") > 10_000, "else the limits are of no use any more"
+
+
+def test_kernel_of_the_notebook_keeps_freed_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")  # the user's own setting counts
+    seen: dict[str, str] = {}
+    monkeypatch.setattr(NotebookClient, "execute", lambda _, env, **__: seen.update(env))
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / running.NOTEBOOK)
+    running.execute(tmp_path, "smoke", tmp_path / "out")
+    assert seen["MALLOC_TRIM_THRESHOLD_"] == "2147483647" and seen["MALLOC_MMAP_MAX_"] == "7"

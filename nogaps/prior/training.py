@@ -17,7 +17,7 @@ from accelerate.utils import broadcast
 
 from nogaps import processes
 from nogaps.checkpoint import load_state, save_state
-from nogaps.device import autocast_dtype, pick_device
+from nogaps.device import autocast_dtype, keep_freed_memory, pick_device
 from nogaps.ema import ema_of
 from nogaps.figures import save_curves
 from nogaps.files import BadInput, atomic
@@ -126,6 +126,7 @@ def fit(
     in all: the learning rate then follows the new schedule from there on. Raises BadInput if
     `run_dir` holds the state of another configuration, or if another process trains there.
     """
+    keep_freed_memory()
     run_dir = Path(run_dir)
     # private keys of diffusers' configs list their entries in no fixed order
     settings = {**vars(schedule), **config}.items()
