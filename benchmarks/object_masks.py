@@ -60,7 +60,7 @@ class Size:
 
 SIZES = {
     "smoke": Size((8, 16), 32, 1, 48, 12, 16, 64),
-    "full": Size((64, 128, 256), 512, 15, 2000, 1000, 64, 256),
+    "full": Size((64, 128, 256), 512, 15, 5000, 1000, 64, 256),
 }
 
 
@@ -244,7 +244,7 @@ def main(
     profile: Annotated[str, typer.Option(help="full, or smoke: small networks.")] = "full",
     epochs: Annotated[int | None, typer.Option(help="Else 15.", min=1)] = None,
     crops: Annotated[
-        int | None, typer.Option(help="To train on; else 2000, or all of CIFAR-10.", min=16)
+        int | None, typer.Option(help="To train on; else 5000, or all of CIFAR-10.", min=16)
     ] = None,
     seed: Annotated[int, typer.Option(help="Of split, crops, masks and training.", min=0)] = 0,
 ) -> None:
