@@ -216,7 +216,7 @@ from nogaps.device import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def step():
-    h = [torch.ones(5_000_000) for _ in range(4)]  # 20 MB each
+    h = [torch.ones(10_000_000) for _ in range(4)]  # 40 MB: never from the heap by default
 for _ in range(3):
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -241,8 +241,8 @@ def faults(how: str, **variables: str) -> int:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has such limits")
 def test_training_keeps_freed_memory_in_the_command_and_in_the_notebook() -> None:
     kernel = {name: str(value) for _, value, name in ALLOCATOR}
-    assert faults("keep") < 1_000 > faults("plain", **kernel)
-    assert faults("plain") > 10_000, "else the limits are of no use any more"
+    assert faults("keep") < 100 > faults("plain", **kernel)
+    assert faults("plain") > 500, "else the limits are of no use any more"
 
 
 def test_kernel_of_the_notebook_keeps_freed_memory(
