@@ -34,6 +34,11 @@ RESULTS = timing.RESULTS / "changes.json"
 SHIPPED = "as it is"
 WORK = ("filling", "training step")
 BLOCK = 17_000_000  # bytes of the largest block that a training step frees
+GIVE_BACK = {  # what glibc settles to by itself after such a block
+    "MALLOC_TRIM_THRESHOLD_": 2 * BLOCK,
+    "MALLOC_MMAP_THRESHOLD_": BLOCK,
+    "MALLOC_MMAP_MAX_": 2**16,
+}
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,8 @@ def by_channel(network: nn.Module) -> None:
 
 @contextlib.contextmanager
 def memory_given_back() -> Iterator[None]:
-    """Memory goes back to the system, as glibc settles to by itself in training."""
-    limit_allocator((-1, 2 * BLOCK), (-3, BLOCK), (-4, 2**16))
+    """Freed memory goes back to the system."""
+    limit_allocator(GIVE_BACK)
     try:
         yield
     finally:
@@ -126,6 +131,7 @@ def filling(change: Change, count: int) -> timing.Work:
 
 def training(change: Change, batch: int, profile: str) -> timing.Work:
     """A training step on so many images, with a change."""
+    keep_freed_memory()  # as `nogaps train` does
     clean = torch.from_numpy(standin.clean_images())
     mask = torch.from_numpy(standin.course_mask())[None, None]
     imputer = Assessment.new_imputer(Assessment.PROFILES[profile], clean, 0)
@@ -135,21 +141,17 @@ def training(change: Change, batch: int, profile: str) -> timing.Work:
     return undone(change, step)
 
 
-def measure(profile: str, threads: int, repetitions: int) -> dict[str, dict[str, timing.Spread]]:
-    """Images per second of both kinds of work under every change."""
+def measure(name: str, profile: str, threads: int, repetitions: int) -> dict[str, timing.Spread]:
+    """Images per second of one kind of work under every change."""
     count, batch = (4, 4) if profile == "smoke" else (96, limit.TRAIN_BATCH)
-    makers = {
+    make, images = {
         "filling": (partial(filling, count=count), count),
         "training step": (partial(training, batch=batch, profile=profile), batch),
-    }
-    found = {}
-    keep_freed_memory()  # as training does
+    }[name]
     with timing.threads(threads):
-        for name, (make, images) in makers.items():
-            work = {change.name: make(change) for change in CHANGES[name]}
-            seconds = timing.interleaved(work, repetitions, warm=True)
-            found[name] = {key: timing.rate(s, images) for key, s in seconds.items()}
-    return found
+        work = {change.name: make(change) for change in CHANGES[name]}
+        seconds = timing.interleaved(work, repetitions, warm=True)
+    return {key: timing.rate(s, images) for key, s in seconds.items()}
 
 
 def as_markdown(found: dict) -> str:
@@ -178,9 +180,10 @@ def main(
     """Print the tables and write them as JSON."""
     check_profile(profile)
     small, where = profile == "smoke", machine()
-    runs = []
-    for threads in timing.thread_counts(small):
-        runs.append({"threads": threads, **measure(profile, threads, 1 if small else repetitions)})
+    runs: list[dict] = [{"threads": threads} for threads in timing.thread_counts(small)]
+    for work in WORK:  # filling first: from training on, freed memory is kept
+        for one in runs:
+            one[work] = measure(work, profile, one["threads"], 1 if small else repetitions)
     found = {"machine": where, "runs": runs}
     save_json(out, found)
     print(as_markdown(found))

@@ -6,17 +6,20 @@ import contextlib
 import ctypes
 import os
 import platform
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
 from nogaps import processes
 
-# glibc's mallopt(3): which limit, its value, and the variable that sets it when a process starts.
-ALLOCATOR = (
-    (-1, 2**31 - 1, "MALLOC_TRIM_THRESHOLD_"),  # free bytes before memory is given back
-    (-4, 0, "MALLOC_MMAP_MAX_"),  # how many large blocks are mapped one by one, and unmapped
-)
+# Limits of glibc's allocator: the variable that sets one when a process starts, its number in
+# mallopt(3), which sets it later.
+MALLOPT = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3, "MALLOC_MMAP_MAX_": -4}
+KEEP_FREED = {
+    "MALLOC_TRIM_THRESHOLD_": 2**31 - 1,  # free bytes before memory is given back
+    "MALLOC_MMAP_MAX_": 0,  # how many large blocks are mapped one by one, and unmapped
+}
 
 
 def pick_device() -> torch.device:
@@ -52,14 +55,14 @@ def keep_freed_memory() -> None:
 
     Else a step of training gives features back to the system and gets them anew, page by page.
     """
-    limit_allocator(*((limit, value) for limit, value, _ in ALLOCATOR))
+    limit_allocator(KEEP_FREED)
 
 
-def limit_allocator(*limits: tuple[int, int]) -> None:
-    """Set limits of glibc's allocator, by mallopt's numbers."""
+def limit_allocator(limits: Mapping[str, int]) -> None:
+    """Set limits of glibc's allocator by the names in MALLOPT."""
     with contextlib.suppress(AttributeError, OSError, TypeError):  # no glibc
-        for limit, value in limits:
-            ctypes.CDLL(None).mallopt(limit, value)
+        for name, value in limits.items():
+            ctypes.CDLL(None).mallopt(MALLOPT[name], value)
 
 
 def name_of(device: torch.device) -> str:

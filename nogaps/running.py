@@ -19,7 +19,7 @@ from traitlets.config import Config
 
 from nogaps import verifying
 from nogaps.Assessment import choose_profile
-from nogaps.device import ALLOCATOR, pick_device
+from nogaps.device import KEEP_FREED, pick_device
 from nogaps.files import BadInput, atomic, load_images
 from nogaps.locks import folder_lock
 from nogaps.progress import progress
@@ -67,7 +67,7 @@ def execute(folder: Path, profile: str, output: Path, lock: int | None = None) -
             cell.outputs, cell.execution_count = [], None
     # relative where possible: a notebook must not learn where it was run
     target = os.path.relpath(output, folder)
-    environment = {name: str(value) for _, value, name in ALLOCATOR} | os.environ
+    environment = {name: str(value) for name, value in KEEP_FREED.items()} | os.environ
     environment |= {"NOGAPS_PROFILE": profile, "NOGAPS_OUTPUT": target}
     try:
         _execute_cells(notebook, folder, environment, lock)

@@ -26,7 +26,7 @@ from benchmarks.peak import STATUS
 from benchmarks.recipes import CourseworkNet
 from nogaps import Assessment, running
 from nogaps.Assessment import PROFILES, Ensemble, corrupt, make_datasets, new_imputer
-from nogaps.device import ALLOCATOR
+from nogaps.device import KEEP_FREED
 from nogaps.filling import fill, fill_file
 from nogaps.formats.arrays import ArrayFile
 from nogaps.imputers.classical import LinearImputer
@@ -240,7 +240,7 @@ def faults(how: str, **variables: str) -> int:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has such limits")
 def test_training_keeps_freed_memory_in_the_command_and_in_the_notebook() -> None:
-    kernel = {name: str(value) for _, value, name in ALLOCATOR}
+    kernel = {name: str(value) for name, value in KEEP_FREED.items()}
     assert faults("keep") < 100 > faults("plain", **kernel)
     assert faults("plain") > 500, "else the limits are of no use any more"
 
