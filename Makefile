@@ -6,7 +6,7 @@ PYTHON := .venv/bin/python
 .PHONY: run test test-slow lint bench clean
 
 run: .venv/installed
-	$(PYTHON) -m nogaps.cli run --profile $(PROFILE)
+	$(PYTHON) -m nogaps run --profile $(PROFILE)
 
 test: .venv/installed lint
 	$(PYTHON) -m pytest -n 2 --dist loadgroup
@@ -17,6 +17,7 @@ test-slow: .venv/installed lint
 lint: .venv/installed
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
+	.venv/bin/lint-imports --no-cache
 
 # FRAMES: frame files of `nogaps prior prepare`; without them only the stand-in is scored.
 # Trains nothing; what benchmarks.published and benchmarks.training left in runs/ gets its rows.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from nogaps.errors import BadInput
+from nogaps.runtime.errors import BadInput
 
 PROFILES = ("smoke", "full")
 

@@ -26,12 +26,12 @@ from benchmarks.imputers import ROOT
 from benchmarks.variants import VARIANTS, changed
 from nogaps import Assessment
 from nogaps.Assessment import Imputer, Profile, corrupt, fill, make_datasets
-from nogaps.checkpoint import fingerprint, load_tensors, save_tensors
-from nogaps.device import pick_device
-from nogaps.files import BadInput, load_images, save_json
-from nogaps.imputers.classical import keep_observed
+from nogaps.interpolation import keep_observed
 from nogaps.metrics import bootstrap, hole_scores
-from nogaps.prior.heads import load_frames, to_size
+from nogaps.prior.frames.heads import load_frames, to_size
+from nogaps.runtime.checkpoint import fingerprint, load_tensors, save_tensors
+from nogaps.runtime.device import pick_device
+from nogaps.runtime.files import BadInput, load_images, save_json
 from nogaps.standin import course_mask
 
 RESULTS = ROOT / "benchmarks" / "results" / "ablations.json"

@@ -15,10 +15,10 @@ import typer
 
 from benchmarks import run
 from benchmarks.imputers import RESULTS
-from nogaps.files import atomic, load_json, save_json
-from nogaps.hub import CARD
 from nogaps.imputers.hub import SUMMARY, HubImputer, about_imputer
 from nogaps.imputers.loading import SHIPPED
+from nogaps.runtime.files import atomic, load_json, save_json
+from nogaps.runtime.hub import CARD
 
 
 def card_text(results: Path = RESULTS) -> str:

@@ -24,11 +24,11 @@ from torch import nn
 from benchmarks import check_profile, limit, run, timing
 from benchmarks.timing import machine, table
 from nogaps import Assessment, standin
-from nogaps.device import keep_freed_memory, limit_allocator
-from nogaps.files import save_json
-from nogaps.filling import CPU_BATCH
+from nogaps.filling.files import CPU_BATCH
 from nogaps.imputers.fused import FusedBlock, PairwiseMax
 from nogaps.imputers.loading import load_imputer
+from nogaps.runtime.device import keep_freed_memory, limit_allocator
+from nogaps.runtime.files import save_json
 
 RESULTS = timing.RESULTS / "changes.json"
 SHIPPED = "as it is"

@@ -25,11 +25,11 @@ from benchmarks import check_profile, processes, run, timing
 from benchmarks.rivals import Impute, network, rivals
 from benchmarks.timing import machine, said, spread, table, thread_counts
 from nogaps import Assessment, standin
-from nogaps.device import autocast
-from nogaps.files import atomic, save_json, save_npy
-from nogaps.filling import CPU_BATCH
+from nogaps.filling.files import CPU_BATCH
 from nogaps.imputers.loading import load_imputer
 from nogaps.metrics import hole_scores
+from nogaps.runtime.device import autocast
+from nogaps.runtime.files import atomic, save_json, save_npy
 
 RESULTS = timing.RESULTS / "filling.json"
 COUNTS, LARGE = (100, 10_000), 100_000
@@ -105,7 +105,7 @@ def fill_once(folder: Path, method: str, threads: int) -> dict[str, float]:
     """Fill folder/y.npy with a quality of `nogaps fill`, or with a rival, in a process."""
     source, output = folder / "y.npy", folder / "x_hat.npy"
     if method.startswith("ours, "):
-        arguments = ["nogaps.cli", "fill", source, "-o", output, "--quality", method[6:]]
+        arguments = ["nogaps", "fill", source, "-o", output, "--quality", method[6:]]
     else:
         arguments = ["benchmarks.rivals", method, source, output]
     found = processes.alone(*arguments, threads=threads)
@@ -144,7 +144,7 @@ def measure_start(repetitions: int, small: bool) -> dict[str, timing.Spread]:
     lines: dict[str, list[object]] = {
         "python -c pass": ["-c", "pass"],
         "import nogaps": ["-c", "import nogaps"],
-        "nogaps --help": ["-m", "nogaps.cli", "--help"],
+        "nogaps --help": ["-m", "nogaps", "--help"],
     }
     with tempfile.TemporaryDirectory(prefix="nogaps-bench-") as name:
         folder = Path(name)
@@ -155,7 +155,7 @@ def measure_start(repetitions: int, small: bool) -> dict[str, timing.Spread]:
             lines |= {
                 "import torch": ["-c", "import torch"],
                 "import nogaps.Assessment": ["-c", "import nogaps.Assessment"],
-                "nogaps fill, one image": ["-m", "nogaps.cli", "fill", *files],
+                "nogaps fill, one image": ["-m", "nogaps", "fill", *files],
             }
         once = processes.from_start_to_end
         work = {name: functools.partial(once, *line) for name, line in lines.items()}

@@ -26,12 +26,11 @@ from benchmarks.imputers import heads, kept
 from benchmarks.published import load_published
 from nogaps import standin
 from nogaps.Assessment import corrupt
-from nogaps.files import BadInput, load_images, samples_file, save_json
-from nogaps.imputers.adaptation import Settings, adapt
-from nogaps.imputers.classical import biharmonic, linear
-from nogaps.imputers.hidden import hidden_score, rank_agreement
+from nogaps.evaluation.label_free import hidden_score, rank_agreement
 from nogaps.imputers.loading import load_imputer
+from nogaps.interpolation import biharmonic, linear
 from nogaps.masks import shared_mask
+from nogaps.runtime.files import BadInput, load_images, save_json
 
 RESULTS = Path(__file__).parent / "results" / "hidden.json"
 CLASSICAL = ("linear", "biharmonic", "kriging")
@@ -74,25 +73,21 @@ def rank(
     everyone: dict[str, object],
     original: Path,
     heads_of: tuple[torch.Tensor, list[str]],
-    adapt_on: Path | None,
-    settings: Settings,
     folds: int,
+    seed: int,
 ) -> dict:
-    """Both scores of every imputer on heads (N,1,64,64) and their groups; the adapted one's too."""
+    """Both scores of every imputer on heads (N,1,64,64) and their groups."""
     x, groups = heads_of
     mask = torch.from_numpy(standin.course_mask())[None, None]
-    y, report, compared = corrupt(x, mask), None, dict(everyone)
-    if adapt_on is not None:
-        clean = torch.from_numpy(load_images(samples_file(adapt_on)))
-        compared["adapted"], report = adapt(load_imputer(original), y, mask, clean, settings)
+    y = corrupt(x, mask)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # correlation of equal ranks
-        result = rank_agreement(compared, x, mask, folds, settings.seed)
+        result = rank_agreement(everyone, x, mask, folds, seed)
         among = networks_only(result)
     result["spearman_networks"] = None if among != among else among
     first = load_imputer(original)
-    result["beside kriging"] = hidden_score(first, y, mask, folds, settings.seed, groups)
-    return result | {"adaptation": report}
+    result["beside kriging"] = hidden_score(first, y, mask, folds, seed, groups)
+    return result
 
 
 def score_without_labels(
@@ -123,13 +118,8 @@ def main(
     test_set: Annotated[
         Path | None, typer.Option(help="Corrupted images without truth (.npy).")
     ] = None,
-    adapt_on: Annotated[
-        Path | None,
-        typer.Option("--adapt", help="Folder of `sample`: adapt the first RUN."),
-    ] = None,
-    steps: Annotated[int, typer.Option(help="Steps of the adaptation.")] = 500,
     folds: Annotated[int, typer.Option(help="Folds of hidden pixels, an even number.")] = 8,
-    seed: Annotated[int, typer.Option(help="Of the folds and the adaptation.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
     out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
 ) -> None:
     """Print and write both scores of every imputer, and how well one ranks the other."""
@@ -141,13 +131,10 @@ def main(
     sets = heads(frames) if frames else {}
     sets.pop("stand-in", None)  # nothing is chosen on it
     for name, found in sets.items():
-        settings = Settings(steps=steps, seed=seed)
-        tables[name] = rank(everyone, models[0], found, adapt_on, settings, folds)
-        gain, report = tables[name]["beside kriging"]["gain"], tables[name]["adaptation"]
+        tables[name] = rank(everyone, models[0], found, folds, seed)
+        gain = tables[name]["beside kriging"]["gain"]
         print(as_table(name, tables[name]))
         print(f"{models[0]} over kriging on hidden pixels: {gain['psnr']:+.2f} dB")
-        if report:
-            print("adapted:", report["gain_db"], report["disclosure"])
     if test_set is not None:
         tables[test_set.name] = score_without_labels(everyone, test_set, folds, seed)
     save_json(out, tables)

@@ -28,17 +28,17 @@ from benchmarks.published import load_published
 from benchmarks.scores import fid, lpips_vgg
 from nogaps import standin
 from nogaps.Assessment import corrupt, fill
-from nogaps.checkpoint import fingerprint
+from nogaps.evaluation.scoring import as_table
 from nogaps.figures import show_rows
-from nogaps.files import atomic, load_json, save_json
-from nogaps.imputers.classical import biharmonic, keep_observed, kriging, linear
 from nogaps.imputers.loading import load_imputer
 from nogaps.imputers.posterior import Posterior
 from nogaps.imputers.uncertainty import identity
+from nogaps.interpolation import biharmonic, keep_observed, kriging, linear
 from nogaps.metrics import bootstrap, hole_scores, summarize
-from nogaps.prior.heads import load_frames, to_size
+from nogaps.prior.frames.heads import load_frames, to_size
 from nogaps.prior.loading import load_prior
-from nogaps.scoring import as_table
+from nogaps.runtime.checkpoint import fingerprint
+from nogaps.runtime.files import atomic, load_json, save_json
 from nogaps.submission.holes import border_steps
 
 ROOT = Path(__file__).parents[1]

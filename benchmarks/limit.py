@@ -27,11 +27,11 @@ from benchmarks import check_profile, run, timing
 from benchmarks.profiling import shares
 from benchmarks.timing import machine, spread, table
 from nogaps import Assessment, standin
-from nogaps.device import autocast, keep_freed_memory
-from nogaps.ema import ema_of
-from nogaps.files import save_json
-from nogaps.filling import CPU_BATCH
+from nogaps.filling.files import CPU_BATCH
 from nogaps.imputers.fused import fuse, is_available
+from nogaps.runtime.checkpoint import ema_of
+from nogaps.runtime.device import autocast, keep_freed_memory
+from nogaps.runtime.files import save_json
 
 RESULTS = timing.RESULTS / "limit.json"
 LEVELS = ((32, 64), (64, 32), (128, 16), (256, 8))  # channels and size, as in our U-Net

@@ -16,9 +16,9 @@ from benchmarks import run
 from benchmarks.imputers import heads
 from nogaps import standin
 from nogaps.Assessment import corrupt, fill
-from nogaps.files import save_json
 from nogaps.imputers.loading import load_imputer
 from nogaps.metrics import summarize
+from nogaps.runtime.files import save_json
 
 RESULTS = Path(__file__).parent / "results" / "masks.json"
 

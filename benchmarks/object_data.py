@@ -18,12 +18,12 @@ from skimage.draw import polygon2mask
 from tqdm.auto import tqdm
 
 from nogaps.Assessment import corrupt
-from nogaps.checkpoint import fingerprint
-from nogaps.device import autocast, autocast_dtype, pick_device
-from nogaps.errors import BadInput
-from nogaps.files import load_npy, open_regular, parsing, save_npy
-from nogaps.formats.arrays import check_pixels
-from nogaps.seeds import numbered_generator
+from nogaps.images.arrays import check_pixels
+from nogaps.runtime.checkpoint import fingerprint
+from nogaps.runtime.device import autocast, autocast_dtype, pick_device
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_npy, open_regular, parsing, save_npy
+from nogaps.runtime.seeds import numbered_generator
 
 SIDE = 32  # pixels of a picture
 SHARD = 1000  # masks in one file

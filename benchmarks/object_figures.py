@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.object_data import MaskedPictures, draw_object
 from nogaps.Assessment import corrupt
-from nogaps.files import atomic
+from nogaps.runtime.files import atomic
 
 Filling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

@@ -27,10 +27,10 @@ from benchmarks.object_data import MaskedPictures
 from benchmarks.object_figures import Filling, draw_filled, draw_large, large_mask
 from benchmarks.recipes import train_plain
 from benchmarks.scores import colour_hole_scores, whole_scores
-from nogaps.device import pick_device
-from nogaps.files import save_json
-from nogaps.imputers.classical import biharmonic, linear
 from nogaps.imputers.refinement import RefinedUNet, build_refined_unet
+from nogaps.interpolation import biharmonic, linear
+from nogaps.runtime.device import pick_device
+from nogaps.runtime.files import save_json
 
 ROOT = Path(__file__).parents[1]
 RESULTS, RUN, CIFAR = ROOT / "benchmarks/results", ROOT / "runs/object_masks", ROOT / "runs/cifar10"

@@ -16,8 +16,8 @@ import typer
 
 from benchmarks import changes, filling, limit, run, sampling, scaling, training
 from benchmarks.timing import NOT_MEASURED, RESULTS, ROOT
-from nogaps.files import BadInput, atomic, load_json
-from nogaps.scoring import as_table
+from nogaps.evaluation.scoring import as_table
+from nogaps.runtime.files import BadInput, atomic, load_json
 
 PAGE = ROOT / "docs" / "benchmarks.md"
 FRAMES = "runs/frames/heads.npz runs/frames/heads_t1.npz"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.timing import ROOT
-from nogaps.errors import BadInput
+from nogaps.runtime.errors import BadInput
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from nogaps import Assessment
-from nogaps.imputers.classical import LinearImputer
+from nogaps.interpolation import LinearImputer
 
 LABEL = "part: "
 PARTS = {  # by the start of an operation's name, without aten:: and native_

@@ -24,12 +24,12 @@ from torch.utils.data import TensorDataset
 from benchmarks import check_profile, run
 from benchmarks.recipes import COURSEWORK, CourseworkNet, Row, train_plain, whole_image_mse
 from nogaps.Assessment import corrupt, fill, make_datasets
-from nogaps.checkpoint import fingerprint, load_tensors, save_model
-from nogaps.device import pick_device
-from nogaps.files import BadInput, load_images, load_json, save_json
 from nogaps.imputers.refinement import build_refined_unet
 from nogaps.metrics import hole_scores
-from nogaps.prior.heads import load_val
+from nogaps.prior.frames.heads import load_val
+from nogaps.runtime.checkpoint import fingerprint, load_tensors, save_model
+from nogaps.runtime.device import pick_device
+from nogaps.runtime.files import BadInput, load_images, load_json, save_json
 from nogaps.standin import course_mask
 
 EPOCHS = {"coursework": 150, "frm": 15, "aspp-frm": 15}  # as published

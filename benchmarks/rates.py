@@ -12,9 +12,9 @@ from benchmarks import timing
 from benchmarks.published import build
 from benchmarks.recipes import COURSEWORK, Batch, PlainRun, Shuffled
 from nogaps import Assessment
-from nogaps.device import autocast_dtype, keep_freed_memory
-from nogaps.ema import ema_of
-from nogaps.seeds import numbered_generator
+from nogaps.runtime.checkpoint import ema_of
+from nogaps.runtime.device import autocast_dtype, keep_freed_memory
+from nogaps.runtime.seeds import numbered_generator
 
 BATCH_SIZE = 32  # the notebook's
 

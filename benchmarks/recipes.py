@@ -17,11 +17,11 @@ from torch.utils.data import DataLoader, TensorDataset
 from tqdm.auto import tqdm
 
 from nogaps.Assessment import UNet
-from nogaps.checkpoint import fingerprint, load_state, save_state
-from nogaps.device import autocast, autocast_dtype, keep_freed_memory
-from nogaps.errors import BadInput
 from nogaps.imputers.refinement import pad_to_multiple
-from nogaps.seeds import numbered_generator
+from nogaps.runtime.checkpoint import fingerprint, load_state, save_state
+from nogaps.runtime.device import autocast, autocast_dtype, keep_freed_memory
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.seeds import numbered_generator
 
 Batch = tuple[torch.Tensor, ...]  # (y, x), or (y, x, mask) where every image has its own
 Row = dict[str, float | None]

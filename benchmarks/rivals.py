@@ -21,9 +21,9 @@ from skimage.restoration import inpaint_biharmonic
 
 from benchmarks import check_profile, run
 from benchmarks.recipes import CourseworkNet
-from nogaps.errors import BadInput
-from nogaps.filling import fill_file
-from nogaps.imputers.classical import biharmonic, keep_observed
+from nogaps.filling.files import fill_file
+from nogaps.interpolation import biharmonic, keep_observed
+from nogaps.runtime.errors import BadInput
 
 Impute = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 METHODS = ("telea", "ns")

@@ -26,12 +26,12 @@ from tqdm.auto import tqdm
 from benchmarks import check_profile, run, timing
 from benchmarks.timing import machine, precision_name, said, table
 from nogaps import standin
-from nogaps.files import save_json
-from nogaps.prior.evaluation.comparison import compare, describe
-from nogaps.prior.evaluation.realism import Features, Heads, feature_space, heads
-from nogaps.prior.heads import load_frames, to_size
+from nogaps.evaluation.comparison import compare, describe
+from nogaps.evaluation.realism import Features, Heads, feature_space, heads
+from nogaps.prior.frames.heads import load_frames, to_size
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import image_generators, sample_batch
+from nogaps.runtime.files import save_json
 
 RESULTS = timing.RESULTS / "sampling.json"
 PIPELINE = "diffusers LDMPipeline"

@@ -23,9 +23,9 @@ from benchmarks import check_profile, processes, run, timing
 from benchmarks.filling import write_images
 from benchmarks.timing import exponent, machine, said, spread, table
 from nogaps import Assessment, standin
-from nogaps.files import save_json
-from nogaps.filling import fill
+from nogaps.filling.files import fill
 from nogaps.imputers.loading import load_imputer
+from nogaps.runtime.files import save_json
 
 RESULTS = timing.RESULTS / "scaling.json"
 COUNTS = (100, 400, 1600, 6400)
@@ -37,7 +37,7 @@ SHARD = 800  # images that each of several processes fills
 def filling(folder: Path, name: str, threads: int) -> processes.Measured:
     """Start `nogaps fill` on folder/name; its result is of no interest."""
     files = [folder / f"{name}.npy", "-o", folder / f"{name}-filled.npy"]
-    return processes.start("nogaps.cli", "fill", *files, "--quality", "fast", threads=threads)
+    return processes.start("nogaps", "fill", *files, "--quality", "fast", threads=threads)
 
 
 def measure_images(counts: tuple[int, ...], threads: int) -> dict:

@@ -3,7 +3,7 @@
 LPIPS and FID need `pip install 'nogaps[study]'` and weights that lie in the folder `checkpoints` of
 `torch.hub.get_dir()`; nothing is downloaded here. LPIPS: vgg16-397923af.pth, torchvision's, which
 `torchvision.models.vgg16(weights="DEFAULT")` puts there. FID: torch-fidelity's, see
-`nogaps.prior.evaluation.inception`.
+`nogaps.evaluation.inception`.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nogaps.device import pick_device
-from nogaps.files import sha256
+from nogaps.evaluation.inception import find_inception, library_distances
+from nogaps.evaluation.realism import Features
 from nogaps.metrics import bootstrap, hole_mse, ssim_map
-from nogaps.prior.evaluation.inception import find_inception, library_distances
-from nogaps.prior.evaluation.realism import Features
+from nogaps.runtime.device import pick_device
+from nogaps.runtime.files import sha256
 
 VGG = "vgg16-397923af.pth"  # named after the start of its sha256
 Score = float | str  # the number, or "not available (why)"

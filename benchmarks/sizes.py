@@ -24,12 +24,12 @@ from benchmarks import run
 from benchmarks.imputers import Impute
 from nogaps import standin
 from nogaps.Assessment import Imputer, corrupt
-from nogaps.files import save_json
-from nogaps.imputers.classical import biharmonic, kriging
 from nogaps.imputers.loading import load_imputer
 from nogaps.imputers.uncertainty import coverage_by_group, load_calibrated
+from nogaps.interpolation import biharmonic, kriging
 from nogaps.metrics import bootstrap, hole_scores, summarize
-from nogaps.prior.heads import load_frames, read_index, read_slice, to_size, unit_range
+from nogaps.prior.frames.heads import load_frames, read_index, read_slice, to_size, unit_range
+from nogaps.runtime.files import save_json
 
 RESULTS = Path(__file__).parent / "results" / "sizes.json"
 INDEX = Path(__file__).parents[1] / "nogaps" / "data" / "heads_t1.csv"

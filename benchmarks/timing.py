@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import recipes
 from nogaps import Assessment
-from nogaps.device import autocast_dtype
+from nogaps.runtime.device import autocast_dtype
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"

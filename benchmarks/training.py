@@ -32,11 +32,11 @@ from benchmarks.published import EPOCHS, SMOKE
 from benchmarks.rates import epoch_seconds
 from benchmarks.timing import machine, table
 from nogaps import Assessment
-from nogaps.checkpoint import fingerprint, load_state, save_model
-from nogaps.device import pick_device
-from nogaps.files import BadInput, atomic, load_images, load_json, save_json
 from nogaps.metrics import hole_scores
-from nogaps.prior.heads import load_frames, load_val, to_size
+from nogaps.prior.frames.heads import load_frames, load_val, to_size
+from nogaps.runtime.checkpoint import fingerprint, load_state, save_model
+from nogaps.runtime.device import pick_device
+from nogaps.runtime.files import BadInput, atomic, load_images, load_json, save_json
 from nogaps.standin import course_mask
 
 RESULTS = timing.RESULTS / "training.json"

@@ -24,10 +24,10 @@ from benchmarks.imputers import heads
 from nogaps import standin
 from nogaps.Assessment import corrupt
 from nogaps.figures import show_rows
-from nogaps.files import atomic, save_json
 from nogaps.imputers import uncertainty
 from nogaps.imputers.loading import load_imputer
-from nogaps.prior.heads import load_frames, to_size
+from nogaps.prior.frames.heads import load_frames, to_size
+from nogaps.runtime.files import atomic, save_json
 
 RESULTS = Path(__file__).parent / "results" / "uncertainty.json"
 MOST = 300  # images that the weights are fitted on: 620,000 pixels for four numbers

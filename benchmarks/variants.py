@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from nogaps import Assessment
 from nogaps.Assessment import Imputer, UNet
-from nogaps.imputers.classical import linear_operator
-from nogaps.prior.augmentation import random_affine
+from nogaps.augmentation import random_affine
+from nogaps.interpolation import linear_operator
 
 MASKS = 16  # different masks of the variant that moves them; kriging weights are kept for each
 

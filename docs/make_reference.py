@@ -12,8 +12,8 @@ from typing import get_args, get_type_hints
 import typer
 from typer.models import ArgumentInfo
 
-from nogaps import cli
-from nogaps.files import atomic
+from nogaps.commands import main as cli
+from nogaps.runtime.files import atomic
 
 PAGE = Path(__file__).with_name("reference.md")
 START = """# Reference
@@ -49,16 +49,16 @@ TAKES = {"Path": " PATH", "int": " NUMBER", "float": " NUMBER", "str": " TEXT"}
 BAR = "\\|"
 MODULES = {  # what is meant to be used from Python; everything else may change
     "nogaps": ["fill", "load_imputer", "generate", "BadInput"],
-    "nogaps.filling": ["fill_file", "FillReport"],
+    "nogaps.filling.files": ["fill_file", "FillReport"],
     "nogaps.masks": ["find_masks", "Masks", "shared_mask"],
-    "nogaps.formats": ["open_images"],
-    "nogaps.imputers.classical": ["linear", "biharmonic", "kriging"],
+    "nogaps.images.formats": ["open_images"],
+    "nogaps.interpolation": ["linear", "biharmonic", "kriging"],
     "nogaps.imputers.uncertainty": ["load_calibrated", "interval"],
     "nogaps.imputers.posterior": ["Posterior"],
-    "nogaps.imputers.hidden": ["hidden_score"],
+    "nogaps.evaluation.label_free": ["hidden_score"],
     "nogaps.metrics": ["hole_scores", "summarize", "bootstrap"],
     "nogaps.submission": ["check_submission", "report"],
-    "nogaps.submission.alike": ["compare_folders", "compare_fillings"],
+    "nogaps.submission.similarity": ["compare_folders", "compare_fillings"],
     "nogaps.prior.sampling": ["sample_to"],
     "nogaps.prior.loading": ["load_prior"],
 }

@@ -135,17 +135,16 @@ from tqdm import TqdmWarning
 warnings.filterwarnings("ignore", category=TqdmWarning)
 from tqdm.auto import tqdm
 
-from nogaps.checkpoint import fingerprint, load_state, save_state
-from nogaps.device import autocast, autocast_dtype
-from nogaps.ema import ema_of
-from nogaps.imputers.classical import (
+from nogaps.augmentation import random_affine, sharpen, uniform
+from nogaps.interpolation import (
     LinearImputer,
     autocovariance,
     keep_observed,
     kriging_operator,
     observed_moments,
 )
-from nogaps.prior.augmentation import random_affine, sharpen, uniform
+from nogaps.runtime.checkpoint import ema_of, fingerprint, load_state, save_state
+from nogaps.runtime.device import autocast, autocast_dtype
 
 
 # %%
@@ -183,11 +182,11 @@ def choose_profile(name: str, device: torch.device) -> str:
 #
 # import matplotlib.pyplot as plt
 #
-# from nogaps.checkpoint import save_model
-# from nogaps.device import name_of, pick_device, versions
+# from nogaps.runtime.checkpoint import save_model
+# from nogaps.runtime.device import name_of, pick_device, versions
 # from nogaps.figures import show_columns, show_crops, show_curves, show_mask, show_rows
-# from nogaps.files import load_images, load_npy, save_json, save_npy, sha256
-# from nogaps.imputers.classical import biharmonic, kriging, linear
+# from nogaps.runtime.files import load_images, load_npy, save_json, save_npy, sha256
+# from nogaps.interpolation import biharmonic, kriging, linear
 # from nogaps.metrics import bootstrap, gradient_energy, hole_against_observed, hole_mse
 # from nogaps.metrics import hole_scores, summarize
 # from nogaps.standin import clean_images, kind_of, subjects

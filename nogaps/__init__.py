@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nogaps.errors import BadInput
+from nogaps.runtime.errors import BadInput
+from nogaps.version import __version__
 
 if TYPE_CHECKING:
     from nogaps.api import fill
     from nogaps.imputers.loading import load_imputer
     from nogaps.prior.sampling import generate
 
-__version__ = "0.1.0"
 __all__ = ["BadInput", "__version__", "fill", "generate", "load_imputer"]
 
 

@@ -11,12 +11,12 @@ from typing import Literal, TypeVar, overload
 import numpy as np
 import torch
 
-from nogaps.device import pick_device
-from nogaps.errors import BadInput
-from nogaps.filling import Filling, as_numpy, fill_array
+from nogaps.filling.files import Filling, as_numpy, fill_array
+from nogaps.filling.survey import HOLES
 from nogaps.imputers.loading import load_imputer
 from nogaps.imputers.uncertainty import load_calibrated
-from nogaps.surveys import HOLES
+from nogaps.runtime.device import pick_device
+from nogaps.runtime.errors import BadInput
 
 Images = TypeVar("Images", np.ndarray, torch.Tensor)
 Model = str | Path | Filling | None

@@ -18,7 +18,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from nogaps.files import atomic
+from nogaps.runtime.files import atomic
 
 Images = torch.Tensor | np.ndarray
 DPI = 100

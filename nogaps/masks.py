@@ -13,9 +13,9 @@ from itertools import combinations
 
 import numpy as np
 
-from nogaps.errors import BadInput
-from nogaps.formats.arrays import ImageSource
+from nogaps.images.arrays import ImageSource
 from nogaps.mask_groups import FEW, KNOWN, Batch, Group
+from nogaps.runtime.errors import BadInput
 
 APART = 3 * FEW  # bright zeros in which two masks differ, or they cannot be told apart
 CHANCE = 0.05  # true zeros that may be expected, by chance, in all images of a group

@@ -19,10 +19,10 @@ from traitlets.config import Config
 
 from nogaps import verifying
 from nogaps.Assessment import choose_profile
-from nogaps.device import KEEP_FREED, pick_device
-from nogaps.files import BadInput, atomic, load_images
-from nogaps.locks import folder_lock
-from nogaps.progress import progress
+from nogaps.runtime.device import KEEP_FREED, pick_device
+from nogaps.runtime.files import BadInput, atomic, load_images
+from nogaps.runtime.locks import folder_lock
+from nogaps.runtime.progress import progress
 from nogaps.submission.arrays import RESULT
 from nogaps.submission.notebook import NOTEBOOK, last_state
 

@@ -18,13 +18,13 @@ from nogaps.Assessment import (
     train_ensemble,
     validate,
 )
-from nogaps.checkpoint import load_state, save_model
-from nogaps.device import keep_freed_memory, pick_device
-from nogaps.files import BadInput, load_images, samples_file
 from nogaps.imputers.loading import WEIGHTS, trained_on
 from nogaps.imputers.uncertainty import CALIBRATION, calibrate_ensemble, save_calibration
-from nogaps.locks import folder_lock
 from nogaps.masks import shared_mask
+from nogaps.runtime.checkpoint import load_state, save_model
+from nogaps.runtime.device import keep_freed_memory, pick_device
+from nogaps.runtime.files import BadInput, load_images, samples_file
+from nogaps.runtime.locks import folder_lock
 
 LEAST_TO_CALIBRATE = 20  # images held out: fewer say nothing of 90 %
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nogaps.files import BadInput, load_images, sha256
+from nogaps.runtime.files import BadInput, load_images, sha256
 from nogaps.submission.arrays import RESULT
 from nogaps.submission.notebook import NOTEBOOK, read_cells, texts
 

@@ -77,7 +77,7 @@ def nogaps() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in a process of its own."""
 
     def call(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "nogaps.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "nogaps", *map(str, arguments)]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run(
             command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300

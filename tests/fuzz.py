@@ -19,7 +19,7 @@ from typing import IO
 import numpy as np
 from mutators import damaged
 
-from nogaps.files import BadInput
+from nogaps.runtime.files import BadInput
 
 SECONDS, KILLED_AFTER = 5.0, 120.0  # of one call: computing, and by the clock
 MEMORY = 1 << 30  # bytes that one call may take

@@ -13,19 +13,21 @@ import torch
 from fuzz import Target
 from PIL import Image
 
-from nogaps import scoring, submission
+from nogaps import submission
 from nogaps.Assessment import Ensemble, Imputer
-from nogaps.checkpoint import load_state, load_tensors, save_model, save_state
-from nogaps.files import load_images, load_json, load_npy, save_json
-from nogaps.filling import fill
-from nogaps.formats import open_images
-from nogaps.formats.arrays import open_npy
+from nogaps.evaluation import scoring
+from nogaps.filling.files import fill
+from nogaps.images.arrays import open_npy
+from nogaps.images.formats import open_images
 from nogaps.imputers.loading import WEIGHTS, load_imputer
 from nogaps.imputers.uncertainty import CALIBRATION, Calibration, identity, load_calibrated
-from nogaps.prior import heads, manifests
-from nogaps.prior.frames import prepare_images
+from nogaps.prior.frames import heads
+from nogaps.prior.frames.prepare import prepare_images
 from nogaps.prior.loading import load_prior
 from nogaps.prior.schedulers import make_scheduler
+from nogaps.runtime import manifests
+from nogaps.runtime.checkpoint import load_state, load_tensors, save_model, save_state
+from nogaps.runtime.files import load_images, load_json, load_npy, save_json
 
 nib = pytest.importorskip("nibabel")
 RNG = np.random.default_rng(0)

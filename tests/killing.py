@@ -14,11 +14,17 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from nogaps.files import sha256
+from nogaps.runtime.files import sha256
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["killing", "nogaps.training", "nogaps.running", "nogaps.prior.sampling", "nogaps.filling"]
+    [
+        "killing",
+        "nogaps.training",
+        "nogaps.running",
+        "nogaps.prior.sampling",
+        "nogaps.filling.files",
+    ]
 )
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 SECONDS = 300  # that no process here takes
@@ -28,7 +34,7 @@ def _serve(ready: Connection, log: Path, arguments: list[str], cwd: Path | None 
     """In the child: `nogaps ARGUMENTS`, its output in `log`; ready once the handlers are there."""
     import torch
 
-    from nogaps import cli
+    from nogaps.commands import main as cli
 
     torch.set_num_threads(1)
     _to_log(log)
@@ -109,7 +115,7 @@ def leftovers(folder: Path) -> list[str]:
 
 def hold(ready: Connection, folder: Path, child: bool) -> None:
     """Keep the lock of a folder for ever, or share it with a child; tells that child's id."""
-    from nogaps.locks import folder_lock
+    from nogaps.runtime.locks import folder_lock
 
     with folder_lock(folder) as handle:
         command = ["sleep", str(SECONDS)]
@@ -120,7 +126,7 @@ def hold(ready: Connection, folder: Path, child: bool) -> None:
 
 def resist(ready: Connection, how: str, log: Path) -> None:
     """Handle signals as the command line does, in code that lets no exception through."""
-    from nogaps import signals
+    from nogaps.commands import signals
 
     signals.GRACE = 0.2 if how == "swallow" else SECONDS
     _to_log(log)
@@ -144,7 +150,8 @@ class _Callback:
 
 def run_notebook(ready: Connection, folder: Path, log: Path) -> None:
     """`nogaps run` of the notebook in `folder`; ready once its first cell has written `kernel`."""
-    from nogaps import running, signals
+    from nogaps import running
+    from nogaps.commands import signals
 
     _to_log(log)
     signals.Signals("interrupted").install()

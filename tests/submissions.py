@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from nogaps import standin
-from nogaps.files import sha256
-from nogaps.imputers.classical import linear
+from nogaps.interpolation import linear
+from nogaps.runtime.files import sha256
 from nogaps.submission import Finding
 
 MASK = standin.course_mask()

@@ -13,7 +13,7 @@ from conftest import ROOT
 
 import nogaps
 from nogaps import BadInput, fill, generate, load_imputer, standin
-from nogaps.filling import fill_file
+from nogaps.filling.files import fill_file
 from nogaps.imputers.uncertainty import load_calibrated
 from nogaps.prior.loading import Prior
 

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nogaps import masks, scoring, standin, submission, training
-from nogaps.errors import BadInput
-from nogaps.filling import fill_file
-from nogaps.imputers import adaptation
-from nogaps.imputers.classical import linear
+from nogaps import masks, standin, submission, training
+from nogaps.evaluation import scoring
+from nogaps.filling.files import fill_file
+from nogaps.interpolation import linear
 from nogaps.mask_groups import bright_zeros
 from nogaps.masks import find_masks, shared_mask
+from nogaps.runtime.errors import BadInput
 
 CLEAN, COURSE = standin.clean_images()[:, 0], standin.course_mask()
 DENSE, ENOUGH = ("noise", "clipped"), {"noise": 20, "clipped": 32}  # images that suffice; else 3
@@ -300,7 +300,6 @@ def test_one_mask_is_asked_for_where_only_one_is_used(tmp_path: Path) -> None:
     for call in (
         lambda: scoring.score_files(x, x, y),
         lambda: training.train_imputer(x, y, tmp_path / "run", "smoke"),
-        lambda: adaptation.adapt_file(y, x, tmp_path / "run"),
         lambda: submission.check_submission(tmp_path, y),
     ):
         with pytest.raises(BadInput, match=r"y\.npy: holds 2 different masks, expected one"):

@@ -16,7 +16,7 @@ from nogaps.Assessment import (
     train,
     train_epoch,
 )
-from nogaps.checkpoint import load_state, save_state
+from nogaps.runtime.checkpoint import load_state, save_state
 
 
 def run(x: torch.Tensor, mask: torch.Tensor, path: Path, epochs: int = 3) -> tuple:

@@ -13,9 +13,9 @@ from conftest import ROOT
 from typer.testing import CliRunner
 
 from nogaps import running, standin
-from nogaps.cli import app
-from nogaps.errors import BadInput
-from nogaps.files import sha256
+from nogaps.commands.main import app
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import sha256
 from nogaps.submission.arrays import RESULT
 from nogaps.submission.notebook import NOTEBOOK
 from nogaps.verifying import STAGES, TOLERANCE, WEIGHTS, as_text, read_record

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from nogaps import standin
-from nogaps.files import save_npy
+from nogaps.runtime.files import save_npy
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from nogaps.demo.examples import Example
 from nogaps.demo.pictures import colour_stops, downloads, view
 from nogaps.demo.style import look, supported
 from nogaps.demo.work import Filler, Item, Results, for_page
-from nogaps.files import BadInput
-from nogaps.formats.planes import PLANES
+from nogaps.images.orientation import PLANES
+from nogaps.runtime.files import BadInput
 
 KEPT = 3600  # seconds that uploads and results are kept
 LEARNT = 64  # side of the images that the networks have learnt

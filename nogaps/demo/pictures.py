@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from nogaps.demo.work import OUT, Item, Results, split_name
-from nogaps.files import atomic, load_npy, save_npy
-from nogaps.formats import kind_of
-from nogaps.formats.arrays import ArrayFile, ImageSource
+from nogaps.images.arrays import ArrayFile, ImageSource
+from nogaps.images.formats import kind_of
+from nogaps.runtime.files import atomic, load_npy, save_npy
 
 SIDE = 512  # screen pixels that small images are enlarged to, each pixel a square
 HOLE = np.array([31, 95, 120], np.uint8)  # colour of missing pixels

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nogaps.errors import BadInput
+from nogaps.runtime.errors import BadInput
 
 if TYPE_CHECKING:
     import uvicorn

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nogaps.device import pick_device
-from nogaps.files import BadInput
-from nogaps.filling import FillReport, fill_file
-from nogaps.formats import kind_of, open_images
-from nogaps.formats.arrays import ImageSource
+from nogaps.filling.files import FillReport, fill_file
+from nogaps.images.arrays import ImageSource
+from nogaps.images.formats import kind_of, open_images
 from nogaps.imputers.loading import QUALITIES, load_imputer, weights_file
 from nogaps.imputers.uncertainty import calibration_file, load_calibrated
+from nogaps.runtime.device import pick_device
+from nogaps.runtime.files import BadInput
 
 MOST_PIXELS = 1 << 24  # of all images together: 4,096 of 64×64, a minute or two on two cores
 PNGS, OUT = "PNGs", "filled"  # folders: of uploaded PNGs, which are filled together; of results

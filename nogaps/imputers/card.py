@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nogaps.files import BadInput
-from nogaps.hub import EvalResult, ModelCard, ModelCardData
 from nogaps.imputers.loading import TrainedOn
+from nogaps.runtime.files import BadInput
+from nogaps.runtime.hub import EvalResult, ModelCard, ModelCardData
 
 LICENCE = "cc-by-sa-4.0"
 LICENCES = {LICENCE: "CC BY-SA 4.0"}

@@ -7,9 +7,6 @@ import shutil
 from pathlib import Path
 
 from nogaps.Assessment import Ensemble, Imputer
-from nogaps.checkpoint import save_model
-from nogaps.files import BadInput, atomic_folder, load_json, save_json
-from nogaps.hub import CARD, ModelCard, PyTorchModelHubMixin, download, load_card
 from nogaps.imputers.card import LICENCE, SOURCES, About, model_card
 from nogaps.imputers.loading import (
     CALIBRATION,
@@ -21,6 +18,9 @@ from nogaps.imputers.loading import (
     weights_file,
 )
 from nogaps.imputers.uncertainty import identity, load_calibrated
+from nogaps.runtime.checkpoint import save_model
+from nogaps.runtime.files import BadInput, atomic_folder, load_json, save_json
+from nogaps.runtime.hub import CARD, ModelCard, PyTorchModelHubMixin, download, load_card
 
 SUMMARY, RESULTS = "summary.json", "imputers.json"  # of a run, of `benchmarks.imputers`
 

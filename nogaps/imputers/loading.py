@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from nogaps.Assessment import Ensemble, Imputer
-from nogaps.building import build
-from nogaps.checkpoint import fingerprint, load_tensors
-from nogaps.files import BadInput, load_json
-from nogaps.hub import locate
 from nogaps.imputers.fused import fuse
+from nogaps.runtime.checkpoint import fingerprint, load_tensors
+from nogaps.runtime.files import BadInput, load_json
+from nogaps.runtime.hub import locate
+from nogaps.runtime.networks import build
 from nogaps.standin import course_mask
 
 WEIGHTS = "imputer.safetensors"

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 
 import torch
 
-from nogaps.device import autocast
-from nogaps.errors import BadInput
-from nogaps.filling import Filling
-from nogaps.imputers.classical import keep_observed
+from nogaps.filling.files import Filling
+from nogaps.interpolation import keep_observed
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior
 from nogaps.prior.sampling import PRECISIONS, latent_shape, resolve_precision
 from nogaps.prior.schedulers import make_scheduler
-from nogaps.progress import progress
-from nogaps.seeds import numbered_generator
+from nogaps.runtime.device import autocast
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.progress import progress
+from nogaps.runtime.seeds import numbered_generator
 
 MAX_DRAWS = 1024  # per image: the numbers of one image's draws lie side by side
 TOP = 0.997  # the prior's training images were divided by this quantile of theirs

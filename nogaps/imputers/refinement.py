@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from nogaps.Assessment import ConvBlock, DecBlock, EncBlock
-from nogaps.device import autocast, autocast_dtype
-from nogaps.imputers.classical import keep_observed
+from nogaps.interpolation import keep_observed
+from nogaps.runtime.device import autocast, autocast_dtype
 
 RATES = (1, 2, 4, 8)  # arXiv 1706.05587 has 6, 12, 18 on maps of 65×65; ours start at 8×8
 

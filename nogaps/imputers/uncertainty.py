@@ -27,10 +27,10 @@ from scipy.optimize import nnls
 from scipy.stats import spearmanr
 from torch import nn
 
-from nogaps.checkpoint import fingerprint
-from nogaps.files import BadInput, load_json, save_json
-from nogaps.imputers.classical import keep_observed, observed_moments
 from nogaps.imputers.loading import CALIBRATION, weights_file
+from nogaps.interpolation import keep_observed, observed_moments
+from nogaps.runtime.checkpoint import fingerprint
+from nogaps.runtime.files import BadInput, load_json, save_json
 
 TERMS = ("image", "spread", "contrast", "brightness")
 LARGEST = 1e6  # of a calibration's numbers; products of them stay finite

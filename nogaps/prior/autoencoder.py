@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL
 
-from nogaps import processes
-from nogaps.device import autocast, autocast_dtype
-from nogaps.files import BadInput, atomic_folder
+from nogaps.augmentation import warp
 from nogaps.metrics import gradient_energy, ssim_map
-from nogaps.prior.augmentation import warp
-from nogaps.prior.heads import load_frames, load_val, to_size
+from nogaps.prior.frames.heads import load_frames, load_val, to_size
 from nogaps.prior.loading import FirstStage
 from nogaps.prior.training import Loss, Schedule, fit
 from nogaps.prior.vqvae import VQVAE2, vqvae_loss
+from nogaps.runtime import processes
+from nogaps.runtime.device import autocast, autocast_dtype
+from nogaps.runtime.files import BadInput, atomic_folder
 
 STAGE_KINDS = ("kl", "vqvae2")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from nogaps.files import BadInput, load_json, load_npy, save_json, save_npy
-from nogaps.prior.manifests import IMAGES, MANIFEST, is_finished
 from nogaps.prior.sampling import check_settings
+from nogaps.runtime.files import BadInput, load_json, load_npy, save_json, save_npy
+from nogaps.runtime.manifests import IMAGES, MANIFEST, is_finished
 
 SCHEDULERS, STEPS, TEMPERATURES = ("ddim", "ddpm"), (10, 50), (0, 1)  # what the course's takes
 TOLERANCE = 0.05  # how far outside [0,1] its decoder may go

@@ -10,15 +10,15 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, LDMPipeline, UNet2DModel
 
-from nogaps import processes
-from nogaps.device import autocast, autocast_dtype, pick_device
-from nogaps.files import BadInput, atomic_folder, load_json, sha256
-from nogaps.prior.augmentation import warp
+from nogaps.augmentation import warp
 from nogaps.prior.autoencoder import encode
-from nogaps.prior.heads import load_frames, load_val, to_size
+from nogaps.prior.frames.heads import load_frames, load_val, to_size
 from nogaps.prior.loading import WEIGHTS, FirstStage, load_part, load_stage
-from nogaps.prior.spaces import TRANSFORMS, PixelSpace
+from nogaps.prior.pixel_space import TRANSFORMS, PixelSpace
 from nogaps.prior.training import Schedule, fit, step_generator
+from nogaps.runtime import processes
+from nogaps.runtime.device import autocast, autocast_dtype, pick_device
+from nogaps.runtime.files import BadInput, atomic_folder, load_json, sha256
 
 TRAINING_STEPS = 1000  # noise levels of the forward process
 PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}

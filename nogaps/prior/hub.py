@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from nogaps.files import BadInput
-from nogaps.hub import CARD, load_card, upload
+from nogaps.runtime.files import BadInput
+from nogaps.runtime.hub import CARD, load_card, upload
 
 WEIGHTS_AND_CONFIGS = (".json", ".safetensors")
 PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp")
@@ -53,7 +53,7 @@ def push_prior(
     private: bool = False,
     revision: str | None = None,
 ) -> str:
-    """Upload a prior and its card, as `nogaps.hub.upload`; returns the address of the commit.
+    """Upload a prior and its card, as `runtime.hub.upload`; returns the address of the commit.
 
     Raises BadInput also for a folder that `files_to_push` refuses.
     """

@@ -13,18 +13,18 @@ import torch
 from diffusers import UNet2DModel
 from diffusers.models.modeling_utils import ModelMixin
 
-from nogaps.building import build
-from nogaps.checkpoint import load_tensors
-from nogaps.device import pick_device
-from nogaps.files import BadInput, load_json, sha256
-from nogaps.hub import locate
+from nogaps.runtime.checkpoint import load_tensors
+from nogaps.runtime.device import pick_device
+from nogaps.runtime.files import BadInput, load_json, sha256
+from nogaps.runtime.hub import locate
+from nogaps.runtime.networks import build
 
 FILES = ("*.json", "*/*.json", "*/*.safetensors")  # of a prior on the Hub
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SHIPPED = Path(__file__).parents[1] / "weights" / "prior"
 STAGES = {
     "AutoencoderKL": "diffusers",
-    "PixelSpace": "nogaps.prior.spaces",
+    "PixelSpace": "nogaps.prior.pixel_space",
     "VQVAE2": "nogaps.prior.vqvae",
 }  # first stages by class name, and the module that defines each
 LEVELS = 10_000  # of noise, at most

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nogaps.files import BadInput, atomic
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior
 from nogaps.prior.sampling import PRECISIONS, image_generators, resolve_precision, sample_batch
+from nogaps.runtime.files import BadInput, atomic
 
 GRID_IMAGES, FILM_IMAGES, MOMENTS = 64, 8, 12  # at most, in a grid, in a film, of a film
 ZOOM, GAP = 2, 2  # screen pixels per pixel and between images

@@ -18,17 +18,17 @@ from diffusers import AutoencoderKL
 from torch import nn
 from torch.func import functional_call
 
-from nogaps import processes
-from nogaps.device import pick_device
-from nogaps.files import BadInput, load_npy, save_npy
-from nogaps.prior.augmentation import warp
+from nogaps.augmentation import warp
 from nogaps.prior.autoencoder import reconstruction_loss, reconstruction_scores
 from nogaps.prior.diffusion import save_prior
-from nogaps.prior.heads import load_frames, load_val
+from nogaps.prior.frames.heads import load_frames, load_val
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import image_generators, sample_latents
 from nogaps.prior.training import Schedule, fit, make_accelerator
-from nogaps.progress import progress
+from nogaps.runtime import processes
+from nogaps.runtime.device import pick_device
+from nogaps.runtime.files import BadInput, load_npy, save_npy
+from nogaps.runtime.progress import progress
 
 BATCH = 64  # samples drawn at a time
 SHARPNESS = 0.25  # of `warp` for the real images: as sharp as the frames, hardly sharper

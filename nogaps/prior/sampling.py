@@ -10,17 +10,16 @@ from pathlib import Path
 
 import torch
 
-from nogaps import processes
-from nogaps.device import autocast, autocast_dtype
-from nogaps.files import BadInput, load_npy, save_json, save_npy
-from nogaps.locks import folder_lock
-from nogaps.pieces import make_pieces
-from nogaps.prior import manifests
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.schedulers import SCHEDULERS, make_scheduler
-from nogaps.progress import progress
-from nogaps.seeds import numbered_generator
+from nogaps.runtime import manifests, processes
+from nogaps.runtime.device import autocast, autocast_dtype
+from nogaps.runtime.files import BadInput, load_npy, save_json, save_npy
+from nogaps.runtime.locks import folder_lock
+from nogaps.runtime.pieces import make_pieces
+from nogaps.runtime.progress import progress
+from nogaps.runtime.seeds import numbered_generator
 
 PROCESS = ("num_inference_steps", "scheduler", "temperature", "precision")  # of `sample_batch`
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # and "auto"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from diffusers import DPMSolverMultistepScheduler
 
-from nogaps.errors import BadInput
+from nogaps.runtime.errors import BadInput
 
 SOLVERS = {"ddim": (1, "dpmsolver++"), "ddpm": (1, "sde-dpmsolver++"), "dpm": (2, "dpmsolver++")}
 SCHEDULERS = tuple(SOLVERS)

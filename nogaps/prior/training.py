@@ -15,15 +15,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast
 
-from nogaps import processes
-from nogaps.checkpoint import load_state, save_state
-from nogaps.device import autocast_dtype, keep_freed_memory, pick_device
-from nogaps.ema import ema_of
 from nogaps.figures import save_curves
-from nogaps.files import BadInput, atomic
-from nogaps.locks import folder_lock
-from nogaps.progress import progress
-from nogaps.seeds import numbered_generator
+from nogaps.runtime import processes
+from nogaps.runtime.checkpoint import ema_of, load_state, save_state
+from nogaps.runtime.device import autocast_dtype, keep_freed_memory, pick_device
+from nogaps.runtime.files import BadInput, atomic
+from nogaps.runtime.locks import folder_lock
+from nogaps.runtime.progress import progress
+from nogaps.runtime.seeds import numbered_generator
 
 Draw = Callable[[int, torch.Generator], torch.Tensor]
 Loss = Callable[[torch.nn.Module, torch.Tensor, torch.Generator], dict[str, torch.Tensor]]

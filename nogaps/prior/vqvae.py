@@ -18,7 +18,7 @@ from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDis
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import nn
 
-from nogaps.errors import BadInput
+from nogaps.runtime.errors import BadInput
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 CHUNK = 4096  # vectors whose distances are taken at once: they stay in the processor's cache

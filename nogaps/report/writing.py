@@ -6,13 +6,14 @@ import os
 from html import escape
 from pathlib import Path
 
-from nogaps import __version__, submission
-from nogaps.files import BadInput, atomic, sha256
+from nogaps import submission
 from nogaps.report.cells import Body
 from nogaps.report.page import page, verdict
 from nogaps.report.summary import summary
+from nogaps.runtime.files import BadInput, atomic, sha256
 from nogaps.submission.notebook import NOTEBOOK, outputs, read_cells, texts
 from nogaps.verifying import printed_summary
+from nogaps.version import __version__
 
 REPORT = "report.html"
 MAX_BYTES, MAX_CELLS = 30_000_000, 2_000  # of a notebook that becomes a page

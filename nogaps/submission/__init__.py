@@ -9,14 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from nogaps.files import BadInput, load_images, load_npy, sha256
 from nogaps.masks import shared_mask
-from nogaps.progress import progress
+from nogaps.runtime.files import BadInput, load_images, load_npy, sha256
+from nogaps.runtime.progress import progress
 from nogaps.submission.arrays import RESULT, check_array
 from nogaps.submission.findings import Finding, Findings, printable
 from nogaps.submission.notebook import NOTEBOOK, check_notebook, printed_sha256, read_cells
+from nogaps.submission.notes import DELIVERABLES, INTEGRITY, notes
 from nogaps.submission.references import REFERENCES, check_references
-from nogaps.submission.remarks import DELIVERABLES, INTEGRITY, notes
 
 __all__ = [
     "Finding",

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from nogaps.files import BadInput
+from nogaps.runtime.files import BadInput
 from nogaps.submission.figures import Shown, pictures, show
 from nogaps.submission.findings import ANSI, Finding, Findings, printable
 

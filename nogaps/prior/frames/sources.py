@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from nogaps.files import BadInput, open_regular, parsing
-from nogaps.formats import kind_of
-from nogaps.formats.arrays import check_pixels
-from nogaps.formats.png import check_rows
+from nogaps.images.arrays import check_pixels
+from nogaps.images.formats import kind_of
+from nogaps.images.png import check_rows
 from nogaps.prior.frames.volumes import Slice, read_array, read_volume
-from nogaps.progress import progress
+from nogaps.runtime.files import BadInput, open_regular, parsing
+from nogaps.runtime.progress import progress
 
 STILLS = (".png", ".jpg", ".jpeg")
 EXPECTED = "expected PNG, JPG, NIfTI or .npy"

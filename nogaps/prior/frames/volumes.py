@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nogaps.files import BadInput
-from nogaps.formats.arrays import BLOCK, ArrayFile, ImageSource, open_npy
-from nogaps.formats.nifti import open_nifti
-from nogaps.formats.planes import PLANES
+from nogaps.images.arrays import BLOCK, ArrayFile, ImageSource, open_npy
+from nogaps.images.nifti import open_nifti
+from nogaps.images.orientation import PLANES
+from nogaps.runtime.files import BadInput
 
 
 @dataclass(frozen=True)

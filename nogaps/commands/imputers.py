@@ -1,0 +1,152 @@
+"""Commands that make, use and score imputers. Heavy imports stay inside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nogaps.commands.options import Branch, Json, Private, ProfileName, RepoId, Yes, confirm, say
+
+ModelPath = Annotated[
+    Path | None, typer.Option(help="Run folder, .safetensors or Hub id; else the shipped imputer.")
+]
+Revision = Annotated[str | None, typer.Option(help="Revision of a Hub id.")]
+
+
+def train(
+    images: Annotated[Path, typer.Option(help="Clean images: .npy, or a folder of `sample`.")],
+    out: Annotated[Path, typer.Option(help="Folder for the imputer and its checkpoints.")],
+    test_set: Annotated[Path, typer.Option(help="The corrupted test set (.npy).")] = Path(
+        "test_set.npy"
+    ),
+    profile: ProfileName = "auto",
+    seed: Annotated[int, typer.Option(help="Seed of split, weights and augmentation.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Train an imputer for the mask of a test set.
+
+    Example: nogaps train --images runs/samples --out runs/imputer --profile cpu
+    """
+    from nogaps.training import train_imputer
+
+    found = train_imputer(images, test_set, out, profile, seed, resume)
+    say(found, as_json, f"{found['imputer']}: validation hole RMSE {found['rmse']:.4f}")
+
+
+def fill(
+    source: Annotated[
+        Path, typer.Argument(metavar="INPUT", help=".npy, .npz, NIfTI, PNG, folder.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="File or folder to write.")],
+    model: ModelPath = None,
+    revision: Revision = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="Bool .npy, (H,W) or (N,1,H,W), True = observed; or a PNG, or a NIfTI of 0 and 1."
+        ),
+    ] = None,
+    plane: Annotated[
+        str | None,
+        typer.Option(help="NIfTI: sagittal, coronal or axial slices, upright. Else as stored."),
+    ] = None,
+    missing: Annotated[str, typer.Option(help="What marks missing pixels: zero or nan.")] = "zero",
+    quality: Annotated[
+        str, typer.Option(help="best: the mean of all its networks; fast: the first alone.")
+    ] = "best",
+    uncertainty: Annotated[
+        Path | None,
+        typer.Option(help="Write half-widths there (.npy), calibrated for the course's mask."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fill the missing pixels of any number of images.
+
+    Of a NIfTI, --plane sagittal fills upright slices; the mask may be a NIfTI in the same space.
+
+    The report notes where the images are unlike those that the networks were trained for.
+
+    Example: nogaps fill test_set.npy -o filled.npy
+    """
+    from nogaps.filling.files import fill_file
+    from nogaps.imputers.loading import load_imputer, weights_file
+    from nogaps.runtime.device import pick_device
+
+    model = weights_file(model, revision)
+    imputer = load_imputer(model, pick_device(), quality)
+    intervals = {}
+    if uncertainty is not None:
+        from nogaps.imputers.uncertainty import load_calibrated
+
+        imputer = load_calibrated(imputer, model)
+        intervals = {"uncertainty": uncertainty, "level": imputer.calibration.level}
+    options = {"mask": mask, "missing": missing, "uncertainty": uncertainty, "plane": plane}
+    report = fill_file(source, output, imputer, **options)
+    text = f"{output}: {report.images} images, {report.missing_pixels} pixels filled"
+    if intervals:
+        text += f"\n{uncertainty}: half-widths of {intervals['level']:.0%} intervals"
+    text += "".join(f"\nnote: {note}" for note in report.notes)
+    say({"output": output, **vars(report), **intervals}, as_json, text)
+
+
+def score(
+    output: Annotated[Path, typer.Argument(help="The filled images (.npy).")],
+    truth: Annotated[Path, typer.Argument(help="The complete images (.npy).")],
+    mask_from: Annotated[Path, typer.Option(help="The corrupted images (.npy).")],
+    as_json: Json = False,
+) -> None:
+    """Score filled images against the truth, over the hole, beside the classical fillings.
+
+    Example: nogaps score test_set_nogaps.npy truth.npy --mask-from test_set.npy
+    """
+    from nogaps.evaluation.scoring import as_table, score_files
+
+    rows = score_files(output, truth, mask_from)
+    say(rows, as_json, as_table(rows))
+
+
+def push(
+    repo_id: RepoId,
+    model: ModelPath = None,
+    results: Annotated[
+        Path | None, typer.Option(help="JSON of `benchmarks.imputers`, for the model card.")
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="What it learnt from, for the model card: a sentence.")
+    ] = "",
+    licence: Annotated[str, typer.Option(help="Of the weights. Else cc-by-sa-4.0.")] = "",
+    dry_run: Annotated[
+        Path | None, typer.Option(help="Write what would be published there, and stop.")
+    ] = None,
+    private: Private = False,
+    revision: Branch = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Upload an imputer with its model card to the Hub, for `--model owner/name`.
+
+    The card is the README.md beside the weights, or else is written from what was measured.
+
+    Example: nogaps push owner/name --model runs/imputer --data "Samples of our own prior" --private
+    """
+    import tempfile
+
+    from nogaps.imputers.hub import choose_card, write_folder
+    from nogaps.runtime.hub import upload
+
+    about = choose_card(model, results, licence, data)
+    with tempfile.TemporaryDirectory() as room:
+        folder = dry_run or Path(room) / "imputer"
+        names = write_folder(folder, model, about)
+        if dry_run:
+            text = f"{folder}: {', '.join(names)}; nothing was uploaded"
+            say({"repo_id": repo_id, "folder": folder, "files": names}, as_json, text)
+            return
+        if not yes:
+            confirm(repo_id, names, private)
+        content = (folder, names)
+        address = upload(repo_id, lambda: content, "an imputer of nogaps", private, revision)
+    say({"repo_id": repo_id, "commit": address}, as_json, f"{repo_id}: uploaded, {address}")

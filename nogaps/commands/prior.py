@@ -1,0 +1,162 @@
+"""`nogaps prior …`: prepare frames and train the generative model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nogaps.commands.options import Branch, Json, Private, RepoId, Seed, Yes, confirm, say
+from nogaps.commands.prior_training import COMMANDS
+from nogaps.runtime.errors import BadInput
+
+app = typer.Typer(no_args_is_help=True, help="Prepare head frames and train the generative model.")
+for command in COMMANDS:
+    app.command()(command)
+
+
+@app.command()
+def prepare(
+    source: Annotated[
+        list[Path], typer.Option(help="Folder or file of PNG, JPG, NIfTI or .npy; repeat it.")
+    ],
+    out: Annotated[Path, typer.Option(help="The .npz file of frames to write.")],
+    index: Annotated[
+        Path | None,
+        typer.Option(help="CSV with the landmarks of each slice, to frame heads like the test set"),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(help="Training images: H or HxW, as 256x128. Else 64.")
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(help="pad, crop or stretch images of another aspect.")
+    ] = None,
+    plane: Annotated[
+        str | None, typer.Option(help="NIfTI: sagittal, coronal or axial. Else sagittal.")
+    ] = None,
+    slices: Annotated[
+        str | None,
+        typer.Option(help="NIfTI: START:STOP[:STEP], or a share around the middle. Else 0.2."),
+    ] = None,
+    val_share: Annotated[
+        float | None, typer.Option(help="Share of the groups (patients) for val. Else 0.1.")
+    ] = None,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out unreadable and odd-sized files.")
+    ] = False,
+    preview: Annotated[
+        Path | None, typer.Option(help="Draw some of the frames there, with names (.png).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Make frames for training: of any images, or with --index of heads, like the test set.
+
+    Example: nogaps prior prepare --source slices --out runs/frames/mine.npz --fit pad
+    --preview runs/frames/mine.png
+    """
+    from nogaps.prior.frames import prepare as frames
+
+    if preview:
+        frames.check_preview(preview, source)
+    options = {"size": size, "fit": fit, "plane": plane, "slices": slices, "val_share": val_share}
+    options = {name: value for name, value in options.items() if value is not None}
+    options |= {"skip_bad": True} if skip_bad else {}
+    if index:
+        if options or len(source) > 1:
+            raise BadInput(f"--index {index}: expected one --source, and none of --size, --fit, …")
+        from nogaps.prior.frames import heads  # needs torch, which takes seconds to import
+
+        result = {"frames": out, "counts": heads.prepare(source[0], index, out)}
+    else:
+        result = {"frames": out, **vars(frames.prepare_images(source, out, **options))}
+    if preview:
+        frames.save_preview(out, preview)
+        result["preview"] = preview
+    for line in result.get("skipped", []):
+        typer.echo(f"left out: {line}", err=True)
+    text = ", ".join(f"{n} {split}" for split, n in result["counts"].items())
+    left_out = ", ".join(f"{n} {kind}" for kind, n in result.get("left_out", {}).items())
+    text += f"; left out: {left_out}" if left_out else ""
+    say(result, as_json, f"{out}: {text}")
+
+
+@app.command()
+def evaluate(
+    out: Annotated[Path, typer.Option(help="Folder for evaluation.json, .png, pairs and runs.")],
+    frames: Annotated[
+        list[Path] | None,
+        typer.Option(help="Frame file; repeat it for several, or to count one twice in training."),
+    ] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="Diffusers folder or Hub id; else the shipped one.")
+    ] = None,
+    stage: Annotated[
+        Path | None, typer.Option(help="Folder of a first stage: measure that alone.")
+    ] = None,
+    samples: Annotated[
+        Path | None, typer.Option(help=".npy, or folder of `sample`; else samples are drawn.")
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="With --stage: reconstruct these, .npy, .npz, PNG folder, NIfTI."),
+    ] = None,
+    inception: Annotated[
+        Path | None,
+        typer.Option(help="Inception weights of torch-fidelity (.pth); else torch's cache."),
+    ] = None,
+    num_samples: Annotated[int, typer.Option(help="How many samples to draw.")] = 2048,
+    steps: Annotated[int, typer.Option(help="Steps of the reverse process.")] = 20,
+    classifier_steps: Annotated[int, typer.Option(help="Steps of each real-or-not CNN.")] = 200,
+    usefulness_steps: Annotated[
+        int, typer.Option(help="Optimiser steps of each imputer that is trained; 0: none.")
+    ] = 0,
+    seeds: Annotated[
+        list[int] | None, typer.Option(help="Seed of an imputer; repeat it. Else 0 and 1.")
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Measure the first stage, the realism of samples, and what training on them costs.
+
+    Example: nogaps prior evaluate --frames runs/frames/heads.npz --out runs/evaluation
+    """
+    from nogaps.evaluation.page import as_text
+    from nogaps.evaluation.prior import Settings, evaluate_first_stage
+    from nogaps.evaluation.prior import evaluate as run
+
+    if stage:
+        if prior or samples or usefulness_steps or inception:
+            raise BadInput("--stage is for a first stage alone: expected no --prior, --samples, …")
+        result = evaluate_first_stage(frames or [], out, stage, images)
+    elif frames and not images:
+        sizes = (num_samples, steps, classifier_steps, usefulness_steps)
+        settings = Settings(*sizes, seeds=tuple(seeds or (0, 1)), seed=seed)
+        result = run(frames, out, settings, prior, samples, inception)
+    else:
+        raise BadInput("--images are for --stage only" if images else "--frames: expected a file")
+    page = f"\n\n{out / 'evaluation.json'}, {out / 'evaluation.png'}: written"
+    say(result, as_json, as_text(result) + page)
+
+
+@app.command()
+def push(
+    repo_id: RepoId,
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder of the prior with its card; else the shipped one.")
+    ] = None,
+    private: Private = False,
+    revision: Branch = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Upload a prior with its model card to the Hub.
+
+    Example: nogaps prior push owner/name --folder runs/prior/pipeline --private
+    """
+    from nogaps.prior.hub import files_to_push, push_prior
+
+    if not yes:
+        confirm(repo_id, files_to_push(folder)[1], private)
+    address = push_prior(repo_id, folder, private, revision)
+    say({"repo_id": repo_id, "commit": address}, as_json, f"{repo_id}: uploaded, {address}")

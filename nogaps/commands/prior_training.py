@@ -1,0 +1,179 @@
+"""`nogaps prior train…`: the stages of the generative model, one by one or all in one command."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nogaps.commands.options import Json, Seed, say
+
+Frames = Annotated[
+    list[Path], typer.Option(help="Frame file of `prior prepare`; repeat it for several files.")
+]
+Out = Annotated[Path, typer.Option(help="Folder for the model, its log and its checkpoints.")]
+Stage = Annotated[str, typer.Option(help="First stage: kl (AutoencoderKL) or vqvae2.")]
+Channels = Annotated[
+    int | None, typer.Option(help="Channels of the latents. Else 16 for kl, 12 for vqvae2.")
+]
+KLWeight = Annotated[float, typer.Option(help="kl: weight of the KL term.")]
+Space = Annotated[
+    str, typer.Option(help="latent, or pixels without a first stage: haar, unshuffle.")
+]
+Prediction = Annotated[str, typer.Option(help="What the denoiser predicts: v, epsilon or x0.")]
+Noise = Annotated[str, typer.Option(help="Noise schedule: cosine or linear.")]
+SmoothL1 = Annotated[float, typer.Option(help="Smooth L1 loss, quadratic below this; 0: MSE.")]
+Copies = Annotated[int, typer.Option(help="Warped copies of each frame.")]
+Patience = Annotated[
+    int, typer.Option(help="Validations without progress before it stops early; 0: never.")
+]
+Start = Annotated[
+    str | None,
+    typer.Option(help="Train this prior further (folder, Hub id, 'shipped'), on its first stage."),
+]
+Dropout = Annotated[
+    float, typer.Option(min=0, max=0.9, help="Share of the denoiser's features dropped.")
+]
+EmaDecay = Annotated[float, typer.Option(help="Decay of the average of the weights.")]
+Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
+Batch = Annotated[int, typer.Option(help="Images per step and process.")]
+Rate = Annotated[float, typer.Option(help="Peak learning rate; its cosine falls to zero.")]
+AE_STEPS, DIFFUSION_STEPS, REFINE_STEPS = 4400, 4400, 800
+
+
+def train_autoencoder(
+    frames: Frames,
+    out: Out,
+    stage: Stage = "kl",
+    steps: Steps = AE_STEPS,
+    batch_size: Batch = 16,
+    learning_rate: Rate = 1e-3,
+    latent_channels: Channels = None,
+    kl_weight: KLWeight = 1e-4,
+    patience: Patience = 0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train the first stage; the same command continues an interrupted run.
+
+    Example: nogaps prior train-autoencoder --frames runs/frames/heads.npz --out runs/prior
+    """
+    from nogaps.prior.autoencoder import train_autoencoder as run
+    from nogaps.prior.training import Schedule
+
+    schedule = Schedule(steps, batch_size, learning_rate, patience=patience, seed=seed)
+    channels = {"latent_channels": latent_channels} if latent_channels else {}
+    run(frames, out, schedule, stage, kl_weight, **channels)
+    say({"vqvae": out / "vqvae"}, as_json, f"{out / 'vqvae'}: written")
+
+
+def train_diffusion(
+    frames: Frames,
+    out: Out,
+    steps: Steps = DIFFUSION_STEPS,
+    batch_size: Batch = 64,
+    learning_rate: Rate = 1e-3,
+    copies: Copies = 24,
+    space: Space = "latent",
+    prediction: Prediction = "v",
+    noise: Noise = "cosine",
+    smooth_l1: SmoothL1 = 0.0,
+    dropout: Dropout = 0.1,
+    ema_decay: EmaDecay = 0.999,
+    patience: Patience = 0,
+    start: Start = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train the second stage on latents of OUT/vqvae; leaves a diffusers folder in OUT/pipeline.
+
+    Example: nogaps prior train-diffusion --frames runs/frames/heads.npz --out runs/prior
+    """
+    from nogaps.prior.diffusion import train_diffusion as run
+    from nogaps.prior.training import Schedule
+
+    schedule = Schedule(
+        steps, batch_size, learning_rate, ema_decay=ema_decay, patience=patience, seed=seed
+    )
+    options = {"space": space, "prediction": prediction, "noise": noise, "smooth_l1": smooth_l1}
+    options["dropout"] = dropout
+    if start is not None:
+        from nogaps.prior.loading import FILES, SHIPPED
+        from nogaps.runtime.hub import locate
+
+        options["start"] = SHIPPED if start == "shipped" else locate(start, FILES)
+    run(frames, out, schedule, copies=copies, **options)
+    say({"pipeline": out / "pipeline"}, as_json, f"{out / 'pipeline'}: written")
+
+
+def refine(
+    frames: Frames,
+    out: Out,
+    steps: Steps = REFINE_STEPS,
+    batch_size: Batch = 16,
+    learning_rate: Rate = 4e-4,
+    samples: Annotated[int, typer.Option(help="Sampled latents to learn from.")] = 1024,
+    weight: Annotated[float, typer.Option(help="Weight of the critic beside the images.")] = 3.0,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Sharpen the decoder of OUT/pipeline on sampled latents; leaves OUT/refined.
+
+    Example: nogaps prior refine --frames runs/frames/heads.npz --out runs/prior
+    """
+    from nogaps.prior.refine import refine_decoder
+    from nogaps.prior.training import Schedule
+
+    schedule = Schedule(steps, batch_size, learning_rate, ema_decay=0.995, seed=seed)
+    refine_decoder(frames, out, schedule, samples, weight=weight)
+    say({"pipeline": out / "refined"}, as_json, f"{out / 'refined'}: written")
+
+
+def train(
+    frames: Frames,
+    out: Out,
+    stage: Stage = "kl",
+    latent_channels: Channels = None,
+    kl_weight: KLWeight = 1e-4,
+    space: Space = "latent",
+    prediction: Prediction = "v",
+    noise: Noise = "cosine",
+    smooth_l1: SmoothL1 = 0.0,
+    copies: Copies = 24,
+    dropout: Dropout = 0.1,
+    ema_decay: EmaDecay = 0.999,
+    patience: Patience = 0,
+    autoencoder_steps: Steps = AE_STEPS,
+    diffusion_steps: Steps = DIFFUSION_STEPS,
+    refine_steps: Annotated[
+        int, typer.Option(help="Optimiser steps; 0: no refinement.")
+    ] = REFINE_STEPS,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Train all stages: autoencoder, diffusion, refinement; leaves a folder that diffusers loads.
+
+    The same command continues an interrupted run.
+
+    Example: nogaps prior train --frames runs/frames/heads.npz --out runs/prior
+    """
+    with contextlib.redirect_stdout(sys.stderr):  # the stages' own results are progress here
+        if space == "latent":
+            shape = {"latent_channels": latent_channels, "kl_weight": kl_weight}
+            steps = autoencoder_steps
+            train_autoencoder(frames, out, stage, steps, **shape, patience=patience, seed=seed)
+        choices = {"space": space, "prediction": prediction, "noise": noise}
+        choices |= {"smooth_l1": smooth_l1, "dropout": dropout}
+        choices |= {"copies": copies, "ema_decay": ema_decay}
+        train_diffusion(frames, out, diffusion_steps, **choices, patience=patience, seed=seed)
+        refined = bool(refine_steps) and space == "latent" and stage == "kl"
+        if refined:
+            refine(frames, out, refine_steps, seed=seed)
+    result = out / ("refined" if refined else "pipeline")
+    say({"pipeline": result}, as_json, f"{result}: written")
+
+
+COMMANDS = (train, train_autoencoder, train_diffusion, refine)

@@ -1,0 +1,1 @@
+"""What a prior is worth and what an imputer is worth."""

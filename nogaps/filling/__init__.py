@@ -1,0 +1,1 @@
+"""Fill files and arrays of any kind, in constant memory, by one process or several."""

@@ -1,0 +1,1 @@
+"""The files people have: .npy, .npz, PNG and NIfTI, read and written as one `ImageSource`."""

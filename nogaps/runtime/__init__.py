@@ -1,0 +1,1 @@
+"""What any program needs: files, checkpoints, devices, seeds, processes, errors, the Hub."""

@@ -1,0 +1,167 @@
+"""Training state: averaged weights, and files without pickle from which a run resumes exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch.optim.swa_utils import AveragedModel
+
+from nogaps.runtime.files import BadInput, atomic, open_regular
+
+_TENSOR = "__tensor__"
+
+
+def _flatten(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
+    """Copy of a nested structure in which each tensor is replaced by a reference to `tensors`."""
+    if isinstance(value, torch.Tensor):
+        tensors[name] = value
+        return {_TENSOR: name}
+    if isinstance(value, dict):
+        # pairs, because JSON would turn the optimiser's integer keys into strings
+        return {"dict": [[k, _flatten(v, f"{name}.{k}", tensors)] for k, v in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {"list": [_flatten(v, f"{name}.{i}", tensors) for i, v in enumerate(value)]}
+    return value
+
+
+def _restore(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    if _TENSOR in value:
+        return tensors[value[_TENSOR]]
+    if "list" in value:
+        return [_restore(v, tensors) for v in value["list"]]
+    return {k: _restore(v, tensors) for k, v in value["dict"]}
+
+
+def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], meta: dict) -> None:
+    """Write tensors and a JSON-able `meta` to one safetensors file, atomically."""
+    # clone: safetensors refuses tensors that share memory
+    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    with atomic(path) as temporary:
+        # not save_file: it writes under a temporary name of its own, which a kill leaves behind
+        temporary.write_bytes(save(tensors, metadata={"json": json.dumps(meta)}))
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
+    """Read what `save_tensors` wrote. Raises BadInput if missing or damaged."""
+    open_regular(path).close()  # a pipe would wait for ever
+    try:
+        with safe_open(str(path), "pt") as file:
+            meta = json.loads((file.metadata() or {}).get("json", "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except Exception as error:  # hostile headers make safetensors and json raise nearly anything
+        raise BadInput(f"{path}: is damaged, expected a readable safetensors file") from error
+    if not isinstance(meta, dict):
+        raise BadInput(f"{path}: its metadata are a {type(meta).__name__}, expected an object")
+    return tensors, meta
+
+
+def save_state(path: str | Path, state: dict) -> None:
+    """Write a nested training state; the state that was there, if whole, is kept as `*.previous`.
+
+    Raises BadInput if it cannot be written; what was there is then still there.
+    """
+    path = Path(path)
+    tensors: dict[str, torch.Tensor] = {}
+    meta = _flatten(state, "state", tensors)
+    if path.exists() and _is_whole(path):
+        # a second name for the same file: at no moment is there none
+        with atomic(path.with_suffix(".previous")) as spare:
+            spare.unlink()
+            try:
+                os.link(path, spare)
+            except OSError:  # Google Drive and exFAT have no hard links
+                shutil.copyfile(path, spare)
+    save_tensors(path, tensors, meta | {"crc32": _crc32(meta["dict"], tensors)})
+
+
+def load_state(path: str | Path) -> dict | None:
+    """Read the newest whole state: `path`, else its `*.previous`, else None.
+
+    Warns of every damaged file that it meets.
+    """
+    path = Path(path)
+    present = [file for file in (path, path.with_suffix(".previous")) if file.exists()]
+    for k, file in enumerate(present):
+        try:
+            return _read_state(file)
+        except BadInput:
+            before = k + 1 < len(present)
+            instead = "the state before it is used" if before else "no state before it is left"
+            warnings.warn(f"{file}: damaged, {instead}", stacklevel=2)
+    return None
+
+
+def _read_state(path: Path) -> dict:
+    """One state. Raises BadInput if it is missing or damaged."""
+    tensors, meta = load_tensors(path)
+    try:
+        entries, checksum = meta["dict"], meta.get("crc32")
+        if checksum in (None, _crc32(entries, tensors)):  # None: written before there was one
+            return _restore({"dict": entries}, tensors)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise BadInput(f"{path}: is not a training state") from error
+    raise BadInput(f"{path}: its values do not fit its checksum")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a state can be read: a damaged one must not take the place of the one before it."""
+    try:
+        _read_state(path)
+    except BadInput:
+        return False
+    return True
+
+
+def _crc32(entries: list, tensors: dict[str, torch.Tensor]) -> int:
+    """Checksum of a flattened state: a flipped bit would silently change the run."""
+    found = zlib.crc32(json.dumps(entries).encode())
+    for name in sorted(tensors):
+        values = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8)
+        found = zlib.crc32(values.numpy(), found)
+    return found
+
+
+def fingerprint(*tensors: torch.Tensor) -> str:
+    """16 hex digits that change with any value of the tensors: a run is not continued on others."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(repr((tensor.shape, tensor.dtype)).encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def save_model(path: str | Path, model: torch.nn.Module, config: dict) -> None:
+    """Write a model's weights with the `config` that rebuilds it, in one safetensors file."""
+    save_tensors(path, model.state_dict(), config)
+
+
+def ema_of(model: torch.nn.Module, decay: float = 0.999) -> AveragedModel:
+    """Average of `model` in fp32, floating-point buffers included.
+
+    BatchNorm's running statistics are averaged with the weights, so that they fit each other.
+    After n updates the decay is min(decay, (1+n)/(10+n)), so that the random initial weights are
+    forgotten early. Call `.update_parameters(model)` after each optimiser step; the averaged
+    network is `.module`.
+    """
+
+    @torch.no_grad()
+    def update(averages: list, currents: list, count: torch.Tensor | int) -> None:
+        if averages[0].is_floating_point():
+            n = int(count)
+            torch._foreach_lerp_(averages, currents, 1 - min(decay, (1 + n) / (10 + n)))
+        else:  # BatchNorm counts its batches in an integer
+            torch._foreach_copy_(averages, currents)
+
+    return AveragedModel(model, multi_avg_fn=update, use_buffers=True)

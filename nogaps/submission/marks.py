@@ -1,0 +1,65 @@
+"""The staff's table: hole scores of every submission, and the submissions that it resembles."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import torch
+
+from nogaps.evaluation.scoring import read_like, read_truth
+from nogaps.imputers.loading import load_imputer
+from nogaps.metrics import summarize
+from nogaps.runtime.files import BadInput, atomic, sha256
+from nogaps.submission.arrays import RESULT
+from nogaps.submission.similarity import others
+
+
+def score_folders(rows: list[dict], test_set: str | Path | None, truth: str | Path) -> None:
+    """Add "scores" to rows of `submission.report`, {} where the array cannot be scored.
+
+    Hole scores beside kriging's: rmse, psnr, kriging_rmse, kriging_psnr. Rows that could not be
+    checked are left out. Raises BadInput if truth or a test set (else each folder's own) cannot be
+    used.
+    """
+    known: dict[str, tuple] = {}
+    for row in rows:
+        if any(finding["check"] == "not-checked" for finding in row["findings"]):
+            continue
+        source = test_set or Path(row["dir"]) / "test_set.npy"
+        if (digest := sha256(source)) not in known:
+            x, y, mask = read_truth(truth, source)
+            kriging = load_imputer(quality="fast").interpolation(y, mask)
+            known[digest] = (x, y, mask, _brief(kriging, x, mask, "kriging_"))
+        x, y, mask, beside = known[digest]
+        try:
+            x_hat = read_like(Path(row["dir"]) / RESULT, y, source)
+        except BadInput:
+            row["scores"] = {}
+        else:
+            row["scores"] = _brief(x_hat, x, mask) | beside
+
+
+def _brief(x_hat: torch.Tensor, x: torch.Tensor, mask: torch.Tensor, start: str = "") -> dict:
+    found = summarize(x_hat, x, mask)
+    return {f"{start}{score}": found[score] for score in ("rmse", "psnr")}
+
+
+def write_csv(path: str | Path, rows: list[dict], alike: dict | None = None) -> None:
+    """One line per submission: dir, valid, findings (their names), its scores, what it is like.
+
+    alike: from `compare_folders`; the last two columns name others, with "; " between them.
+    """
+    scores = ["rmse", "psnr", "kriging_rmse", "kriging_psnr"]
+    with (
+        atomic(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(["dir", "valid", "findings", *scores, "same_as", "nearly_same_as"])
+        for row in rows:
+            names = " ".join(finding["check"] for finding in row["findings"])
+            found = [f"{row['scores'][s]:.4f}" if row.get("scores") else "" for s in scores]
+            like = [others(alike, row["dir"], same) if alike else [] for same in (True, False)]
+            first = [row["dir"], str(row["valid"]).lower(), names]
+            writer.writerow([*first, *found, *map("; ".join, like)])

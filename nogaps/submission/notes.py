@@ -1,0 +1,103 @@
+"""Remarks on a submission that are no findings, because a program cannot be sure of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import subprocess
+from pathlib import Path
+
+from nogaps.runtime.files import BadInput, sha256
+from nogaps.submission.arrays import RESULT
+from nogaps.submission.notebook import (
+    NOTEBOOK,
+    TEN,
+    count_images,
+    printed_sha256,
+    read_cells,
+    texts,
+)
+from nogaps.submission.references import REFERENCES
+
+DELIVERABLES = (NOTEBOOK, RESULT, REFERENCES)
+INTEGRITY = "the course also asks for its signed integrity form, which no program can check"
+MAX_BYTES = 1 << 28  # of a file that is compared with what is committed
+# a worker that is cleaned up after its work prints one as well
+TRACEBACK = re.compile(r"^(Exception ignored.*\n)?Traceback \(most recent call last\)", re.M)
+
+
+def notes(folder: str | Path, test_set: str | Path | None = None) -> list[str]:
+    """Remarks: the integrity form, figures to look at, and what differs from the last commit.
+
+    test_set: the corrupted images, else `folder/test_set.npy`. Never raises for what it finds.
+    """
+    folder = Path(folder)
+    source = Path(test_set) if test_set else folder / "test_set.npy"
+    return [INTEGRITY, *_of_notebook(folder / NOTEBOOK, source), *_of_commit(folder)]
+
+
+def _of_notebook(path: Path, source: Path) -> list[str]:
+    try:
+        cells = read_cells(path)
+    except BadInput:
+        return []
+    remarks = []
+    for question, shown in sorted(count_images(cells).items()):
+        if question and shown.parts and shown.images < TEN:
+            found = f"{shown.images} of {TEN} images recognised in its figures"
+            remarks.append(f"Question {question}: {found}; look whether they are there")
+    for place, cell in enumerate(cells, 1):
+        if any(not match[1] for text in texts(cell) for match in TRACEBACK.finditer(text)):
+            remarks.append(f"{path.name}: cell {place} printed the traceback of an error")
+    used = printed_sha256(cells, "test_set.npy")
+    if used and os.path.isfile(source) and used != sha256(source):
+        remarks.append(f"{path.name} ran on another file than this {source.name}, sha256 {used}")
+    return remarks
+
+
+def _of_commit(folder: Path) -> list[str]:
+    """What differs from HEAD, where the folder lies in a git work tree."""
+    committed = _committed(folder)
+    remarks = []
+    for name in DELIVERABLES if committed else ():
+        path = folder / name
+        if not os.path.isfile(path):
+            continue
+        if name not in committed:
+            remarks.append(f"{name} is not committed")
+        elif committed[name] not in _blobs(path, len(committed[name])):
+            remarks.append(f"{name} differs from what is committed")
+    return remarks
+
+
+def _committed(folder: Path) -> dict[str, str]:
+    """Blob ids of the deliverables in HEAD; {} outside a work tree or without git.
+
+    Only `ls-tree`, with lazy fetching off: `status` and `diff` would run the programs that the
+    configuration of a stranger's repository names.
+    """
+    command = ["git", "-c", "core.fsmonitor=false", "ls-tree", "-z", "HEAD", "--", *DELIVERABLES]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+    environment |= {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
+    try:
+        done = subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, timeout=20, check=True
+        )
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {}
+    entries = [entry.split("\t", 1) for entry in done.stdout.decode("utf-8", "replace").split("\0")]
+    return {entry[1]: entry[0].split()[2] for entry in entries if len(entry) == 2}
+
+
+def _blobs(path: Path, length: int) -> set[str]:
+    """Git's ids of a file's content in sha1 (40 digits) or sha256; a text's with LF as well."""
+    try:
+        data = path.read_bytes() if os.path.getsize(path) <= MAX_BYTES else b""
+    except OSError:
+        return set()
+    digest = hashlib.sha1 if length == 40 else hashlib.sha256
+    contents = [data]
+    if path.suffix != ".npy":  # git may have changed the ends of lines of a text
+        contents.append(data.replace(b"\r\n", b"\n"))
+    return {digest(b"blob %d\0" % len(content) + content).hexdigest() for content in contents}

@@ -1,0 +1,256 @@
+"""What keeps it fast, counted instead of timed: calls, passes over the input, memory, imports."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from nbclient import NotebookClient
+from torch import nn
+
+from benchmarks.limit import count
+from benchmarks.peak import STATUS
+from benchmarks.recipes import CourseworkNet
+from nogaps import Assessment, running
+from nogaps.Assessment import PROFILES, Ensemble, corrupt, make_datasets, new_imputer
+from nogaps.filling.files import fill, fill_file
+from nogaps.images.arrays import ArrayFile
+from nogaps.imputers.loading import load_imputer
+from nogaps.imputers.uncertainty import load_calibrated
+from nogaps.interpolation import LinearImputer
+from nogaps.prior.loading import Prior
+from nogaps.prior.sampling import generate
+from nogaps.runtime.device import KEEP_FREED
+
+HEAVY = "torch numpy scipy matplotlib diffusers skimage PIL gradio jupytext nbformat"
+SMOKE = PROFILES["smoke"]
+
+
+@contextmanager
+def counted(*modules: nn.Module) -> Iterator[list[list[int]]]:
+    """Batch sizes that each network was called with."""
+    calls: list[list[int]] = [[] for _ in modules]
+    with ExitStack() as stack:
+        for module, sizes in zip(modules, calls, strict=True):
+            note = lambda _, inputs, sizes=sizes: sizes.append(len(inputs[0]))  # noqa: E731
+            stack.callback(module.register_forward_pre_hook(note).remove)
+        yield calls
+
+
+@contextmanager
+def kriging_weights() -> Iterator[list[tuple[int, ...]]]:
+    """Masks that kriging's weights were computed for."""
+    made: list[tuple[int, ...]] = []
+    original = LinearImputer._square
+
+    def square(self: LinearImputer, mask: np.ndarray) -> torch.Tensor:
+        made.append(mask.shape)
+        return original(self, mask)
+
+    with mock.patch.object(LinearImputer, "_square", square):
+        yield made
+
+
+@pytest.fixture
+def ensemble(clean: torch.Tensor) -> Ensemble:
+    return Ensemble([new_imputer(SMOKE, clean, seed) for seed in (0, 1)]).eval()
+
+
+@pytest.fixture
+def source(tmp_path: Path, corrupted: torch.Tensor) -> Path:
+    np.save(tmp_path / "y.npy", corrupted[:20].numpy())
+    return tmp_path / "y.npy"
+
+
+def test_filling_calls_each_network_once_per_image(ensemble: Ensemble, source: Path) -> None:
+    nets = [one.unet for one in ensemble.networks]
+    with counted(*nets) as calls, kriging_weights() as made:
+        fill_file(source, source.with_name("x_hat.npy"), ensemble, batch_size=8, progress=False)
+    assert calls == [[8, 8, 4]] * 2, "a fill was computed twice, or batches were cut"
+    assert made == [(64, 64)], "kriging's weights belong to the mask: once for all networks"
+
+
+def test_intervals_cost_no_further_calls(source: Path) -> None:
+    sure = load_calibrated(load_imputer())
+    nets = [one.unet for one in sure.ensemble.networks]
+    half = source.with_name("half.npy")
+    with counted(*nets) as calls:
+        out = source.with_name("x_hat.npy")
+        fill_file(source, out, sure, batch_size=16, progress=False, uncertainty=half)
+    assert len(nets) > 1 and calls == [[16, 4]] * len(nets)
+
+
+def test_masks_of_their_own_are_kriged_once_each(
+    ensemble: Ensemble, clean: torch.Tensor, mask: torch.Tensor
+) -> None:
+    masks = torch.cat([mask, mask.flip(-1)]).repeat(4, 1, 1, 1)
+    with kriging_weights() as made:
+        fill(corrupt(clean[:8], masks), masks, ensemble, batch_size=4)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_passes_over_the_input(given: bool, source: Path, mask: torch.Tensor) -> None:
+    read: Counter[int] = Counter()
+    original = ArrayFile.read
+
+    def note(self: ArrayFile, start: int, stop: int) -> np.ndarray:
+        if self.path == source:
+            read.update(range(start, stop))
+        return original(self, start, stop)
+
+    options = {}
+    if given:
+        np.save(source.with_name("mask.npy"), mask[0, 0].numpy())
+        options["mask"] = source.with_name("mask.npy")
+    with mock.patch.object(ArrayFile, "read", note):
+        out = source.with_name("x_hat.npy")
+        fill_file(source, out, lambda y, mask: y, batch_size=8, progress=False, **options)
+    assert set(read) == set(range(20))
+    most = 2 if given else 3
+    assert max(read.values()) <= most, "to check, to fill, and to find the masks"
+
+
+@pytest.mark.parametrize("scheduler", ["dpm", "ddim"])
+def test_sampling_calls_the_denoiser_once_per_step(prior: Prior, scheduler: str) -> None:
+    with (
+        counted(prior.unet) as (calls,),
+        mock.patch.object(
+            type(prior.vqvae), "decode", autospec=True, side_effect=type(prior.vqvae).decode
+        ) as decode,
+    ):
+        generate(6, 20, 4, scheduler, prior=prior, precision="fp32")
+    assert calls == [4] * 20 + [2] * 20
+    assert decode.call_count == 2, "one decoding per batch"
+
+
+def test_a_training_step_is_one_forward_pass(
+    clean: torch.Tensor, mask: torch.Tensor, tmp_path: Path
+) -> None:
+    train_set, val_set = make_datasets(clean, mask, 0)
+    size = replace(SMOKE, epochs=2)
+    imputer = new_imputer(size, clean, 0)
+    with counted(imputer.unet) as (calls,), kriging_weights() as made:
+        Assessment.train(imputer, train_set, val_set, mask, 2, tmp_path / "checkpoint")
+    assert calls == [32, 32, 20] * 2, "two whole batches of 80 images, then 20 to validate"
+    assert len(made) <= 2, "once for the network, once for its average"
+
+
+def test_shipped_network_costs_a_fifth_of_the_courseworks() -> None:
+    config = load_imputer(quality="fast").config
+    with torch.device("meta"):  # operations are counted, not done
+        ours = Assessment.UNet(2, tuple(config["widths"]), config["bottleneck"])
+        rival, y = CourseworkNet().unet, torch.empty(1, 1, 64, 64)
+        operations = [count(lambda: ours(y.expand(1, 2, 64, 64))), count(lambda: rival(y))]
+    assert 5 * operations[0] < operations[1], "a rate of five times as much cannot be expected"
+
+
+MEMORY = """
+import sys
+import numpy as np
+from pathlib import Path
+from benchmarks.peak import peak_bytes
+from nogaps import standin
+from nogaps.filling.files import fill_file
+from nogaps.interpolation import linear
+
+folder, impute = Path(sys.argv[1]), linear()
+for count in map(int, sys.argv[2:]):
+    x = np.resize(standin.corrupted_images(), (count, 1, 64, 64))
+    np.save(folder / "y.npy", x)
+    del x
+    Path("/proc/self/clear_refs").write_text("5")
+    fill_file(folder / "y.npy", folder / "x_hat.npy", impute, batch_size=64, progress=False)
+    print(peak_bytes())
+"""
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="reads /proc")
+def test_six_times_the_images_take_no_more_memory(tmp_path: Path) -> None:
+    few, many = 600, 3600  # what tells masks apart remembers some hundred images
+    counts = (few, few, many, few, many, few, many)  # the first is that of a cold start
+    line = [sys.executable, "-c", MEMORY, str(tmp_path), *map(str, counts)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    _, *peaks = map(int, done.stdout.split())
+    # the heap grows by a few megabytes now and then; what grows with the images does so each time
+    more = min(after - before for before, after in zip(peaks[::2], peaks[1::2], strict=True))
+    assert more < many * 64 * 64 * 4 / 16, f"{more / 1e6:.0f} MB more"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = f"""
+import sys
+from nogaps.commands import main as cli
+for line in (["--help"], ["fill", "--help"], ["prior", "--help"], ["--version"]):
+    sys.argv = ["nogaps", *line]
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert not end.code
+print("heavy:", *[name for name in {HEAVY.split()} if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "heavy:"
+
+
+PAGES = """
+import resource, sys, torch
+from nogaps.runtime.device import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def step():
+    h = [torch.ones(10_000_000) for _ in range(4)]  # 40 MB: never from the heap by default
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(how: str, **variables: str) -> int:
+    """Pages that ten steps of a new process ask the system for."""
+    done = subprocess.run(
+        [sys.executable, "-c", PAGES, how],
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has such limits")
+def test_training_keeps_freed_memory_in_the_command_and_in_the_notebook() -> None:
+    kernel = {name: str(value) for name, value in KEEP_FREED.items()}
+    assert faults("keep") < 100 > faults("plain", **kernel)
+    assert faults("plain") > 500, "else the limits are of no use any more"
+
+
+def test_kernel_of_the_notebook_keeps_freed_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")  # the user's own setting counts
+    seen: dict[str, str] = {}
+    monkeypatch.setattr(NotebookClient, "execute", lambda _, env, **__: seen.update(env))
+    nbformat.write(nbformat.v4.new_notebook(), tmp_path / running.NOTEBOOK)
+    running.execute(tmp_path, "smoke", tmp_path / "out")
+    assert seen["MALLOC_TRIM_THRESHOLD_"] == "2147483647" and seen["MALLOC_MMAP_MAX_"] == "7"

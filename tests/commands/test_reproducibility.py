@@ -1,0 +1,258 @@
+"""The same call twice gives the same bits, whatever else is going on in process and machine.
+
+Between the two calls of a test differ: the generators that a process shares, the clock, the order
+in which folders are listed, and whether torch may use other than deterministic algorithms (if not,
+it also fills fresh memory with NaN).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from nogaps import interpolation as classical
+from nogaps import metrics, standin
+from nogaps.commands.main import app
+from nogaps.evaluation import label_free as hidden
+from nogaps.evaluation import realism
+from nogaps.imputers import refinement, uncertainty
+from nogaps.imputers.loading import load_imputer
+from nogaps.imputers.posterior import Posterior
+from nogaps.prior import pictures, sampling
+from nogaps.prior.autoencoder import train_autoencoder
+from nogaps.prior.diffusion import train_diffusion
+from nogaps.prior.loading import Prior, load_prior
+from nogaps.prior.refine import refine_decoder
+from nogaps.prior.training import Schedule
+from nogaps.runtime.files import sha256
+
+notebook = import_module("nogaps.Assessment")
+WINDOW = (..., slice(20, 44), slice(16, 40))
+NEVER_THE_SAME = ("log.csv", "state.safetensors", "state.previous")  # hold seconds
+
+
+@pytest.fixture
+def given(
+    tmp_path: Path,
+    prior: Prior,
+    prior_folder: Path,
+    frames_file: Path,
+    clean: torch.Tensor,
+    corrupted: torch.Tensor,
+    mask: torch.Tensor,
+) -> SimpleNamespace:
+    """What the calls below work on: small images, in memory and in files of every kind."""
+    x, y = clean[WINDOW][:20], corrupted[WINDOW]
+    inputs = tmp_path / "inputs"
+    (inputs / "pngs").mkdir(parents=True)
+    np.save(inputs / "images.npy", clean[WINDOW].numpy())
+    np.save(inputs / "y.npy", y.numpy())
+    np.savez(inputs / "y.npz", images=y.numpy(), ages=np.arange(3))
+    grey = (255 * y[:6, 0]).round().byte().numpy()
+    for name, image in zip("badfce", grey, strict=True):
+        Image.fromarray(image).save(inputs / "pngs" / f"{name}.png")
+    with contextlib.suppress(ImportError):
+        from nibabel import Nifti1Image
+
+        Nifti1Image(np.moveaxis(grey, 0, -1), np.eye(4)).to_filename(inputs / "y.nii.gz")
+    with np.load(frames_file, allow_pickle=False) as archive:
+        np.savez(inputs / "frames.npz", **{name: archive[name][12:20:2] for name in archive})
+    own = {"x": x, "y": y[:4], "mask": mask[WINDOW], "linear": classical.linear()}
+    own |= {"prior": prior, "frames": [inputs / "frames.npz"], "whole": (corrupted[:1], mask)}
+    (inputs / "prior").symlink_to(prior_folder)
+    return SimpleNamespace(**own, inputs=inputs, folder=tmp_path, new=tmp_path)
+
+
+def smoke(g: SimpleNamespace) -> nn.Module:
+    return notebook.new_imputer(notebook.PROFILES["smoke"], g.x, 0).eval().requires_grad_(False)
+
+
+def first_stage(g: SimpleNamespace, kind: str, **shape: object) -> nn.Module:
+    train_autoencoder(g.frames, g.new, Schedule(1, 2), kind, **shape)
+    return g.new / "vqvae"
+
+
+def all_stages(g: SimpleNamespace) -> Path:
+    first_stage(g, "kl", widths=(8, 8, 8), latent_channels=4)
+    train_diffusion(g.frames, g.new, Schedule(1, 2), 1, (16, 32))
+    refine_decoder(g.frames, g.new, Schedule(1, 2), samples=2)
+    return g.new / "refined"
+
+
+def notebook_training(g: SimpleNamespace) -> list:
+    train_set, val_set = notebook.make_datasets(g.x, g.mask, 0)
+    one = notebook.Profile(20, 1, 1, 1, (8,), 16)
+    trained, history = notebook.train_ensemble(one, train_set, val_set, g.mask, g.new)
+    return [trained, history, notebook.fill(trained, g.y, g.mask)]
+
+
+def intervals(g: SimpleNamespace) -> list:
+    ensemble, y = notebook.Ensemble([smoke(g)]), notebook.corrupt(g.x, g.mask)
+    sure = uncertainty.calibrate_ensemble(ensemble, y, g.x, g.mask, 0.5)
+    error, scale = g.x - y, torch.ones_like(g.x)
+    ratios = uncertainty.Ratios(error, scale, g.mask, list(range(20)))
+    return [vars(sure.calibration), uncertainty.cross_validate(ratios, 0.5, splits=4)]
+
+
+def classifier(g: SimpleNamespace) -> list:
+    groups = [f"a{k}" for k in range(20)]
+    a, b = realism.heads(g.x, groups), realism.heads(1 - g.x, groups, range(20, 40))
+    return [realism.classifier_auc(a, b, steps=2), realism.feature_space(a.x)(b.x)]
+
+
+def shipped(g: SimpleNamespace) -> list:
+    """The networks that come with the package."""
+    y, mask = g.whole
+    x = sampling.generate(1, 2, 1, prior=load_prior())
+    return [x, load_imputer()(y, mask)]
+
+
+def commands(inputs: str) -> list[list[str]]:
+    """Command lines that write into the current folder."""
+    sample = "sample --num-samples 3 --steps 2 --batch-size 2 --scheduler ddpm --out samples"
+    lines = [
+        "make-test-set --out test_set.npy --truth truth.npy",
+        f"{sample} --prior {inputs}/prior --grid grid.png --film film.gif",
+        f"train --images {inputs}/images.npy --test-set {inputs}/y.npy --out run --profile smoke",
+        f"fill {inputs}/y.npy -o filled.npy --model run --uncertainty half.npy",
+        f"fill {inputs}/y.npz -o filled.npz --model run --quality fast",
+        f"fill {inputs}/pngs -o filled --model run",
+        f"prior prepare --source {inputs}/pngs --out frames.npz --size 8 --preview preview.png",
+    ]
+    if (Path(inputs) / "y.nii.gz").exists():
+        lines.append(f"fill {inputs}/y.nii.gz -o filled.nii.gz --model run")
+    return [line.split() for line in lines]
+
+
+def command_line(g: SimpleNamespace) -> Path:
+    before = os.getcwd()
+    os.chdir(g.new)
+    try:
+        for command in commands(str(g.inputs)):
+            assert app(command, standalone_mode=False) in (None, 0), command
+    finally:
+        os.chdir(before)
+    return g.new
+
+
+CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
+    "sampling": lambda g: sampling.generate(3, 2, 2, "ddpm", prior=g.prior),
+    "sampling to disk": lambda g: sampling.sample_to(g.new, 3, 2, 2, prior=g.prior).parent,
+    "film": lambda g: pictures.record(g.prior, 0, 2, 2),
+    "posterior": lambda g: Posterior(g.linear, g.prior, 2, num_inference_steps=2)(*g.whole),
+    "split": lambda g: [part.tensors for part in notebook.make_datasets(g.x, g.mask, 1)],
+    "notebook's training": notebook_training,
+    "intervals": intervals,
+    "hidden pixels": lambda g: hidden.hidden_folds(g.mask),
+    "FRM": lambda g: refinement.build_refined_unet("frm", widths=(8, 16), bottleneck=16),
+    "bootstrap": lambda g: metrics.summarize(g.x, 1 - g.x, g.mask, list(range(20))),
+    "biharmonic": lambda g: classical.biharmonic(g.y[:1], g.mask),
+    "kriging": lambda g: classical.kriging(g.x)(g.y, g.mask),
+    "stand-in": lambda g: standin.corrupted_images(),
+    "VQ-VAE-2": partial(first_stage, kind="vqvae2", width=16, inner_width=8, num_codes=16),
+    "prior": all_stages,
+    "classifier": classifier,
+    "shipped networks": shipped,
+    "command line": command_line,
+}
+
+
+def states() -> list:
+    name, keys, *rest = np.random.get_state()
+    return [random.getstate(), name, keys.tolist(), rest, torch.random.get_rng_state().tolist()]
+
+
+@pytest.fixture(autouse=True)
+def kept() -> Iterator[None]:
+    """What a process shares is after a test as if it had not been."""
+    before = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    yield
+    torch.use_deterministic_algorithms(False)
+    random.setstate(before[0])
+    np.random.set_state(before[1])
+    torch.random.set_rng_state(before[2])
+
+
+def files(folder: Path) -> dict[str, str]:
+    """sha256 of every file in a folder but those that hold times."""
+    paths = sorted(p for p in folder.rglob("*") if p.is_file() and p.name not in NEVER_THE_SAME)
+    return {p.relative_to(folder).as_posix(): sha256(p) for p in paths}
+
+
+def digest(value: object) -> str:
+    """Hex sha256 of anything that a function returns, files and weights included."""
+    if isinstance(value, nn.Module):
+        value = value.state_dict()
+    if isinstance(value, Path):
+        value = files(value)
+    if isinstance(value, dict):
+        value = [[key, digest(one)] for key, one in value.items()]
+    elif isinstance(value, (list, tuple)):
+        value = [digest(one) for one in value]
+    elif isinstance(value, (torch.Tensor, np.ndarray)):
+        value = (tuple(value.shape), str(value.dtype), np.asarray(value).tobytes())
+    return hashlib.sha256(repr(value).encode()).hexdigest()
+
+
+class Listing:
+    """`os.scandir` in alphabetical order, or the other way round."""
+
+    scandir = staticmethod(os.scandir)
+    backwards = False
+
+    def __init__(self, path: object = ".") -> None:
+        with self.scandir(path) as entries:
+            order = sorted(entries, key=lambda entry: entry.name, reverse=self.backwards)
+        self.entries = iter(order)
+
+    def __iter__(self) -> Iterator[os.DirEntry]:
+        return self.entries
+
+    def __next__(self) -> os.DirEntry:
+        return next(self.entries)
+
+    def __enter__(self) -> Listing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("name", list(CALLS))
+def test_a_second_call_gives_the_same_bits(
+    given: SimpleNamespace, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results, now = [], time.time
+    monkeypatch.setattr(os, "scandir", Listing)
+    for k in (1, 2):
+        random.seed(k)
+        np.random.seed(k)
+        torch.manual_seed(k)
+        torch.use_deterministic_algorithms(k == 2)
+        monkeypatch.setattr(Listing, "backwards", k == 2)
+        monkeypatch.setattr(time, "time", lambda k=k: now() - 1e8 * k)
+        given.new = given.folder / ("new" * k)
+        given.new.mkdir()
+        before, found = states(), CALLS[name](given)
+        assert states() == before, "a generator that the process shares was drawn from"
+        results.append(found)
+    if isinstance(results[0], Path):
+        assert files(results[0]) == files(results[1]) and files(results[0])
+    assert digest(results[0]) == digest(results[1])

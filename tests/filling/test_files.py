@@ -1,0 +1,299 @@
+"""Filling files and arrays: observed values bit for bit, any type, range, layout and mask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nogaps.filling.files import FillReport, fill, fill_file
+from nogaps.interpolation import linear
+from tests.images.test_formats import DTYPES, NAMES, PROPERTY, contents, load, refused, store
+
+RNG = np.random.default_rng(0)
+MASK = RNG.random((8, 10)) > 0.4
+MASK[0] = True
+CLEAN = RNG.uniform(0.05, 1, (5, 8, 10)).astype(np.float32)
+HOLED = CLEAN * MASK
+
+
+def spy(seen: list) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The linear imputer, which notes what it is given."""
+    impute = linear()
+
+    def call(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        assert y.dtype == torch.float32 and mask.dtype == torch.bool
+        assert mask.shape in (y.shape, (1, *y.shape[1:])) and y.min() >= 0 and y.max() <= 1
+        assert (y[~mask.expand_as(y)] == 0).all()
+        seen.append((y, mask))
+        return impute(y, mask)
+
+    return call
+
+
+def filled(path: Path, **settings: object) -> tuple[np.ndarray, FillReport]:
+    """The filled images; checks that the input did not change and nothing else was written."""
+    before = contents(path)
+    output = path.parent / "out" / path.name
+    report = fill_file(path, output, spy([]), progress=False, **settings)
+    assert contents(path) == before
+    assert [f.name for f in output.parent.iterdir()] == [path.name]
+    return load(output), report
+
+
+def same_bits(a: np.ndarray, b: np.ndarray, mask: np.ndarray) -> bool:
+    mask = np.broadcast_to(mask, a.shape)
+    bits = [x.tolist() if x.dtype.char == "g" else x.tobytes() for x in (a[mask], b[mask])]
+    return a.dtype == b.dtype and a.shape == b.shape and bits[0] == bits[1]  # g: padding may differ
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_format(tmp_path: Path, name: str, dtype: type) -> None:
+    images = (HOLED * np.iinfo(dtype).max).astype(dtype)
+    x_hat, report = filled(store(tmp_path / name, images), batch_size=2)
+    plane = "axial" if "nii" in name else ""
+    assert report == FillReport(5, 8, 10, 5 * int((~MASK).sum()), 1, True, plane, report.notes)
+    assert same_bits(x_hat, images, MASK)
+    top = images.max((1, 2), keepdims=True)
+    y, mask = torch.from_numpy((images / top).astype("f4")), torch.from_numpy(MASK[None, None])
+    error = np.abs(x_hat - linear()(y[:, None], mask)[:, 0].numpy() * top)
+    assert error.max() < 0.52, "not rounded to the nearest"
+
+
+@PROPERTY
+@given(
+    dtype=st.sampled_from([*DTYPES, np.dtype("<f2"), np.dtype(">f2")]),
+    order=st.sampled_from("CF"),
+    low=st.sampled_from([0, -3, 0.5]),
+    scale=st.sampled_from([1e-3, 1, 100, "largest"]),
+    batch=st.integers(1, 6),
+    ndim=st.sampled_from([2, 3, 4]),
+)
+def test_any_type_range_and_layout(
+    tmp_path: Path,
+    dtype: np.dtype,
+    order: str,
+    low: float,
+    scale: float | str,
+    batch: int,
+    ndim: int,
+) -> None:
+    info = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
+    top = dtype.type(info.max) if scale == "largest" else dtype.type(scale)
+    images = (CLEAN.astype("g") * top + (low if dtype.kind != "u" else 0)).clip(info.min, info.max)
+    images[0].flat[:2] = 0, top  # a true zero, and the largest value
+    images = np.where(MASK, images, 99).astype(dtype, order=order)
+    images = images[0] if ndim == 2 else images[:, None] if ndim == 4 else images
+    path, mask = tmp_path / "y.npy", tmp_path / "mask.npy"
+    np.save(path, images)
+    np.save(mask, MASK)
+    x_hat, _ = filled(path, mask=mask, batch_size=batch)
+    images = images.reshape(-1, 8, 10)
+    assert same_bits(x_hat, images, MASK)
+    seen = np.where(MASK, images, 0)
+    low, high = seen.min((1, 2), keepdims=True), seen.max((1, 2), keepdims=True)
+    if dtype.kind == "f" and low.min() >= 0 and high.max() <= 1:
+        low, high = 0, 1
+    assert (x_hat >= low).all() and (x_hat <= high).all()
+    again = fill(images[:, None], MASK[None, None], spy([]), batch_size=batch)
+    assert same_bits(again[:, 0], x_hat, np.True_)
+
+
+def test_floats_in_range_go_to_the_imputer_as_they_are(tmp_path: Path) -> None:
+    seen: list = []
+    report = fill_file(
+        store(tmp_path / "a.npy", HOLED), tmp_path / "b.npy", spy(seen), batch_size=2
+    )
+    assert not report.scaled and [len(y) for y, _ in seen] == [2, 2, 1]
+    assert np.array_equal(torch.cat([y for y, _ in seen])[:, 0].numpy(), HOLED)
+    expected = linear()(torch.from_numpy(HOLED[:, None]), torch.from_numpy(MASK[None, None]))
+    np.testing.assert_allclose(load(tmp_path / "b.npy"), expected[:, 0].numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("batch_size", "which"), [(1, 0), (1, 4), (5, 2)])
+def test_one_value_out_of_range_has_all_images_scaled(batch_size: int, which: int) -> None:
+    images, seen = HOLED[:, None].copy(), []
+    images[which, 0, 0, 0] = 1.5
+    fill(images, MASK[None, None], spy(seen), batch_size=batch_size)
+    y = torch.cat([y for y, _ in seen]).numpy()
+    np.testing.assert_allclose(y, images / images.max((1, 2, 3), keepdims=True), rtol=1e-6)
+
+
+def test_larger_images_come_in_smaller_batches(tmp_path: Path) -> None:
+    seen: list = []
+    images = np.tile(HOLED, (1, 16, 16))  # 128 × 160
+    fill_file(store(tmp_path / "a.npy", images), tmp_path / "b.npy", spy(seen), batch_size=10)
+    assert [len(y) for y, _ in seen] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("values", [(0, 0), (-5, -5), (7, 7), (5e-324, 0), (1e308, -1e308)])
+def test_constant_and_extreme_images(tmp_path: Path, values: tuple[float, float]) -> None:
+    images = np.full((2, 8, 10), values[0])
+    images[:, 0] = values[1]
+    images[1] = HOLED[1] * 100
+    np.save(tmp_path / "mask.npy", MASK)
+    x_hat, _ = filled(store(tmp_path / "a.npy", images), mask=tmp_path / "mask.npy")
+    assert same_bits(x_hat, images, MASK)
+    assert x_hat[0].min() >= min(0, *values) and x_hat[0].max() <= max(values)
+
+
+@pytest.mark.parametrize("dtype", ["<i8", ">u8", "<u4", "|i1", "<f2", ">f8"])
+def test_the_largest_value_of_a_type_can_be_filled_in(dtype: str) -> None:
+    info = np.iinfo(dtype) if dtype[1] != "f" else np.finfo(dtype)
+    y = np.full((1, 1, 8, 10), info.max, dtype)
+    assert (fill(y, MASK[None, None], spy([])).astype(float) > 0.999 * float(info.max)).all()
+
+
+def test_a_zero_at_an_observed_pixel_is_kept(
+    tmp_path: Path, corrupted: torch.Tensor, mask: torch.Tensor
+) -> None:
+    y = corrupted[:, 0].numpy().copy()
+    y[:3, 0, 0] = -0.0
+    x_hat, report = filled(store(tmp_path / "a.npy", y), batch_size=30)
+    assert (report.missing_pixels, report.masks) == (207_300, 1)
+    assert same_bits(x_hat, y, mask[0].numpy())
+
+
+@pytest.mark.parametrize("shape", [(8, 10), (1, 8, 10), (1, 1, 8, 10), (5, 8, 10), (5, 1, 8, 10)])
+def test_given_masks(tmp_path: Path, shape: tuple) -> None:
+    per_image = np.stack([np.roll(MASK, k, axis=1) for k in (0, 1, 2, 1, 0)])
+    mask = (per_image if shape[0] == 5 else MASK).reshape(shape)
+    np.save(tmp_path / "mask.npy", np.asfortranarray(mask))
+    x_hat, report = filled(
+        store(tmp_path / "a.npy", CLEAN), mask=tmp_path / "mask.npy", batch_size=2
+    )
+    mask = mask.reshape(-1, 8, 10)
+    assert report.masks == (3 if len(mask) == 5 else 1)
+    assert same_bits(x_hat, CLEAN, mask) and not np.isclose(x_hat, CLEAN).all()
+
+
+def test_nan_marks_each_image_by_itself(tmp_path: Path) -> None:
+    masks = np.stack([MASK, MASK, ~MASK, np.ones_like(MASK), MASK])
+    images = np.where(masks, CLEAN, np.nan).astype(np.float32)
+    images[0, 0, 0] = 0
+    path = store(tmp_path / "a.npy", images)
+    x_hat, report = filled(path, missing="nan", batch_size=2)
+    assert report.masks == 3 and report.missing_pixels == (~masks).sum() and not report.scaled
+    assert same_bits(x_hat, images, masks) and np.isfinite(x_hat).all()
+    np.save(tmp_path / "mask.npy", masks)
+    again, _ = filled(path, missing="nan", mask=tmp_path / "mask.npy")
+    np.testing.assert_allclose(again, x_hat, atol=1e-6)
+    np.save(tmp_path / "mask.npy", np.ones_like(MASK))
+    wrong = {"missing": "nan", "mask": tmp_path / "mask.npy"}
+    assert "NaN at observed" in refused(lambda: filled(path, **wrong))
+
+
+def changed(at: tuple, value: float) -> np.ndarray:
+    images = HOLED.copy()
+    images[at] = value
+    return images
+
+
+BAD = {
+    "one image": (HOLED[:1], {}, "too thin"),
+    "nothing missing": (CLEAN, {}, "zero in every image"),
+    "all missing": (CLEAN * 0, {}, "every pixel"),
+    "no nan": (CLEAN, {"missing": "nan"}, "no pixel is NaN"),
+    "no nan in integers": ((CLEAN * 9).astype("u1"), {"missing": "nan"}, "no pixel is NaN"),
+    "only nan": (changed((1,), np.nan), {"missing": "nan"}, "every pixel of image 1 is NaN"),
+    "nan": (changed((4, 0, 0), np.nan), {}, "NaN"),
+    "infinite": (changed((4, 0, 0), np.inf), {}, "infinite"),
+    "infinite and nan": (changed((4, 0, 0), -np.inf), {"missing": "nan"}, "infinite"),
+    "missing": (HOLED, {"missing": "blue"}, "zero or nan"),
+    "batch": (HOLED, {"batch_size": 0}, "at least 1"),
+    "mask shape": (HOLED, {"mask": MASK.T}, "(8, 10)"),
+    "mask count": (HOLED, {"mask": MASK[None].repeat(4, 0)}, "(5, 8, 10)"),
+    "mask dtype": (HOLED, {"mask": MASK.astype("u1")}, "bool"),
+    "mask full": (HOLED, {"mask": MASK | True}, "no pixel is False in"),
+    "mask empty": (HOLED, {"mask": MASK & False}, "every pixel of image 0 is False in"),
+    "mask nan": (changed((0, ~MASK), np.nan), {"mask": MASK}, "NaN"),
+    "mask one image empty": (HOLED, {"mask": (np.arange(5)[:, None, None] != 3) & MASK}, "image 3"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_bad_input_is_one_line_and_leaves_the_earlier_result(tmp_path: Path, case: str) -> None:
+    images, settings, expected = BAD[case]
+    settings = dict(settings)
+    if "mask" in settings:
+        np.save(tmp_path / "mask.npy", settings["mask"])
+        settings["mask"] = tmp_path / "mask.npy"
+    path, output = store(tmp_path / "a.npy", images), store(tmp_path / "b.npy", CLEAN)
+    before = contents(output)
+    assert expected in refused(lambda: fill_file(path, output, linear(), **settings))
+    assert contents(output) == before
+
+
+def test_outputs_that_would_change_an_input_are_refused(tmp_path: Path) -> None:
+    path, mask = store(tmp_path / "a.npy", HOLED), tmp_path / "mask.npy"
+    np.save(mask, MASK)
+    for output, settings in ((path, {}), (mask, {"mask": mask})):
+        before = contents(output)
+        assert "another name" in refused(
+            lambda o=output, s=settings: fill_file(path, o, linear(), **s)
+        )
+        assert contents(output) == before
+
+
+def test_stored_zeros_that_are_not_zero_ask_for_a_mask(tmp_path: Path) -> None:
+    nib = pytest.importorskip("nibabel")
+    image = nib.Nifti1Image(np.moveaxis((HOLED * 99).astype("i2"), 0, -1), np.eye(4))
+    image.header.set_slope_inter(1, -1000)
+    image.to_filename(tmp_path / "a.nii")
+    assert "--mask" in refused(lambda: filled(tmp_path / "a.nii"))
+    np.save(tmp_path / "mask.npy", MASK)
+    x_hat, _ = filled(tmp_path / "a.nii", mask=tmp_path / "mask.npy")
+    assert same_bits(x_hat, (HOLED * 99).astype("i2"), MASK)
+
+
+def test_an_imputer_that_fails_writes_nothing(tmp_path: Path) -> None:
+    path, output = store(tmp_path / "a.npy", HOLED), tmp_path / "b.npy"
+    assert "NaN" in refused(lambda: fill_file(path, output, lambda y, mask: y * torch.nan))
+    with pytest.raises(ValueError, match="the imputer gave"):
+        fill_file(path, output, lambda y, mask: y[:1])
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.npy"]
+
+
+def test_an_imputer_that_changes_all_pixels_changes_no_observed_one(tmp_path: Path) -> None:
+    fill_file(store(tmp_path / "a.npy", HOLED), tmp_path / "b.npy", lambda y, mask: y + 3)
+    x_hat = load(tmp_path / "b.npy")
+    assert same_bits(x_hat, HOLED, MASK) and (x_hat[:, ~MASK] == 1).all()
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int64]
+)
+@pytest.mark.parametrize("masks", [1, 5])
+def test_tensors_come_back_as_tensors(dtype: torch.dtype, masks: int) -> None:
+    y = (torch.from_numpy(HOLED[:, None]) * (200 if not dtype.is_floating_point else 1)).to(dtype)
+    y.requires_grad_(dtype.is_floating_point)
+    mask = torch.from_numpy(MASK[None, None]).expand(masks, 1, -1, -1)
+    x_hat = fill(y, mask, spy([]), batch_size=2)
+    assert (x_hat.dtype, x_hat.shape, x_hat.requires_grad) == (dtype, y.shape, False)
+    assert torch.equal(x_hat[mask.expand_as(y)], y[mask.expand_as(y)])
+    assert (x_hat > 0).all() and x_hat is not y
+
+
+def test_arrays_that_are_views_with_anything_in_their_holes() -> None:
+    base = np.zeros((16, 20, 5), ">f8")
+    y = np.moveaxis(base[::2, ::-2], -1, 0)[:, None]
+    y[:] = np.where(MASK, CLEAN, np.inf)[:, None]
+    y[0, 0, ~MASK] = np.nan
+    before = y.copy()
+    x_hat = fill(y, MASK[None, None], spy([]))
+    assert np.array_equal(y, before, equal_nan=True), "the input was changed"
+    assert same_bits(x_hat, y, MASK) and np.isfinite(x_hat).all()
+
+
+def test_bad_arrays_are_named() -> None:
+    y, mask = HOLED[:, None], MASK[None, None]
+    for images in (HOLED, y[:0], y > 0, y + np.inf, y + np.nan, y.astype(str)):
+        assert refused(lambda images=images: fill(images, mask, linear())).startswith("y:")
+    for wrong in (MASK, mask.astype(float), mask[..., :4], mask & False):
+        assert "mask" in refused(lambda wrong=wrong: fill(y, wrong, linear()))

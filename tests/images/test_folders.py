@@ -1,0 +1,65 @@
+"""Folders that are written whole, or not at all: priors, PNGs, what a killed run left."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from nogaps.prior import refine
+from nogaps.prior.loading import load_prior
+from nogaps.runtime.files import BadInput, atomic_folder
+
+
+def write(path: Path, text: str) -> None:
+    with atomic_folder(path) as folder:
+        (folder / "a").write_text(text)
+
+
+def test_a_folder_changes_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    write(path, "old")
+    with atomic_folder(path) as folder:
+        (folder / "b").write_text("new")
+        assert [p.name for p in path.iterdir()] == ["a"]
+    assert [p.name for p in path.iterdir()] == ["b"] and list(tmp_path.iterdir()) == [path]
+
+
+def test_an_exception_leaves_the_folder_that_was_there(tmp_path: Path) -> None:
+    write(tmp_path / "out", "old")
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    for error, expected in ((KeyboardInterrupt, KeyboardInterrupt), (full, BadInput)):
+        with pytest.raises(expected), atomic_folder(tmp_path / "out") as folder:
+            (folder / "a").write_text("half")
+            raise error
+    assert (tmp_path / "out/a").read_text() == "old" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_kill_between_the_renames_loses_nothing(tmp_path: Path) -> None:
+    """What is hidden comes back with the next call, even if that one fails."""
+    room = tmp_path / ".out.nogaps-0a1b2c3d"
+    for name in ("old", "new"):
+        (room / name).mkdir(parents=True)
+        (room / name / "a").write_text(name)
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "out"):
+        raise KeyboardInterrupt
+    assert (tmp_path / "out/a").read_text() == "old" and not room.exists()
+
+
+def test_the_room_of_a_writer_that_lives_is_left_alone(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "out") as first:
+        write(tmp_path / "out", "second")
+        assert first.exists()
+        (first / "a").write_text("first")
+    assert (tmp_path / "out/a").read_text() == "first" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_sampled_latents_are_those_of_their_seed(prior_folder: Path, tmp_path: Path) -> None:
+    """A run that is killed before its first checkpoint leaves latents, and no other record."""
+    prior = load_prior(prior_folder)
+    banks = [refine.latent_bank(prior, tmp_path, 2, seed) for seed in (0, 1, 0)]
+    assert not torch.equal(banks[0], banks[1]) and torch.equal(banks[0], banks[2])
+    assert len(refine.latent_bank(prior, tmp_path, 3, 0)) == 3

@@ -1,0 +1,271 @@
+"""Imputers on the Hub: pushed, fetched, loaded strictly; cards say what was measured."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from huggingface_hub import ModelCard, constants
+from huggingface_hub.repocard_data import model_index_to_eval_results
+from in_process import called
+
+from benchmarks.card import card_text
+from nogaps import standin
+from nogaps.Assessment import Ensemble, Imputer
+from nogaps.imputers.hub import HubImputer
+from nogaps.imputers.loading import CALIBRATION, CONFIG, SHIPPED, WEIGHTS, load_imputer, trained_on
+from nogaps.imputers.uncertainty import (
+    Calibration,
+    identity,
+    load_calibrated,
+    save_calibration,
+)
+from nogaps.interpolation import autocovariance
+from nogaps.runtime.checkpoint import load_tensors, save_model, save_tensors
+from nogaps.runtime.files import BadInput, load_json, save_json, sha256
+from nogaps.runtime.hub import CARD
+from tests.runtime.test_hub import REPO, FakeHub, hub  # noqa: F401 (a fixture)
+
+DATA = "Samples of a prior that saw nobody."
+FILES = [CARD, CONFIG, WEIGHTS, CALIBRATION]
+
+
+@pytest.fixture
+def run(tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor) -> Path:
+    """A run folder with two small networks, unlike kriging, and a calibration."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        networks = [Imputer(autocovariance(clean[:9], lag=6), (4, 8), 8) for _ in range(2)]
+        for network in networks:
+            torch.nn.init.normal_(network.unet.head.weight, std=0.1)
+    ensemble = Ensemble(networks)
+    save_model(folder / WEIGHTS, ensemble, ensemble.config | trained_on(mask))
+    terms = dict.fromkeys(("image", "spread", "contrast", "brightness"), 0.1)
+    made = Calibration(0.9, 2.0, terms, 2, identity(ensemble), 40)
+    save_calibration(folder / CALIBRATION, made, "on nobody")
+    (folder / "training-0.safetensors").write_bytes(b"nobody's business")
+    return folder
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(BadInput) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def push(run: Path, *arguments: object) -> tuple[int, str]:
+    done = called("push", REPO, "--model", run, "--data", DATA, *arguments)
+    return done.code, done.out or done.err  # an upload's progress goes to stderr
+
+
+def filled(imputer: object, mask: torch.Tensor) -> torch.Tensor:
+    return imputer(torch.from_numpy(standin.corrupted_images()[:2]), mask)
+
+
+def test_a_pushed_imputer_fills_as_before(
+    hub: FakeHub,  # noqa: F811
+    run: Path,
+    mask: torch.Tensor,
+    tmp_path: Path,
+) -> None:
+    code, text = push(run, "--yes", "--revision", "v1")
+    assert (code, text) == (0, f"{REPO}: uploaded, {hub.url}/{REPO}/commit/1\n")
+    assert sorted(hub.branches["v1"]) == sorted(FILES) and hub.branches["main"] == {}
+    here, there = load_imputer(run), load_imputer(REPO, revision="v1")
+    assert torch.equal(filled(here, mask), filled(there, mask))
+    assert there.trained_on == here.trained_on and there.trained_on.size == (64, 64)
+    np.save(tmp_path / "y.npy", standin.corrupted_images()[:3])
+    np.save(tmp_path / "m.npy", standin.course_mask())
+    results = []
+    for name, model in (("a", (run,)), ("b", (REPO, "--revision", "v1"))):
+        at = {kind: tmp_path / f"{name}-{kind}.npy" for kind in ("x", "half")}
+        arguments = ("-o", at["x"], "--uncertainty", at["half"], "--mask", tmp_path / "m.npy")
+        done = called("fill", tmp_path / "y.npy", *arguments, "--model", *model)
+        assert done.code == 0 and "note:" not in done.out, done.err
+        results.append([sha256(path) for path in at.values()])
+    assert results[0] == results[1]
+
+
+def test_from_pretrained_is_the_same_and_strict(
+    hub: FakeHub,  # noqa: F811
+    run: Path,
+    mask: torch.Tensor,
+    tmp_path: Path,
+) -> None:
+    assert push(run, "--yes")[0] == 0
+    found = HubImputer.from_pretrained(REPO, revision="main", cache_dir=tmp_path / "mine")
+    assert list((tmp_path / "mine").iterdir()) and not found.training
+    assert torch.equal(filled(found, mask), filled(load_imputer(run), mask))
+    found.save_pretrained(tmp_path / "again")
+    assert sorted(p.name for p in (tmp_path / "again").iterdir()) == sorted(FILES)
+    assert (tmp_path / "again" / WEIGHTS).read_bytes() == hub.branches["main"][WEIGHTS]
+    card = ModelCard.load(tmp_path / "again" / CARD)
+    assert "has not said" in card.text and card.data.license is None, "a claim of nobody"
+    assert load_calibrated(load_imputer(tmp_path / "again"), tmp_path / "again").calibration.groups
+    with torch.no_grad():
+        next(found.parameters()).add_(1)  # what is saved is what it is now
+    found.calibration = None
+    found.save_pretrained(tmp_path / "other")
+    assert (
+        identity(load_imputer(tmp_path / "other")) == identity(found) != identity(load_imputer(run))
+    )
+    with pytest.raises(ValueError, match="loaded strictly"):
+        HubImputer.from_pretrained(str(run), strict=False)
+
+
+SPOILED = {
+    "weights missing": "do not fit",
+    "config": "config.json: differs from the config in imputer.safetensors",
+    "config no object": "config.json: holds a JSON list",
+    "no imputer": f"{REPO}: has no {WEIGHTS}",
+    "pickle": f"{REPO}: has no {WEIGHTS}",
+}
+
+
+@pytest.mark.parametrize("case", list(SPOILED))
+def test_what_lacks_a_part_is_not_loaded(
+    hub: FakeHub,  # noqa: F811
+    run: Path,
+    tmp_path: Path,
+    case: str,
+) -> None:
+    assert push(run, "--yes")[0] == 0
+    files = hub.branches["main"]
+    if case == "weights missing":
+        tensors, config = load_tensors(run / WEIGHTS)
+        tensors.popitem()
+        save_tensors(tmp_path / "w.safetensors", tensors, config)
+        files[WEIGHTS] = (tmp_path / "w.safetensors").read_bytes()
+    elif case == "config":
+        files[CONFIG] = files[CONFIG].replace(b'"bottleneck": 8', b'"bottleneck": 9')
+    elif case == "config no object":
+        files[CONFIG] = b"[]"
+    else:
+        del files[WEIGHTS]
+    if case == "pickle":
+        files |= {"pytorch_model.bin": b"never fetched", "imputer.py": b"never fetched"}
+    assert SPOILED[case] in refused(lambda: load_imputer(REPO))
+    assert not list((tmp_path / "cache").rglob("*.bin"))
+    if "weights" in case or case == "pickle":
+        refused(lambda: HubImputer.from_pretrained(REPO))
+
+
+def test_what_the_hub_may_answer(
+    hub: FakeHub,  # noqa: F811
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    assert "no such repository" in refused(lambda: load_imputer("owner/other"))
+    assert push(run, "--yes")[0] == 0
+    assert "no revision 'v9'" in refused(lambda: load_imputer(REPO, revision="v9"))
+    hub.refuse_reading = 403, "GatedRepo"
+    assert "is gated: ask for access" in refused(lambda: load_imputer(REPO))
+    assert "no revision" not in push(run, "--yes")[1]
+    hub.refuse = 403
+    code, text = push(run, "--yes")
+    assert code == 2 and "not uploaded" in text and "HF_TOKEN" in text and text.count("\n") == 1
+    hub.shutdown()
+    hub.server_close()
+    assert "cannot be reached and no copy is here" in refused(lambda: load_imputer("a/b"))
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    code, text = push(run, "--yes")
+    assert code == 2 and "no token for the Hub" in text and text.count("\n") == 1
+    code, text = push(run)
+    assert code == 2 and "4 files to publish, add --yes" in text
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert "offline mode is on" in refused(lambda: load_imputer("a/b"))
+    assert "offline mode is on" in push(run, "--yes")[1]
+    assert called("push", "name", "--model", run, "--data", DATA, "--yes").err.endswith(
+        "not an id of the Hub, expected owner/name\n"
+    )
+
+
+def test_dry_runs_write_the_folder_and_its_card(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = called("push", REPO, "--model", run, "--dry-run", out)
+    assert done.code == 2 and "expected --data" in done.err and not out.exists()
+    code, text = push(run, "--dry-run", out, "--licence", "mit")
+    assert code == 0 and text.endswith("nothing was uploaded\n")
+    assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
+    card = ModelCard.load(out / CARD)
+    assert card.data.license == "mit" and card.data.eval_results is None
+    assert DATA in card.text and "no scores are claimed" in card.text
+    assert "the mean of 2 U-Nets" in card.text and "Trained for images of 64×64" in card.text
+    (out / "notes.txt").write_text("mine")
+    assert "is in use" in push(run, "--dry-run", out)[1] and (out / "notes.txt").exists()
+    shutil.copyfile(out / CARD, run / CARD)  # the card beside the weights, as it is
+    done = called("push", REPO, "--model", run / WEIGHTS, "--dry-run", tmp_path / "second")
+    assert done.code == 0, done.err
+    assert (tmp_path / "second" / CARD).read_bytes() == (out / CARD).read_bytes()
+    (run / CARD).write_text("# No metadata\n")
+    done = called("push", REPO, "--model", run, "--dry-run", tmp_path / "second")
+    assert done.code == 2 and "has no metadata" in done.err
+
+
+def test_scores_in_a_card_belong_to_its_weights(run: Path, tmp_path: Path) -> None:
+    results = load_json(ROOT / "benchmarks/results/imputers.json")
+    results["tables"]["stand-in"]["ours, best"]["psnr"] = 12.3456
+    own = {"imputer": identity(load_imputer(run))}
+    save_json(tmp_path / "r.json", results | own)
+    out = tmp_path / "out"
+    code, text = push(run, "--results", tmp_path / "r.json", "--dry-run", out)
+    assert code == 0, text
+    card = ModelCard.load(out / CARD)
+    assert "| **this imputer** | 0.0574 | 12.35 [24.38" in card.text
+    assert {
+        r.dataset_name: r.metric_value for r in card.data.eval_results if r.metric_type == "psnr"
+    }["stand-in"] == 12.346
+    save_json(tmp_path / "r.json", results | {"imputer": "0" * 16})
+    code, text = push(run, "--results", tmp_path / "r.json", "--dry-run", out)
+    assert code == 2 and "measured with other weights" in text
+    del results["tables"]["stand-in"]["ours, best"]["psnr_95"]
+    save_json(tmp_path / "r.json", results | own)
+    code, text = push(run, "--results", tmp_path / "r.json", "--dry-run", out)
+    assert code == 2 and "lacks 'psnr_95'" in text and text.count("\n") == 1
+    assert "12.35" in (out / CARD).read_text(), "an earlier folder was changed"
+
+
+def test_the_shipped_card_is_what_the_results_say() -> None:
+    """`python -m benchmarks.card` after every new result or weights."""
+    text = (SHIPPED / CARD).read_text()
+    assert text == card_text()
+    card = ModelCard(text)
+    assert card.data.license == "cc-by-sa-4.0" and card.data.library_name == "nogaps"
+    rows = load_json(ROOT / "benchmarks/results/imputers.json")["tables"]
+    assert {r.dataset_name for r in card.data.eval_results} == set(rows)
+    name, again = model_index_to_eval_results(card.data.to_dict()["model-index"])
+    assert name == "nogaps imputer" and again == card.data.eval_results
+    for source in ("masoudnickparvar", "ds000011", "IXI", "NiChart", "Not a medical device"):
+        assert source in card.text
+    for row in rows.values():
+        for key in ("kriging (real)", "coursework", "ours, best"):
+            low, high = row[key]["psnr_95"]
+            assert f"{row[key]['psnr']:.2f} [{low:.2f}, {high:.2f}]" in card.text
+    covered = load_json(ROOT / "benchmarks/results/uncertainty.json")["heads"]
+    assert all(f"{row['coverage']:.1%}" in card.text for row in covered.values())
+    summary = load_json(SHIPPED / "summary.json")
+    assert f"ours, best {summary['hole PSNR / dB']['ours, best']:.2f}" in card.text
+
+
+def test_the_shipped_imputer_can_be_published(
+    hub: FakeHub,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    done = called("push", REPO, "--dry-run", tmp_path / "out", "--json")
+    assert done.code == 0 and json.loads(done.out)["files"] == sorted(FILES), done.err
+    assert (tmp_path / "out" / CARD).read_bytes() == (SHIPPED / CARD).read_bytes()
+    here, there = load_imputer(), load_imputer(tmp_path / "out")
+    assert identity(here) == identity(there) and here.trained_on == there.trained_on
+    assert load_calibrated(there, tmp_path / "out").calibration.level == 0.9
+    assert not hub.branches

@@ -1,0 +1,212 @@
+"""Properties that every imputer must have: one registry, the same tests for all."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from nogaps.Assessment import PROFILES, Ensemble, Imputer, UNet, corrupt
+from nogaps.imputers.fused import fuse
+from nogaps.imputers.loading import SHIPPED, load_imputer
+from nogaps.imputers.uncertainty import load_calibrated
+from nogaps.interpolation import autocovariance, biharmonic, kriging, linear
+from nogaps.metrics import hole_scores
+from nogaps.runtime.checkpoint import save_model, save_tensors
+from nogaps.runtime.files import BadInput
+
+Filling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def untrained(x: torch.Tensor) -> Imputer:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        imputer = Imputer(autocovariance(x), (8, 16), 16)
+        torch.nn.init.normal_(imputer.unet.head.weight, std=0.1)
+    return imputer.eval().requires_grad_(False)
+
+
+REGISTRY: dict[str, Callable[[torch.Tensor], Filling]] = {
+    "linear": lambda x: linear(),
+    "biharmonic": lambda x: biharmonic,
+    "kriging": kriging,
+    "untrained network": untrained,
+    "shipped network": lambda x: load_imputer(),
+}
+
+
+@pytest.fixture(scope="module", params=list(REGISTRY))
+def imputer(request: pytest.FixtureRequest, clean: torch.Tensor) -> Filling:
+    return REGISTRY[request.param](clean)
+
+
+def test_observed_pixels_are_identical(
+    imputer: Filling, corrupted: torch.Tensor, mask: torch.Tensor
+) -> None:
+    y = corrupted[:8].clone()
+    x_hat = imputer(y, mask)
+    seen = mask.expand_as(y)
+    assert x_hat.shape == y.shape and x_hat.dtype == torch.float32
+    assert torch.equal(x_hat[seen], y[seen])
+    assert torch.equal(y, corrupted[:8]), "the input was changed"
+
+
+def test_holes_are_filled_within_range(
+    imputer: Filling, corrupted: torch.Tensor, mask: torch.Tensor
+) -> None:
+    x_hat = imputer(corrupted[:8], mask)
+    hole = x_hat[~mask.expand_as(x_hat)]
+    assert torch.isfinite(x_hat).all()
+    assert hole.min() >= 0 and hole.max() <= 1
+    assert hole.std() > 0.1, "holes look constant"
+
+
+def test_what_lies_in_the_holes_does_not_matter(
+    imputer: Filling, clean: torch.Tensor, mask: torch.Tensor
+) -> None:
+    y = corrupt(clean[:4], mask)
+    garbage = torch.where(mask, y, torch.full_like(y, 0.77))
+    torch.testing.assert_close(imputer(garbage, mask), imputer(y, mask), rtol=0, atol=1e-5)
+
+
+def test_an_image_does_not_depend_on_its_batch(
+    imputer: Filling, corrupted: torch.Tensor, mask: torch.Tensor
+) -> None:
+    whole = imputer(corrupted[:5], mask)
+    torch.testing.assert_close(imputer(corrupted[2:3], mask), whole[2:3], rtol=0, atol=6e-3)
+
+
+def test_masks_may_differ_from_image_to_image(
+    imputer: Filling, clean: torch.Tensor, mask: torch.Tensor
+) -> None:
+    masks = torch.cat([mask, mask.flip(-1), mask])
+    y = corrupt(clean[:3], masks)
+    x_hat = imputer(y, masks)
+    assert torch.equal(x_hat[masks], y[masks])
+    torch.testing.assert_close(x_hat[:1], imputer(y[:1], mask), rtol=0, atol=6e-3)
+
+
+@pytest.mark.parametrize("size", [(40, 72), (33, 65)])
+def test_other_sizes(imputer: Filling, size: tuple[int, int]) -> None:
+    y = torch.rand(2, 1, *size, generator=torch.Generator().manual_seed(1))
+    wide = torch.ones(1, 1, *size, dtype=torch.bool)
+    wide[..., 10:20, 5:25] = False
+    x_hat = imputer(corrupt(y, wide), wide)
+    assert x_hat.shape == y.shape and torch.isfinite(x_hat).all()
+    assert torch.equal(x_hat[:, :, wide[0, 0]], y[:, :, wide[0, 0]])
+
+
+@pytest.mark.parametrize("name", ["linear", "kriging", "biharmonic"])
+def test_follows_brightness_and_contrast(
+    name: str, clean: torch.Tensor, corrupted: torch.Tensor, mask: torch.Tensor
+) -> None:
+    imputer = REGISTRY[name](clean)
+    x_hat = imputer(corrupted[:4], mask)
+    changed = imputer(corrupt(0.5 * corrupted[:4] + 0.25, mask), mask)
+    inside = (x_hat > 0.01) & (x_hat < 0.99)  # not clipped
+    torch.testing.assert_close(changed[inside], 0.5 * x_hat[inside] + 0.25, rtol=0, atol=1e-3)
+
+
+def test_shipped_imputer_beats_kriging(
+    clean: torch.Tensor, corrupted: torch.Tensor, mask: torch.Tensor
+) -> None:
+    ours = hole_scores(load_imputer()(corrupted, mask), clean, mask)["psnr"]
+    krige = hole_scores(kriging(clean)(corrupted, mask), clean, mask)["psnr"]
+    assert np.mean(ours - krige) > 1.0
+
+
+def test_linear_is_the_mean_of_its_two_neighbours_in_a_gap_of_one() -> None:
+    y = torch.tensor([[[[0.2, 0.0, 0.6, 0.4]]]])
+    mask = torch.tensor([[[[True, False, True, True]]]])
+    assert linear()(y, mask)[0, 0, 0, 1] == pytest.approx(0.4)
+
+
+def test_kriging_weights_solve_the_normal_equations(clean: torch.Tensor) -> None:
+    """Against a dense solve with all observed pixels of a small image."""
+    covariance = autocovariance(clean)
+    mask = torch.ones(1, 1, 6, 6, dtype=torch.bool)
+    mask[0, 0, 2:4, 3] = False
+    weights = kriging(clean).weights(mask[0, 0]).to_dense()
+    at = np.argwhere(mask[0, 0].numpy())
+    lag = covariance.shape[0] // 2
+    cov = covariance.double().numpy()
+
+    def between(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        offset = a[:, None] - b[None] + lag
+        return cov[offset[..., 0], offset[..., 1]]
+
+    dense = np.linalg.solve(
+        between(at, at) + 1e-4 * np.eye(len(at)), between(at, np.array([[2, 3]]))
+    )
+    found = weights[2 * 6 + 3][mask[0, 0].flatten()]
+    np.testing.assert_allclose(found, dense[:, 0], atol=1e-4)
+
+
+def test_reference_network_is_the_courseworks() -> None:
+    reference = UNet(1, (64, 128, 256, 512), 1024, dropout=0.2)
+    count = sum(p.numel() for p in reference.parameters())
+    assert round(count / 1e6, 1) == 21.6
+    dropouts = [m for m in reference.modules() if isinstance(m, torch.nn.Dropout2d)]
+    assert len(dropouts) == 17 and all(m.p == 0.2 for m in dropouts)
+    assert sum(isinstance(m, torch.nn.ConvTranspose2d) for m in reference.modules()) == 4
+    with torch.no_grad():
+        assert reference.eval()(torch.rand(1, 1, 64, 64)).shape == (1, 1, 64, 64)
+
+
+def test_network_is_kriging_before_training(
+    clean: torch.Tensor, corrupted: torch.Tensor, mask: torch.Tensor
+) -> None:
+    imputer = Imputer(autocovariance(clean), (8, 16), 16).eval()
+    with torch.no_grad():
+        x_hat = imputer(corrupted[:4], mask)
+    torch.testing.assert_close(x_hat, kriging(clean)(corrupted[:4], mask))
+
+
+def test_saved_imputer_loads_to_the_same_weights_and_fills_alike(
+    tmp_path: Path, clean: torch.Tensor, corrupted: torch.Tensor, mask: torch.Tensor
+) -> None:
+    imputer = Ensemble([untrained(clean), untrained(clean)])
+    for head, value in zip((n.unet.head for n in imputer.networks), (0.1, 0.3), strict=True):
+        torch.nn.init.constant_(head.bias, value)
+    save_model(tmp_path / "imputer.safetensors", imputer, imputer.config)
+    best, fast = load_imputer(tmp_path), load_imputer(tmp_path, quality="fast")
+    saved, loaded = imputer.state_dict(), best.state_dict()
+    assert [*saved] == [*loaded] and all(torch.equal(saved[k], loaded[k]) for k in saved)
+    y, fused = corrupted[:3], fuse(copy.deepcopy(imputer)).requires_grad_(False)
+    assert torch.equal(best(y, mask), fused(y, mask))
+    assert torch.equal(fast(y, mask), fused.networks[0](y, mask))
+    torch.testing.assert_close(best(y, mask), imputer(y, mask), atol=5e-3, rtol=0)
+    torch.testing.assert_close(best.members(y, mask).mean(0), best(y, mask))
+    assert not torch.equal(best(y, mask), fast(y, mask))
+    with pytest.raises(BadInput, match="quality 'good': expected one of fast, best"):
+        load_imputer(tmp_path, quality="good")
+
+
+def test_the_shipped_imputer_is_that_of_the_full_profile_with_its_intervals() -> None:
+    imputer = load_imputer()
+    assert len(imputer.networks) == PROFILES["full"].networks
+    kriging_of = {id(network.interpolation) for network in imputer.networks}
+    assert len(kriging_of) == 1, "each network would prepare the same kriging"
+    assert load_calibrated(imputer).calibration.level == 0.9
+
+
+def test_a_used_imputer_can_be_copied(
+    clean: torch.Tensor, corrupted: torch.Tensor, mask: torch.Tensor
+) -> None:
+    imputer = untrained(clean)
+    x_hat = imputer(corrupted[:2], mask)
+    assert torch.equal(copy.deepcopy(imputer)(corrupted[:2], mask), x_hat)
+
+
+def test_weights_load_strictly(tmp_path: Path, clean: torch.Tensor) -> None:
+    imputer = Ensemble([untrained(clean)])
+    tensors = imputer.state_dict()
+    tensors.pop("networks.0.unet.head.bias")
+    save_tensors(tmp_path / "imputer.safetensors", tensors, imputer.config)
+    with pytest.raises(BadInput, match="do not fit"):
+        load_imputer(tmp_path)
+    assert (SHIPPED / "imputer.safetensors").exists()

@@ -1,0 +1,365 @@
+"""Intervals and the score without labels: what they promise holds on data with known truth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from nogaps.Assessment import PROFILES, Ensemble, corrupt, new_imputer
+from nogaps.evaluation.label_free import hidden_folds, hidden_score, line_segments, rank_agreement
+from nogaps.filling.files import fill_file
+from nogaps.imputers import uncertainty
+from nogaps.imputers.loading import load_imputer
+from nogaps.imputers.uncertainty import TERMS, Calibrated, Calibration, Ratios
+from nogaps.interpolation import keep_observed, kriging, linear
+from nogaps.runtime.checkpoint import save_model
+from nogaps.runtime.files import BadInput
+from tests.images.test_formats import load, refused, store
+
+WEIGHTS = dict(zip(TERMS, (0.02, 0.9, 0.2, 0.05), strict=True))
+
+
+class Members(nn.Module):
+    """Three members around the linear fill, whose spread grows with brightness."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.bias = linear(), nn.Parameter(torch.tensor(0.01))
+
+    def members(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        x_hat = self.linear(y, mask)
+        return torch.stack([x_hat * (1 + k * self.bias) for k in (-3, 0, 4)])
+
+    def forward(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return keep_observed(self.members(y, mask).mean(0), y, mask)
+
+
+def calibrated(factor: float = 2.0) -> Calibrated:
+    ensemble = Members().requires_grad_(False)
+    return Calibrated(
+        ensemble, Calibration(0.9, factor, WEIGHTS, 3, uncertainty.identity(ensemble), 20)
+    )
+
+
+def test_an_ensemble_is_calibrated_on_pairs_and_covers_others(
+    clean: torch.Tensor, mask: torch.Tensor
+) -> None:
+    ensemble, x = Members().requires_grad_(False), clean[torch.arange(len(clean)) * 37 % len(clean)]
+    y = corrupt(x, mask)
+    sure = uncertainty.calibrate_ensemble(ensemble, y[:60], x[:60], mask, level=0.8)
+    assert sure.calibration.groups == 30 and sure.calibration.members == 3
+    with torch.no_grad():
+        x_hat, half = sure.with_half_width(y[60:], mask)
+    names = [str(k) for k in range(len(half))]
+    covered = uncertainty.coverage_by_group(x_hat, half, x[60:], mask, names)
+    assert 0.75 < np.mean(list(covered.values())) < 0.88
+    assert not half[:, mask[0]].any()
+    with pytest.raises(BadInput, match="too few"):
+        uncertainty.calibrate_ensemble(ensemble, y[:8], x[:8], mask)
+
+
+def simulated(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[str]]:
+    """Errors of n groups of two images; some groups are far worse than their scale says."""
+    rng = np.random.default_rng(seed)
+    mask = torch.zeros(1, 1, 8, 8, dtype=torch.bool)
+    mask[..., ::3] = True
+    scale = rng.uniform(0.01, 0.1, (2 * n, 1, 8, 8))
+    worse = np.repeat(rng.lognormal(0, 0.5, n), 2)[:, None, None, None]
+    error = rng.laplace(0, 1, scale.shape) * scale * worse
+    return (
+        torch.from_numpy(error),
+        torch.from_numpy(scale),
+        mask,
+        [f"s{k // 2}" for k in range(2 * n)],
+    )
+
+
+def test_factor_is_the_least_that_keeps_the_bound() -> None:
+    error, scale, mask, groups = simulated(12, 0)
+    found = Ratios(error, scale, mask, groups)
+    factor = uncertainty.calibrate(error, scale, mask, groups, level=0.8)
+    ratio = (error.abs() / scale)[:, 0, :, :][:, ~mask[0, 0]].numpy().reshape(12, -1)
+    bound = 0.8 + 0.8 / 12
+    assert (ratio <= factor).mean(1).mean() >= bound
+    assert (ratio <= np.nextafter(factor, 0)).mean(1).mean() < bound
+    order = [int(name[1:]) for name in found.names]
+    np.testing.assert_allclose(found.coverage(factor), (ratio <= factor).mean(1)[order])
+
+
+def test_new_groups_are_covered_as_promised() -> None:
+    covered = []
+    for seed in range(150):
+        error, scale, mask, groups = simulated(40, seed)
+        ratios = Ratios(error, scale, mask, groups)
+        covered.append(uncertainty.cross_validate(ratios, 0.9, splits=2, seed=seed).mean())
+    slack = 3 * np.std(covered) / len(covered) ** 0.5
+    assert 0.9 - slack < np.mean(covered) < 0.9 + 2 / 21 + slack  # theorems 1 and 2 of the paper
+
+
+def test_groups_count_alike_whatever_their_size() -> None:
+    error, scale, mask, groups = simulated(12, 0)
+    many = [error, scale, np.array(groups)]
+    more = [torch.cat([part, *[part[:2]] * 9]) for part in many[:2]]
+    factor = uncertainty.calibrate(error, scale, mask, groups, 0.8)
+    assert uncertainty.calibrate(*more, mask, [*groups, *groups[:2] * 9], 0.8) == factor
+
+
+def test_too_few_groups_are_refused() -> None:
+    error, scale, mask, groups = simulated(9, 0)
+    top = float((error.abs() / scale)[(~mask).expand_as(error)].max())
+    assert uncertainty.calibrate(error, scale, mask, groups) == pytest.approx(top)
+    assert "expected 9" in refused(
+        lambda: uncertainty.calibrate(error[:16], scale[:16], mask, groups[:16])
+    )
+    ratios = Ratios(error, scale, mask, groups)
+    assert "expected" in refused(lambda: uncertainty.cross_validate(ratios, share=0.99))
+
+
+def test_scale_follows_the_error(clean: torch.Tensor, mask: torch.Tensor) -> None:
+    y, ensemble = corrupt(clean[:20], mask), Members()
+    with torch.no_grad():
+        members = ensemble.members(y, mask)
+        x_hat = ensemble(y, mask)
+    terms = uncertainty.scale_terms(members, x_hat, y, mask)
+    assert terms.shape == (4, 20, 1, 64, 64) and (terms >= 0).all()
+    np.testing.assert_allclose(
+        terms[1, 3, 0, 9, 30], members[:, 3, 0, 9, 30].numpy().std(), rtol=1e-4
+    )
+    window = x_hat[3, 0, 8:11, 29:32].numpy()
+    np.testing.assert_allclose(terms[2, 3, 0, 9, 30], window.std(), rtol=1e-4)
+    error = x_hat - clean[:20]
+    weights = uncertainty.fit_weights(terms[:, :10], error[:10], mask)
+    assert list(weights) == list(TERMS) and min(weights.values()) >= 0
+    scale = uncertainty.scale_of(terms[:, 10:], weights)
+    half = uncertainty.half_width(x_hat[10:], scale, 2.5, mask)
+    assert uncertainty.rank_correlation(half, error[10:], mask) > 0.5
+
+
+def test_weights_are_found_again() -> None:
+    generator = torch.Generator().manual_seed(0)
+    terms = torch.rand(4, 10, 1, 16, 16, generator=generator)
+    mask = torch.rand(1, 1, 16, 16, generator=generator) < 0.5
+    error = uncertainty.scale_of(terms, WEIGHTS) - uncertainty.FLOOR
+    error = torch.where(mask, 9.0, error * torch.sign(terms[0] - 0.5))  # observed pixels: ignored
+    assert uncertainty.fit_weights(terms, error, mask) == pytest.approx(WEIGHTS, abs=1e-5)
+
+
+def test_intervals_stay_in_range_and_vanish_where_observed(
+    corrupted: torch.Tensor, mask: torch.Tensor, clean: torch.Tensor
+) -> None:
+    for factor in (0.5, 2.0, 1e6):
+        with torch.no_grad():
+            x_hat, half = calibrated(factor).with_half_width(corrupted, mask)
+        seen = mask.expand_as(corrupted)
+        assert torch.equal(x_hat[seen], corrupted[seen]) and (half[seen] == 0).all()
+        assert (half[~seen] > 0).all() and half.max() <= 1
+        low, high = uncertainty.interval(x_hat, half)
+        assert low.min() >= 0 and high.max() <= 1 and (low <= high).all()
+    assert ((low <= clean) & (clean <= high)).all(), "the widest intervals cover everything"
+
+
+def test_coverage_and_rank_correlation_count_hole_pixels_only() -> None:
+    mask = torch.zeros(1, 1, 1, 4, dtype=torch.bool)
+    mask[..., 0] = True
+    x_hat = torch.full((3, 1, 1, 4), 0.5)
+    x = x_hat + torch.tensor([9, 0.125, -0.25, 0.375])
+    half = torch.tensor([0, 0.125, 0.1875, 0.5]).expand_as(x)
+    x[2, ..., 1:] = 0.5
+    found = uncertainty.coverage_by_group(x_hat, half, x, mask, ["b", "b", "a"])
+    assert found == {"a": 1.0, "b": pytest.approx(2 / 3)}
+    assert uncertainty.rank_correlation(half[:1], (x_hat - x)[:1], mask) == pytest.approx(1)
+    assert uncertainty.rank_correlation(-half[:1], (x_hat - x)[:1], mask) == pytest.approx(-1)
+
+
+RNG = np.random.default_rng(0)
+MASK = RNG.random((8, 10)) > 0.4
+MASK[0] = True
+HOLED = (RNG.uniform(0.05, 1, (5, 8, 10)) * MASK).astype(np.float32)
+
+
+def half_widths(path: Path, batch_size: int = 2, **settings: object) -> np.ndarray:
+    """Half-widths of a file; checks that the images are filled as without them."""
+    folder = path.parent / "out"
+    plain, output, half = folder / f"plain{path.name}", folder / path.name, folder / "half.npy"
+    fill_file(path, plain, calibrated(), progress=False, **settings)
+    settings |= {"uncertainty": half, "batch_size": batch_size, "progress": False}
+    fill_file(path, output, calibrated(), **settings)
+    np.testing.assert_array_equal(load(output), load(plain))
+    return np.load(half, allow_pickle=False)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.nii.gz", "a"])
+def test_half_widths_have_the_shape_and_units_of_the_file(tmp_path: Path, name: str) -> None:
+    images = np.rint(HOLED * 200).astype(np.uint8)
+    found = half_widths(store(tmp_path / name, images))
+    shape = {"a.npy": (5, 1, 8, 10), "a.nii.gz": (8, 10, 5)}.get(name, (5, 8, 10))
+    assert found.dtype == np.float32 and found.shape == shape
+    found = np.moveaxis(found, -1, 0) if name == "a.nii.gz" else found.reshape(5, 8, 10)
+    top = images.max((1, 2), keepdims=True).astype(np.float32)
+    y = torch.from_numpy(images / top)[:, None]
+    with torch.no_grad():
+        _, half = calibrated().with_half_width(y, torch.from_numpy(MASK)[None, None])
+    np.testing.assert_allclose(found, half[:, 0].numpy() * top, rtol=1e-5)
+    assert (found[:, MASK] == 0).all() and (found[:, ~MASK] > 1).any()
+
+
+def test_half_widths_of_one_image_and_of_huge_values(tmp_path: Path) -> None:
+    np.save(tmp_path / "mask.npy", MASK)
+    np.save(tmp_path / "a.npy", np.asfortranarray(HOLED[0].astype(float) * 1e300))
+    found = half_widths(tmp_path / "a.npy", mask=tmp_path / "mask.npy")
+    assert found.shape == (8, 10) and np.isfinite(found).all() and found.flags.f_contiguous
+    np.save(tmp_path / "b.npy", HOLED)
+    one, all_ = (half_widths(tmp_path / "b.npy", batch_size=n) for n in (1, 5))
+    np.testing.assert_allclose(one, all_, atol=1e-7)
+    assert one.shape == (5, 8, 10) and one.max() < 1
+
+
+def test_a_bad_name_or_a_failing_imputer_writes_nothing(tmp_path: Path) -> None:
+    path = store(tmp_path / "a.npy", HOLED)
+    folder = store(tmp_path / "pngs", (HOLED * 200).astype("u1"))
+    output = tmp_path / "b.npy"
+    for source, target, name in (
+        (path, output, path),
+        (path, output, output),
+        (path, output, tmp_path / "half.npz"),
+        (path, output, tmp_path),
+        (folder, tmp_path / "filled", tmp_path / "filled" / "half.npy"),
+    ):
+        refused(lambda s=source, t=target, n=name: fill_file(s, t, calibrated(), uncertainty=n))
+    broken = calibrated()
+    broken.ensemble.bias *= torch.nan
+    half = tmp_path / "half.npy"
+    assert "NaN" in refused(lambda: fill_file(path, output, broken, uncertainty=half))
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.npy", "pngs"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder with an ensemble of two small networks."""
+    folder = tmp_path_factory.mktemp("run")
+    clean = torch.rand(4, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    networks = [new_imputer(PROFILES["smoke"], clean, seed) for seed in (0, 1)]
+    for network, value in zip(networks, (-0.1, 0.1), strict=True):
+        nn.init.constant_(network.unet.head.bias, value)
+    ensemble = Ensemble(networks)
+    save_model(folder / "imputer.safetensors", ensemble, ensemble.config)
+    return folder
+
+
+def test_command_line_from_calibration_to_half_widths(
+    run: Path,
+    tmp_path: Path,
+    clean: torch.Tensor,
+    nogaps: Callable[..., object],
+    mask: torch.Tensor,
+) -> None:
+    from benchmarks.uncertainty import main
+
+    frames = (255 * clean[:40, 0].repeat_interleave(2, 1).repeat_interleave(2, 2)).byte().numpy()
+    split = np.array(["train"] * 12 + ["val"] * 28)
+    group = np.arange(40).astype(str)
+    np.savez(tmp_path / "frames.npz", images=frames, split=split, group=group)
+    main([tmp_path / "frames.npz"], run, 0.9, tmp_path / "out.json", tmp_path / "figure.png")
+    found = json.loads((run / "uncertainty.json").read_text())
+    assert found["groups"] == 28 and found["members"] == 2 and (tmp_path / "figure.png").exists()
+    rows = found["measured"]["heads"]
+    assert rows["val of frames.npz (calibrated on)"]["coverage"] == pytest.approx(
+        0.9 + 0.9 / 28, abs=1e-3
+    )
+    assert 0.85 < found["measured"]["left out"]["half"]["coverage"] < 1
+    y, filled, half = tmp_path / "y.npy", tmp_path / "filled.npy", tmp_path / "half.npy"
+    np.save(y, corrupt(clean[:3], mask).numpy())
+    done = nogaps("fill", y, "-o", filled, "--model", run, "--uncertainty", half)
+    assert done.returncode == 0, done.stderr
+    assert "half-widths of 90% intervals" in done.stdout
+    x_hat, width = np.load(filled), np.load(half)
+    hole = np.broadcast_to(~mask.numpy(), x_hat.shape)
+    assert (width[~hole] == 0).all() and (width[hole] > 0).all()
+    assert (np.abs(x_hat - clean[:3].numpy()) <= width)[hole].mean() > 0.8
+    fast = load_imputer(run, quality="fast")
+    assert "--quality best" in refused(lambda: uncertainty.load_calibrated(fast, run))
+
+
+def test_a_calibration_belongs_to_its_network(run: Path, tmp_path: Path) -> None:
+    ensemble = calibrated().ensemble
+    right = calibrated().calibration
+    assert "not found" in refused(lambda: uncertainty.load_calibrated(ensemble, tmp_path))
+    path = tmp_path / "uncertainty.json"
+    uncertainty.save_calibration(path, right, {"note": 1})
+    assert uncertainty.load_calibrated(ensemble, tmp_path / "w.safetensors").calibration == right
+    whole = json.loads(path.read_text())
+    bad = {"factor": "2", "weights": {"image": 1}, "level": -1, "imputer": "0" * 16}
+    for key, value in bad.items():
+        path.write_text(json.dumps(whole | {key: value}))
+        assert str(path) in refused(lambda: uncertainty.load_calibrated(ensemble, tmp_path))
+    path.write_text(json.dumps({"level": 0.9}))
+    refused(lambda: uncertainty.load_calibrated(ensemble, tmp_path))
+    with torch.no_grad():
+        ensemble.bias += 1
+    uncertainty.save_calibration(path, right, None)
+    assert "other weights" in refused(lambda: uncertainty.load_calibrated(ensemble, tmp_path))
+
+
+def test_every_pixel_beside_a_hole_is_hidden_in_one_fold_per_side(mask: torch.Tensor) -> None:
+    hidden = hidden_folds(mask, folds=4, seed=3)
+    assert torch.equal(hidden, hidden_folds(mask, folds=4, seed=3))
+    assert not torch.equal(hidden, hidden_folds(mask, folds=4, seed=4))
+    assert not (hidden & ~mask).any()
+    hole = ~mask[0, 0]
+    right, left = torch.zeros_like(hole), torch.zeros_like(hole)
+    right[:, 1:], left[:, :-1] = hole[:, :-1], hole[:, 1:]
+    for side, beside in enumerate((right, left)):
+        assert torch.equal(hidden[side::2].sum(0)[0, 0], (beside & mask[0, 0]).long())
+    sizes = hidden.sum((1, 2, 3, 4))
+    assert sizes.min() > 0.8 * sizes.max()
+    segments = line_segments(mask[0, 0].numpy(), 1)
+    assert np.bincount(segments.ravel())[1:].max() <= 9  # eight rows, and a step of the stripe
+    flipped = line_segments(mask[0, 0].numpy().T, 1)
+    assert np.array_equal(flipped > 0, (segments > 0).T), "rows and columns are treated alike"
+    with pytest.raises(ValueError, match="even"):
+        hidden_folds(mask, 3)
+
+
+def test_hidden_pixels_are_never_shown(clean: torch.Tensor, mask: torch.Tensor) -> None:
+    y, shown = corrupt(clean[:4, :, :24, :24], mask[..., :24, :24]), []
+    mask = mask[..., :24, :24]
+
+    def spy(y_seen: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
+        shown.append((~seen).sum() - (~mask).sum())
+        assert (y_seen[~seen.expand_as(y_seen)] == 0).all()
+        return linear()(y_seen, seen)
+
+    scores = hidden_score(spy, y, mask, folds=4, kriging=linear())
+    assert len(shown) == 4 and min(shown) > 0
+    assert scores["imputer"] == scores["kriging"] and scores["gain"]["psnr"] == 0
+    masks = mask.repeat(4, 1, 1, 1)
+    masks[0] = masks[0].flip(-1)
+    each = hidden_score(linear(), corrupt(y, masks), masks, folds=4, kriging=linear())
+    assert each["imputer"]["rmse"] != scores["imputer"]["rmse"] > 0
+    with pytest.raises(ValueError, match="beside a hole"):
+        hidden_score(spy, y, mask | True, kriging=linear())
+
+
+def test_label_free_score_ranks_as_the_truth_does(clean: torch.Tensor, mask: torch.Tensor) -> None:
+    x, mask = clean[:12, :, 16:48, 16:48], mask[..., 16:48, 16:48]
+    kriged, noise = kriging(clean[50:]), torch.randn(1, 1, 32, 32, generator=seeded())
+
+    def noisy(amount: float) -> Callable[..., torch.Tensor]:
+        return lambda y, mask: keep_observed(kriged(y, mask) + amount * noise, y, mask)
+
+    models = {f"{a}": noisy(a) for a in (0.2, 0.0, 0.1, 0.3)}
+    found = rank_agreement(models, x, mask, folds=2)
+    assert found["spearman"] == pytest.approx(1)
+    rows = found["models"]
+    assert rows["0.0"]["hole_psnr"] > rows["0.3"]["hole_psnr"]
+    assert rows["0.0"]["hidden_psnr"] > rows["0.3"]["hidden_psnr"]
+
+
+def seeded() -> torch.Generator:
+    return torch.Generator().manual_seed(0)

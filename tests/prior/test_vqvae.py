@@ -1,0 +1,338 @@
+"""VQ-VAE-2: quantisers, codebooks that follow by moving averages, latents, folders, resume."""
+
+from __future__ import annotations
+
+import csv
+import multiprocessing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from diffusers import DDIMScheduler, LDMPipeline
+
+from nogaps.prior import training
+from nogaps.prior.autoencoder import decode, encode, reconstruct, reconstruction_loss
+from nogaps.prior.diffusion import build_denoiser, noise_schedule
+from nogaps.prior.loading import load_part
+from nogaps.prior.training import Schedule, fit
+from nogaps.prior.vqvae import EPSILON, VQVAE2, VectorQuantizer, vqvae_loss
+from nogaps.runtime.checkpoint import ema_of, load_state
+from nogaps.runtime.device import autocast, autocast_dtype
+from nogaps.runtime.errors import BadInput
+
+SMALL = {"width": 16, "inner_width": 8, "blocks": 1, "num_codes": 16, "bottom_heads": 2}
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def small(**more: object) -> VQVAE2:
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        return VQVAE2(**{**SMALL, **more})
+
+
+def quantizer(**more: object) -> VectorQuantizer:
+    settings = {"channels": 4, "heads": 2, "num_codes": 8, "decay": 0.9, "restart_after": 50}
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        return VectorQuantizer(**{**settings, **more})
+
+
+def images(n: int = 8, height: int = 16, width: int = 16) -> torch.Tensor:
+    """Smooth random images in [0,1]."""
+    coarse = torch.rand(n, 1, height // 4, width // 4, generator=seeded(1))
+    return F.interpolate(coarse, size=(height, width), mode="bilinear")
+
+
+def same_state(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    one, other = a.state_dict(), b.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Iterator[VQVAE2]:
+    """After a few steps: codebooks that differ from their start, in every level."""
+    model = small().train()
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3)
+    for k in range(30):
+        optimizer.zero_grad()
+        vqvae_loss(model, images(), seeded(k))["loss"].backward()
+        optimizer.step()
+    model = model.eval().requires_grad_(False)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    yield model
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (256, 128), (4, 12)])
+def test_any_size_that_the_strides_divide(trained: VQVAE2, height: int, width: int) -> None:
+    x = 2 * images(2, height, width) - 1
+    z = trained.encode(x).latent_dist.mean
+    assert z.shape == (2, 12, height // 2, width // 2) and z.dtype == torch.float32
+    assert trained.decode(z).sample.shape == x.shape
+
+
+def test_other_sizes_are_refused_in_one_line(trained: VQVAE2) -> None:
+    with pytest.raises(BadInput, match=r"\(66, 64\).*multiples of 4"):
+        trained.encode(torch.zeros(1, 1, 66, 64))
+    for shape in ((1, 11, 8, 8), (1, 12, 7, 8)):
+        with pytest.raises(BadInput, match=r"expected \(N,12,h,w\)"):
+            trained.decode(torch.zeros(shape))
+    with pytest.raises(BadInput, match="8 channels of a level: expected a multiple of 3 heads"):
+        VQVAE2(bottom_heads=3)
+
+
+def test_the_nearest_code_is_found() -> None:
+    """Against brute force, over more vectors than are looked at at once, under autocast too."""
+    part = quantizer(num_codes=37).eval()
+    z = torch.randn(2, 4, 50, 60, generator=seeded())
+    vectors = z.permute(0, 2, 3, 1).reshape(-1, 2, 2)
+    nearest = torch.cdist(vectors.double().swapaxes(0, 1), part.codes.double()).argmin(2)
+    expected = torch.stack([part.codes[h, nearest[h]] for h in (0, 1)], 1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = part(z)
+    assert torch.equal(found.vectors.permute(0, 2, 3, 1).reshape(-1, 2, 2), expected)
+    assert float(found.distance) == pytest.approx(float(F.mse_loss(expected, vectors)), rel=1e-5)
+
+
+def test_gradients_pass_straight_through() -> None:
+    z = torch.randn(2, 4, 3, 3, generator=seeded(), requires_grad=True)
+    factor = torch.randn(2, 4, 3, 3, generator=seeded(1))
+    (quantizer().eval()(z).vectors * factor).sum().backward()
+    assert torch.equal(z.grad, factor)
+
+
+def test_commitment_moves_the_encoder_only() -> None:
+    model = small().train()
+    losses = vqvae_loss(model, images(), seeded())
+    assert not losses["codebook"].requires_grad
+    assert float(losses["codebook"]) == float(losses["commitment"].detach()) > 0
+    losses["commitment"].backward()
+    moved = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
+    assert moved == {"encoder_bottom", "encoder_top", "to_top", "top_to_bottom", "to_bottom"}
+    total = losses["reconstruction"] + 0.25 * losses["commitment"]
+    assert float(losses["loss"].detach()) == pytest.approx(float(total.detach()))
+
+
+def test_loss_takes_another_reconstruction_error(trained: VQVAE2) -> None:
+    x = images()
+    losses = vqvae_loss(trained, x, seeded(), reconstruction_loss)
+    x_hat = trained(2 * x - 1)[0] / 2 + 0.5
+    assert float(losses["reconstruction"]) == pytest.approx(float(reconstruction_loss(x_hat, x)))
+    plain = vqvae_loss(trained, x, seeded())["reconstruction"]
+    assert float(plain) == pytest.approx(float((x_hat - x).square().mean()))
+
+
+def test_codebooks_are_moving_averages() -> None:
+    """Appendix A.1 of arXiv 1711.00937, on five vectors of one channel."""
+    part = quantizer(channels=1, heads=1, num_codes=2).train()
+    part.updates.fill_(1)  # not the first batch: the codes stay where they are put
+    part.cluster_size.copy_(torch.tensor([[2.0, 3.0]]))
+    part.code_sum.copy_(torch.tensor([[[-2.0], [6.0]]]))  # codes -1 and 2
+    part(torch.tensor([-1.5, -0.5, 0.0, 3.0, 4.0]).view(1, 1, 1, 5), seeded())
+    size = torch.tensor([0.9 * 2 + 0.1 * 3, 0.9 * 3 + 0.1 * 2])
+    total = torch.tensor([0.9 * -2 + 0.1 * -2.0, 0.9 * 6 + 0.1 * 7.0])
+    torch.testing.assert_close(part.cluster_size[0], size)
+    torch.testing.assert_close(part.code_sum[0, :, 0], total)
+    smoothed = (size + EPSILON) / (size.sum() + 2 * EPSILON) * size.sum()
+    torch.testing.assert_close(part.codes[0, :, 0], total / smoothed)
+
+
+def test_the_first_batch_makes_the_codebook() -> None:
+    part, z = quantizer(decay=1.0).train(), torch.randn(4, 4, 6, 6, generator=seeded(3)) + 9
+    part(z, seeded())
+    for head in (0, 1):
+        vectors = z[:, 2 * head : 2 * head + 2].movedim(1, -1).reshape(-1, 2)
+        distance = torch.cdist(part.codes[head].double(), vectors.double())
+        assert distance.amin(1).max() < 1e-3
+
+
+def test_dead_codes_restart_from_the_generator() -> None:
+    def run(seed: int, updates: int) -> VectorQuantizer:
+        part = quantizer(restart_after=3).train()
+        part.updates.fill_(1000)  # patience has grown to `restart_after`
+        part.code_sum[:, 5:] = 1e3  # far from everything: codes 5, 6 and 7 are never used
+        for k in range(updates):
+            part(torch.randn(4, 4, 6, 6, generator=seeded(k)), seeded(seed + k))
+        return part
+
+    early, once, again, other = run(0, 2), run(0, 3), run(0, 3), run(1, 3)
+    assert (early.idle[:, 5:] == 2).all() and (early.codes[:, 5:] > 100).all()
+    assert (once.idle == 0).all() and (once.codes.abs() < 9).all()
+    assert same_state(once, again)
+    assert torch.equal(once.codes[:, :5], other.codes[:, :5])
+    assert not torch.equal(once.codes[:, 5:], other.codes[:, 5:])
+
+
+def test_perplexity_counts_the_codes_in_use() -> None:
+    part = quantizer(channels=1, heads=1).eval()
+    part.code_sum.copy_(torch.arange(8.0).view(1, 8, 1))
+    for used in (1, 2, 8):
+        z = torch.arange(64).remainder(used).float().view(1, 1, 8, 8)
+        assert float(part(z).perplexity) == pytest.approx(used, rel=1e-5)
+
+
+def test_evaluation_changes_nothing_and_training_needs_a_generator() -> None:
+    model, x = small(), images()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    model.eval()(x)
+    vqvae_loss(model, x, seeded())
+    model.encode(x)
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    with pytest.raises(ValueError, match="generator"):
+        model.train()(x)
+    vqvae_loss(model, x, seeded())
+    changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
+    names = ("cluster_size", "code_sum", "updates")
+    levels = ("quantizer_top", "quantizer_bottom")
+    assert {f"{level}.{name}" for level in levels for name in names} <= changed
+    assert all(name.startswith((*levels, "to_top.1.")) for name in changed)
+
+
+def test_latents_hold_both_levels(trained: VQVAE2) -> None:
+    x = 2 * images(32) - 1
+    z = trained.encode(x).latent_dist.mean
+    _, bottom, top = trained(x)
+    mean, std = trained.quantizer_bottom.moments()
+    torch.testing.assert_close(z[:, :8] * std + mean, bottom.vectors)
+    mean, std = trained.quantizer_top.moments()
+    for row in (0, 1):
+        for column in (0, 1):
+            torch.testing.assert_close(z[:, 8:, row::2, column::2] * std + mean, top.vectors)
+
+
+def test_standardised_codes_have_mean_zero_and_variance_one() -> None:
+    part, scale = quantizer().train(), torch.tensor([3.0, 1.0, 2.0, 1.0]).view(1, 4, 1, 1)
+    z = scale * torch.randn(4, 4, 8, 8, generator=seeded()) + 5
+    for k in range(60):
+        part(z, seeded(k))
+    codes = part.eval()(z).vectors
+    standard = part.standardize(codes)
+    torch.testing.assert_close(standard.mean((0, 2, 3)), torch.zeros(4), atol=0.02, rtol=0)
+    variance = standard.var((0, 2, 3))
+    assert float(variance.mean()) == pytest.approx(1, abs=0.02)
+    assert variance[0] > 3 * variance[1]  # one scale per level: distances keep their proportions
+    torch.testing.assert_close(part.snap(standard), codes)
+
+
+def test_decoding_snaps_to_the_codes(trained: VQVAE2) -> None:
+    x = 2 * images() - 1
+    direct = trained(x)[0]
+    z = trained.encode(x).latent_dist.mean
+    torch.testing.assert_close(trained.decode(z).sample, direct)
+    near = z + 1e-4 * torch.randn(z.shape, generator=seeded())
+    torch.testing.assert_close(trained.decode(near).sample, direct)
+
+
+@pytest.mark.parametrize("precise", [True, False])
+def test_the_priors_functions_take_it(trained: VQVAE2, precise: bool) -> None:
+    """`encode`, `decode` and `reconstruct` of the KL autoencoder, in the device's precision too."""
+    x = images()
+    dtype = None if precise else torch.bfloat16
+    x_hat = decode(trained, encode(trained, x, batch_size=3), dtype)
+    assert x_hat.dtype == torch.float32 and x_hat.min() >= 0 and x_hat.max() <= 1
+    with autocast(x.device, autocast_dtype(x.device)):
+        direct = (trained(2 * x - 1)[0].float() / 2 + 0.5).clamp(0, 1)
+    torch.testing.assert_close(x_hat, direct, atol=0.02, rtol=0)
+    torch.testing.assert_close(reconstruct(trained, x, 5), direct, atol=0.02, rtol=0)
+
+
+def test_folder_round_trip(trained: VQVAE2, tmp_path: Path) -> None:
+    """Strictly, and through a pipeline of halved weights, whose codebooks stay in fp32."""
+    trained.save_pretrained(tmp_path / "vqvae")
+    assert same_state(load_part(VQVAE2, tmp_path / "vqvae"), trained)
+    assert same_state(VQVAE2.from_pretrained(tmp_path / "vqvae"), trained)
+    vqvae = load_part(VQVAE2, tmp_path / "vqvae")
+    vqvae.register_to_config(scaling_factor=0.5)
+    scheduler = DDIMScheduler.from_config(noise_schedule().config)
+    LDMPipeline(vqvae.half(), build_denoiser(12, 8, (16, 16)), scheduler).save_pretrained(tmp_path)
+    again = load_part(VQVAE2, tmp_path / "vqvae")
+    assert again.config.scaling_factor == 0.5 and again.config.latent_channels == 12
+    assert same_state(again.quantizer_bottom, trained.quantizer_bottom)
+    x_hat = reconstruct(again, images())
+    torch.testing.assert_close(x_hat, reconstruct(trained, images()), atol=0.02, rtol=0)
+
+
+def test_the_average_of_models_has_a_codebook_of_its_own() -> None:
+    """Codes of the average are the averaged sums over the averaged sizes, unmixed by restarts."""
+    model = small().train()
+    ema = ema_of(model, 0.5)
+    for k in range(4):
+        vqvae_loss(model, images(), seeded(k))
+        ema.update_parameters(model)
+    part, averaged = model.quantizer_bottom, ema.module.quantizer_bottom
+    assert not torch.equal(averaged.codes, part.codes)
+    assert torch.equal(averaged.updates, part.updates) and torch.equal(averaged.idle, part.idle)
+    with torch.no_grad():
+        z = 100 + torch.zeros(1, 8, 4, 4)  # all old codes die: their weight fades from the average
+        part.code_sum.copy_(100 * part.cluster_size[..., None].expand_as(part.code_sum))
+        for k in range(12):
+            part.train()(z, seeded(k))
+            ema.update_parameters(model)
+    used = averaged.codes[0, part.cluster_size[0].argmax()]
+    torch.testing.assert_close(used, torch.full_like(used, 100.0), rtol=0.02, atol=0)
+    x_hat = reconstruct(ema.module.eval(), images())
+    assert torch.isfinite(x_hat).all()
+
+
+def test_training_lowers_the_loss_and_resumes_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = images()
+    monkeypatch.setattr(training, "save_curves", lambda *_: None)  # slow, and tested elsewhere
+
+    def run(name: str, steps: int = 60) -> torch.nn.Module:
+        schedule = Schedule(steps, 8, 5e-3, validate_every=20, checkpoint_every=20)
+        arguments = (lambda n, generator: x[:n], vqvae_loss, lambda m: {"loss": 0.0})
+        return fit(small().train(), *arguments, tmp_path / name, schedule, {"steps": steps})
+
+    whole = run("whole")
+    with open(tmp_path / "whole" / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    first, last = float(rows[0]["reconstruction"]), float(rows[-1]["reconstruction"])
+    assert last < 0.5 * first
+    assert all(
+        1 <= float(row[f"perplexity_{level}"]) <= 16 for row in rows for level in ("bottom", "top")
+    )
+    step = training._train_step
+
+    def interrupted(number: int, *rest: object) -> dict:
+        if number == 50:
+            raise KeyboardInterrupt
+        return step(number, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "_train_step", interrupted)
+        run("parts")
+    assert same_state(run("parts"), whole)
+    one, other = (load_state(tmp_path / n / "state.safetensors") for n in ("whole", "parts"))
+    assert all(torch.equal(v, other["model"][k]) for k, v in one["model"].items())
+
+
+def _train_in_parallel(rank: int, folder: Path, z: torch.Tensor) -> None:
+    address = f"file://{folder / 'meeting'}"
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
+    part = quantizer(restart_after=2).train()
+    for k in range(5):
+        part(z[rank::2] + k, seeded(100 * rank + k))  # generators differ, restarts must not
+    torch.save(part.state_dict(), folder / f"{rank}.pt")
+    dist.destroy_process_group()
+
+
+def test_processes_share_one_codebook(tmp_path: Path) -> None:
+    z = torch.randn(6, 4, 5, 5, generator=seeded())
+    context = multiprocessing.get_context("fork")  # no second import of torch
+    workers = [context.Process(target=_train_in_parallel, args=(k, tmp_path, z)) for k in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(60)
+    one, other = (torch.load(tmp_path / f"{k}.pt", weights_only=True) for k in (0, 1))
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+    vectors = 6 * 5 * 5  # of both processes together: sizes are 1 at first, then follow
+    assert float(one["cluster_size"].sum()) > 0.1 * 2 * vectors

@@ -1,0 +1,274 @@
+"""One command in several processes: the same bits, one voice, one lock, pieces that are kept."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import killing
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from nogaps import standin
+from nogaps.Assessment import PROFILES, Ensemble, new_imputer
+from nogaps.prior.loading import WEIGHTS
+from nogaps.runtime import pieces, processes
+from nogaps.runtime.checkpoint import save_model
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_npy, save_npy, sha256
+
+COUNT = 480  # images: eight batches, which are as many shards
+LAUNCH = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+LAUNCH += ["--dynamo_backend", "no", "--main_process_port", "0"]
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file to fill, two untrained imputers, and what one process makes of the file."""
+    folder = tmp_path_factory.mktemp("inputs")
+    y, darker = standin.corrupted_images(), np.linspace(0.5, 1, COUNT, dtype=np.float32)
+    y = y[np.arange(COUNT) % len(y)] * darker[:, None, None, None]
+    save_npy(folder / "y.npy", y)
+    x = torch.from_numpy(standin.clean_images())
+    networks = [new_imputer(PROFILES["smoke"], x, seed) for seed in (0, 1)]
+    for name, some in (("one", networks[:1]), ("two", networks)):
+        imputer = Ensemble(some)
+        save_model(folder / name / "imputer.safetensors", imputer, imputer.config)
+    call = ("fill", folder / "y.npy", "-o", folder / "filled.npy", "--model", folder / "one")
+    assert killing.end(killing.start(folder / "log", *call)) == 0, (folder / "log").read_text()
+    assert not list(folder.glob(".*")), "too few images for shards in one process"
+    return folder
+
+
+def fill_call(inputs: Path, output: Path, model: str = "one") -> tuple[object, ...]:
+    return ("fill", inputs / "y.npy", "-o", output, "--model", inputs / model)
+
+
+def signals(team: list[BaseProcess], number: int) -> None:
+    """To all at once, as a launcher does."""
+    for process in team:
+        if process.is_alive():
+            os.kill(process.pid, number)
+
+
+def ends(team: list[BaseProcess]) -> list[int]:
+    return [killing.end(process) for process in team]
+
+
+def logs(start: Path) -> list[str]:
+    return [path.read_text() for path in sorted(start.parent.glob(f"{start.name}?"))]
+
+
+def wait_for(there: Callable[[], object], team: Sequence[BaseProcess] = ()) -> None:
+    deadline = time.monotonic() + killing.SECONDS
+    while not there():
+        assert time.monotonic() < deadline, "it never comes"
+        assert all(process.exitcode in (None, 0) for process in team), "a process failed"
+        time.sleep(0.002)
+
+
+def test_filling_is_shared_and_continued(inputs: Path, tmp_path: Path) -> None:
+    """Killed with some shards done, refused with another network, then finished by one process."""
+    output, partial = tmp_path / "out.npy", tmp_path / ".out.npy.partial"
+    for _ in range(9):
+        team = killing.start_team(tmp_path / "killed", 2, *fill_call(inputs, output))
+        wait_for(lambda: list(partial.glob("*-0.npy")) or output.exists(), team)
+        signals(team, signal.SIGSTOP)  # it must not end before the second has looked
+        if not output.exists() and len(list(partial.glob("*-0.npy"))) < COUNT // 64:
+            break
+        signals(team, signal.SIGCONT)
+        assert ends(team) == [0, 0]
+        output.unlink()
+    second = killing.start_team(tmp_path / "second", 2, *fill_call(inputs, output))
+    assert ends(second) == [2, 2]
+    said, silence = logs(tmp_path / "second")
+    assert silence == "" and said.count("\n") == 1 and "in use by another run" in said
+    signals(team, signal.SIGKILL)
+    assert ends(team) == [-signal.SIGKILL] * 2 and not output.exists()
+    shards = {path.name: path.stat().st_mtime_ns for path in partial.glob("*-0.npy")}
+    other = killing.start(tmp_path / "other", *fill_call(inputs, output, "two"))
+    assert killing.end(other) == 2 and "made with imputer" in (tmp_path / "other").read_text()
+    kept = {path.name: path.stat().st_mtime_ns for path in partial.glob("*-0.npy")}
+    assert shards and kept == shards
+    half = next(partial.glob("*-0.npy"))
+    half.write_bytes(half.read_bytes()[:-1])
+    again = killing.start(tmp_path / "again", *fill_call(inputs, output))
+    assert killing.end(again) == 0, (tmp_path / "again").read_text()
+    assert sha256(output) == sha256(inputs / "filled.npy")
+    assert not killing.leftovers(tmp_path)
+
+
+def test_finished_shards_are_not_made_again(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each shard is marked where it lies: the marks are in the result."""
+    from nogaps.filling import files as filling
+    from nogaps.filling import sharding
+    from nogaps.imputers.loading import load_imputer
+
+    monkeypatch.setattr(sharding, "BATCHES", 2)
+    imputer, output = load_imputer(inputs / "one"), tmp_path / "out.npy"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(filling, "_write", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        filling.fill_file(inputs / "y.npy", output, imputer, progress=False)
+    assert not output.exists()
+    shards = sorted(output.with_name(".out.npy.partial").glob("*-0.npy"))
+    assert len(shards) == -(-COUNT // filling.CPU_BATCH) > 8
+    for shard in shards:
+        images = load_npy(shard)
+        images[0] = 0.125
+        save_npy(shard, images)
+    report = filling.fill_file(inputs / "y.npy", output, imputer, progress=False)
+    x_hat, straight = load_npy(output), load_npy(inputs / "filled.npy")
+    marked = (x_hat == 0.125).all((1, 2, 3))
+    assert marked.sum() == len(shards) and np.array_equal(x_hat[~marked], straight[~marked])
+    assert (report.images, report.masks, report.scaled) == (COUNT, 1, False)
+
+
+def test_one_voice(inputs: Path, prior_folder: Path, tmp_path: Path) -> None:
+    """Two processes: what is done, refused or interrupted is said once."""
+    sample = ("sample", "--num-samples", 10, "--steps", 2, "--batch-size", 3)
+    sample += ("--prior", prior_folder, "--grid", tmp_path / "grid.png", "--out")
+    assert killing.end(killing.start(tmp_path / "log", *sample, tmp_path / "one")) == 0
+    uncertain = (*fill_call(inputs, tmp_path / "x.npy"), "--uncertainty", tmp_path / "u.npy")
+    cases = {
+        "done": (sample, tmp_path / "two"),
+        "done again": (sample, tmp_path / "two"),
+        "other settings": ((*sample[:2], 9, *sample[3:]), tmp_path / "two"),
+        "not shared": (("score",), "a.npy", "b.npy", "--mask-from", "c.npy"),
+        "no calibration": (uncertain,),
+        "not there": (("fill", tmp_path / "none.npy", "-o"), tmp_path / "b.npy"),
+    }
+    expected = {
+        "other settings": "num_samples 10, not 9",
+        "not shared": "score: is done by one process",
+        "no calibration": "expected the calibration that `nogaps train` writes",
+        "not there": "none.npy: cannot be read",
+    }
+    for name, (start, *rest) in cases.items():
+        team = killing.start_team(tmp_path / name, 2, *start, *rest)
+        codes, (said, silence) = ends(team), logs(tmp_path / name)
+        assert codes == [2 * (name in expected)] * 2, said + silence
+        assert "Traceback" not in said and silence == "", silence
+        if name in expected:
+            assert expected[name] in said.splitlines()[-1] and said.count("nogaps:") == 1
+        else:
+            assert said.count("images.npy: 10 images") == 1
+    for name in ("images.npy", "manifest.json"):
+        assert sha256(tmp_path / "two" / name) == sha256(tmp_path / "one" / name)
+    assert sorted(os.listdir(tmp_path / "two")) == ["images.npy", "manifest.json"]
+    assert not killing.leftovers(tmp_path)
+
+
+def test_an_interrupted_team_says_one_line(inputs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.npy"
+    team = killing.start_team(tmp_path / "log", 2, *fill_call(inputs, output))
+    wait_for(lambda: list(tmp_path.glob(".out.npy.partial/[!.]*.lock")), team)
+    signals(team, signal.SIGTERM)
+    assert ends(team) == [143, 143]
+    said, silence = logs(tmp_path / "log")
+    assert said.splitlines()[-1] == "nogaps: interrupted; the same command fills what is left"
+    assert silence == "" and not output.exists() and "Traceback" not in said
+
+
+def test_the_leader_makes_what_a_dead_process_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process holds piece 1 and dies while the leader has made all others."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(pieces, "POLL", 0.01)
+    paths, made, found = [tmp_path / f"{k}.npy" for k in range(4)], [], []
+    save_npy(paths[3], np.zeros(1))
+    holder, _ = killing.call(hold_claim, paths[1])
+
+    def make(k: int) -> None:
+        made.append(k)
+        save_npy(paths[k], np.zeros(1))
+        if k == 2:
+            holder.kill()
+
+    pieces.make_pieces(paths, Path.exists, make, found.append)
+    assert made == [0, 2, 1] and found == [3]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in paths]
+
+
+def hold_claim(ready: Connection, path: Path) -> None:
+    os.environ["WORLD_SIZE"] = "2"
+    with pieces._claimed(path) as ours:
+        ready.send(ours)
+        time.sleep(killing.SECONDS)
+
+
+def test_others_do_not_wait_for_what_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    paths, made = [tmp_path / f"{k}.npy" for k in range(4)], []
+
+    def make(k: int) -> None:
+        made.append(k)
+        save_npy(paths[k], np.zeros(1))
+
+    with pieces._claimed(paths[0]):
+        pieces.make_pieces(paths, Path.exists, make, lambda _: None)
+    assert made == [2, 3, 1], "it does not begin where the leader ends"
+
+
+def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "3")  # some clusters set it for whatever they start
+    assert processes.is_leader() and processes.by_leader(lambda: True)
+    assert processes.after_leader(lambda: 5) == 5
+    processes.meet()
+    with pytest.raises(BadInput):
+        processes.by_leader(lambda: (_ for _ in ()).throw(BadInput("bad")).__next__())
+
+
+def launched(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """`accelerate launch` of two processes, which speak over gloo where there is no GPU."""
+    command = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCH, "-m", "nogaps"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command += map(str, arguments)
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+def test_accelerate_launch(inputs: Path, tmp_path: Path) -> None:
+    done = launched(*fill_call(inputs, tmp_path / "x.npy"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f'"images": {COUNT}') == 1 and done.stdout.count("filling") == 0
+    assert sha256(tmp_path / "x.npy") == sha256(inputs / "filled.npy")
+    assert os.listdir(tmp_path) == ["x.npy"]
+
+
+@pytest.mark.slow
+def test_a_failure_under_a_launcher(inputs: Path, prior_folder: Path, tmp_path: Path) -> None:
+    done = launched(*fill_call(inputs, tmp_path / "x.npy", "none"))
+    assert done.returncode == 1 and done.stderr.count("nogaps: ") == 1
+    assert "none" in done.stderr and os.listdir(tmp_path) == []
+    out = ("--out", tmp_path / "samples", "--prior", prior_folder, "--num-samples", 6)
+    assert launched("sample", *out, "--steps", 2, "--batch-size", 2).returncode == 0
+
+
+@pytest.mark.slow
+def test_the_prior_is_trained_in_two_processes(frames_file: Path, tmp_path: Path) -> None:
+    """All stages, with early stopping; a stage needs what the leader wrote after the one before."""
+    common, out = ("--frames", frames_file, "--out", tmp_path / "prior"), tmp_path / "prior"
+    call = ["prior", "train", *common, "--copies", 1, "--latent-channels", 4, "--patience", 2]
+    done = launched(*call, "--autoencoder-steps", 2, "--diffusion-steps", 2, "--refine-steps", 0)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("pipeline: written") == 1
+    for _ in range(2):  # the second time there is nothing left to do
+        done = launched("prior", "refine", *common, "--steps", 2, "--samples", 2)
+        assert done.returncode == 0, done.stderr
+        weights = sha256(out / "refined" / "vqvae" / WEIGHTS)
+        assert weights != sha256(out / "pipeline" / "vqvae" / WEIGHTS)
+    assert not killing.leftovers(tmp_path)

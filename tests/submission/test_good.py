@@ -1,0 +1,242 @@
+"""No false alarm: honest fillings of many test sets under many masks, and folders that differ."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from scipy.ndimage import distance_transform_edt
+from submissions import write_submission
+
+from nogaps import standin
+from nogaps.imputers.loading import load_imputer
+from nogaps.interpolation import biharmonic, kriging, linear
+from nogaps.submission import check_array, check_submission, report
+from tests.submission.test_mutations import (
+    NAMES,
+    NOTEBOOK,
+    REFERENCES,
+    RESULT,
+    TEST_SET,
+    Mutation,
+    array,
+    cells,
+)
+
+MASK, TRUTH = standin.course_mask(), standin.clean_images()
+Images = np.ndarray
+Filler = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def blocks(rng: np.random.Generator) -> np.ndarray:
+    mask = np.ones((64, 64), bool)
+    for row, column in rng.integers(4, 52, (12, 2)):
+        mask[row : row + 6, column : column + 6] = False
+    return mask
+
+
+def lines(step: int, width: int) -> np.ndarray:
+    return np.repeat((np.arange(64) % step >= width)[:, None], 64, 1)
+
+
+MASKS: dict[str, Callable[[np.random.Generator], np.ndarray]] = {
+    "course": lambda rng: MASK,
+    "stripes transposed": lambda rng: MASK.T,
+    "stripes mirrored": lambda rng: MASK[:, ::-1],
+    "rows": lambda rng: lines(4, 1),
+    "wide rows": lambda rng: lines(5, 3),
+    "columns": lambda rng: lines(3, 1).T,
+    "blocks": blocks,
+    "one block": lambda rng: np.pad(
+        np.zeros((16, 20), bool), ((20, 28), (24, 20)), constant_values=1
+    ),
+    "a third": lambda rng: rng.random((64, 64)) < 2 / 3,
+    "most": lambda rng: rng.random((64, 64)) < 0.25,
+}
+
+
+@cache
+def covariance() -> Filler:
+    return kriging(torch.from_numpy(TRUTH[:40]))
+
+
+@cache
+def shipped() -> torch.nn.Module:
+    return load_imputer()
+
+
+def network(place: int) -> Filler:
+    return lambda y, mask: shipped().networks[place](y, mask)
+
+
+def nearest(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    holes = ~mask[0, 0].numpy()
+    rows, columns = distance_transform_edt(holes, return_distances=False, return_indices=True)
+    return y[..., rows, columns]
+
+
+def mean_of(*fillers: Filler) -> Filler:
+    return lambda y, mask: sum(filler(y, mask) for filler in fillers) / len(fillers)
+
+
+FILLERS: dict[str, Filler] = {
+    "linear": lambda y, mask: linear()(y, mask),
+    "biharmonic": biharmonic,
+    "kriging": lambda y, mask: covariance()(y, mask),
+    "nearest": nearest,
+    "best": lambda y, mask: shipped()(y, mask),
+    "fast": network(0),
+    "second network": network(1),
+    "third network": network(2),
+    "fast and linear": mean_of(network(0), lambda y, mask: linear()(y, mask)),
+    "kriging and biharmonic": mean_of(lambda y, mask: covariance()(y, mask), biharmonic),
+}
+COUNTS = (1, 2, 3, 5, 9, 10, 11, 20, 40, 100)
+
+
+def clean(rng: np.random.Generator, count: int, seed: int) -> Images:
+    """Some of the stand-in's heads in any order; some noisier, darker, or of another contrast.
+
+    Their zeros stay, and no others arise, as in the course's file.
+    """
+    x = TRUTH[rng.permutation(100)[:count]]
+    change: tuple[Callable[[Images], Images], ...] = (
+        lambda x: x,
+        lambda x: x + rng.normal(0, 0.02, x.shape),
+        lambda x: 0.5 * x,
+        lambda x: x ** rng.uniform(0.7, 1.4),
+        lambda x: x + rng.normal(0, 0.05, (count, 1, 1, 1)) * x,
+    )
+    return np.where(x == 0, 0, np.clip(change[seed % 5](x), 0.002, 1)).astype(np.float32)
+
+
+def filled(filler: Filler, y: Images) -> Images:
+    """As a pipeline does it: a pixel is missing where it is zero in every image."""
+    mask = torch.from_numpy((y != 0).any(0, keepdims=True))
+    with torch.no_grad():
+        found = filler(torch.from_numpy(y), mask)
+    return torch.where(mask, torch.from_numpy(y), found.clamp(0, 1)).numpy()
+
+
+def cases(seeds: range, most: int) -> list[tuple[int, str, str, int]]:
+    """Each mask with ever other fillers and numbers of images."""
+    names, fillers = list(MASKS), list(FILLERS)
+    found = []
+    for seed in seeds:
+        filler = fillers[(seed + seed // 10 * 3) % 10]
+        count = min(COUNTS[(seed * 7 + seed // 10) % 10], most)
+        found.append((seed, names[seed % 10], filler, count))
+    return found
+
+
+def check(seed: int, mask: str, filler: str, count: int) -> None:
+    rng = np.random.default_rng(seed)
+    x = clean(rng, count, seed)
+    y = x * MASKS[mask](rng)
+    for x_hat in (filled(FILLERS[filler], y), np.where((y != 0).any(0), y, x)):
+        findings = check_array(y, x_hat)
+        assert findings == [], "\n".join(map(str, findings))
+
+
+@pytest.mark.parametrize(("seed", "mask", "filler", "count"), cases(range(30), 11))
+def test_honest_filling_has_no_finding(seed: int, mask: str, filler: str, count: int) -> None:
+    check(seed, mask, filler, count)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "mask", "filler", "count"), cases(range(30, 130), 100))
+def test_many_honest_fillings_have_no_finding(
+    seed: int, mask: str, filler: str, count: int
+) -> None:
+    check(seed, mask, filler, count)
+
+
+def with_content(edit: Callable[[dict], object]) -> Mutation:
+    def change(folder: Path) -> None:
+        content = json.loads((folder / NOTEBOOK).read_text(encoding="utf-8"))
+        edit(content)
+        (folder / NOTEBOOK).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+
+    return change
+
+
+def as_other_tools_write_it(content: dict) -> None:
+    """One string for many lines, no ids of cells, metadata, cells that are never executed."""
+    content["nbformat_minor"] = 4
+    content["metadata"] |= {"colab": {"provenance": [], "gpuType": "T4"}, "accelerator": "GPU"}
+    for cell in content["cells"]:
+        cell.pop("id", None)
+        cell["source"] = "".join(cell["source"])
+        cell["metadata"]["id"] = "a/b+c"
+    code = {"cell_type": "code", "metadata": {}, "outputs": [], "execution_count": None}
+    content["cells"] += [code | {"source": ""}, {"cell_type": "raw", "metadata": {}, "source": "/"}]
+
+
+def filled_by(name: str) -> Mutation:
+    return array(lambda x: filled(FILLERS[name], np.load(ROOT / TEST_SET)))
+
+
+def smaller_set(folder: Path) -> None:
+    y = np.load(folder / TEST_SET)[20:29]
+    array(lambda x: filled(FILLERS["fast"], y))(folder)
+    np.save(folder / TEST_SET, y)
+
+
+def link_inside(folder: Path) -> None:
+    (folder / "runs").mkdir()
+    (folder / RESULT).rename(folder / "runs" / RESULT)
+    (folder / RESULT).symlink_to(f"runs/{RESULT}")
+
+
+def other_files(folder: Path) -> None:
+    for name in ("notes.ipynb", "old.npy", "README.md", "References (1).md"):
+        (folder / name).write_text("anything")
+
+
+def other_ends_of_lines(folder: Path) -> None:
+    text = (folder / REFERENCES).read_bytes().replace(b"\n", b"\r\n")
+    (folder / REFERENCES).write_bytes(b"\xef\xbb\xbf" + text + b"TODO: mine\r\n")
+
+
+FOLDERS: dict[str, Mutation] = {
+    "as it is": lambda folder: None,
+    "linear": filled_by("linear"),
+    "fast": filled_by("fast"),
+    "kriging and biharmonic": filled_by("kriging and biharmonic"),
+    "in Fortran's order": array(np.asfortranarray),
+    "notebook of other tools": with_content(as_other_tools_write_it),
+    "a note in the notebook": cells(lambda found: found[0]["source"].append("\nsee /content/x")),
+    "nine images": smaller_set,
+    "link inside": link_inside,
+    "other files": other_files,
+    "other ends of lines": other_ends_of_lines,
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_folders_that_differ_are_valid(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "submission"
+    folder.mkdir()
+    for file in NAMES:
+        shutil.copyfile(ROOT / file, folder / file)
+    FOLDERS[name](folder)
+    findings = check_submission(folder)
+    assert findings == [], "\n".join(map(str, findings))
+
+
+def test_forty_folders_one_test_set(tmp_path: Path) -> None:
+    write_submission(tmp_path)
+    (tmp_path / TEST_SET).rename(tmp_path / "common.npy")
+    (tmp_path / "broken").mkdir()
+    folders = [tmp_path / f"group{k}" for k in range(40)]
+    for folder in folders:
+        folder.symlink_to(tmp_path, target_is_directory=True)
+    rows = report([*folders[:20], tmp_path / "broken", *folders[20:]], tmp_path / "common.npy")
+    assert [row["valid"] for row in rows] == [True] * 20 + [False] + [True] * 20

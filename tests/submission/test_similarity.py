@@ -1,0 +1,180 @@
+"""Submissions that were filled alike are named, in whatever clothes; honest ones are not."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from in_process import called
+from scipy.ndimage import gaussian_filter
+from submissions import MASK, TRUTH, Y, write_submission
+
+from nogaps.imputers.loading import load_imputer
+from nogaps.interpolation import biharmonic, keep_observed, linear
+from nogaps.submission import similarity as alike
+
+COUNT = 24
+Fillings = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def fillings() -> Fillings:
+    """What three networks that differ by their seeds, their means, and no network make of Y."""
+    y, mask = torch.from_numpy(Y[:COUNT]), torch.from_numpy(MASK)[None, None]
+    imputer = load_imputer()
+    first, second, third = imputer.members(y, mask)
+    found = {"first": first, "second": second, "third": third, "two": (second + third) / 2}
+    found |= {"best": (first + second + third) / 3, "linear": linear()(y, mask)}
+    found |= {"biharmonic": biharmonic(y, mask)}
+    found |= {"kriging": imputer.networks[0].interpolation(y, mask)}
+    return {name: keep_observed(x_hat, y, mask).numpy() for name, x_hat in found.items()}
+
+
+def compared(fillings: Fillings, *others: np.ndarray) -> alike.Likeness:
+    plain = [fillings[name] for name in ("linear", "biharmonic", "kriging")]
+    return alike.compare_fillings(others, plain, MASK)
+
+
+def test_honest_networks_are_not_listed(fillings: Fillings) -> None:
+    """The nearest known: the same recipe on the same images, one network and the mean of three."""
+    likeness = compared(fillings, *(fillings[n] for n in ("first", "second", "third", "best")))
+    assert likeness.pairs() == [] and not likeness.alike[~np.eye(4, dtype=bool)].any()
+    assert likeness.rms[0, 1] == pytest.approx(0.0139, abs=0.001)
+    assert likeness.rms[0, 3] == pytest.approx(0.0080, abs=0.001)
+    assert compared(fillings, fillings["first"], fillings["two"]).pairs() == []
+    for scale in (0.01, 0.03, 0.05, 0.1):
+        rng = np.random.default_rng(0)
+        pair = [fillings[n] + rng.normal(0, scale, Y[:COUNT].shape) for n in ("first", "second")]
+        assert compared(fillings, *pair).pairs() == []
+
+
+def swapped(x: np.ndarray) -> np.ndarray:
+    x = x.copy()
+    x[[3, 4]] = x[[4, 3]]
+    return x
+
+
+def noisy(scale: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda x: x + np.random.default_rng(1).normal(0, scale, x.shape)
+
+
+CLOTHES: dict[str, Callable[..., np.ndarray]] = {
+    "itself": lambda x: x,
+    "rounded to 8 bits": lambda x: np.round(x * 255) / 255,
+    "half precision": lambda x: x.astype(np.float16),
+    "rescaled": lambda x: 0.95 * x + 0.01,
+    "in [-1, 1]": lambda x: 2 * x - 1,
+    "in integers": lambda x: np.round(x * 65535).astype(np.uint16),
+    "brighter": lambda x: x**0.95,
+    "noise": noisy(0.01),
+    "more noise": noisy(0.03),
+    "blurred": lambda x: gaussian_filter(x, (0, 0, 0.5, 0.5)),
+    "two images exchanged": swapped,
+    "without an image": lambda x: np.where(np.arange(COUNT)[:, None, None, None] == 2, np.nan, x),
+}
+
+
+@pytest.mark.parametrize("name", CLOTHES)
+def test_copies_are_listed(fillings: Fillings, name: str) -> None:
+    first = fillings["first"]
+    copy = CLOTHES[name](first)
+    likeness = compared(fillings, first, fillings["second"], copy)
+    assert likeness.pairs() == [(0, 2)]
+    if name == "two images exchanged":
+        assert likeness.identical[0, 2] == COUNT - 2
+    if name == "itself":
+        assert likeness.identical[0, 2] == COUNT and likeness.rms[0, 2] == 0
+
+
+def test_blends_and_parts_are_listed(fillings: Fillings) -> None:
+    first, second = fillings["first"], fillings["second"]
+    parts = np.concatenate([first[:3], second[3:]])
+    for blend in (
+        0.5 * first + 0.5 * fillings["kriging"],
+        0.3 * first + 0.7 * fillings["biharmonic"],
+        0.8 * first + 0.2 * second,
+        parts,
+    ):
+        assert (0, 1) in compared(fillings, first, blend).pairs()
+    assert compared(fillings, first, parts).identical[0, 1] == 3
+
+
+def test_what_needs_no_network_accuses_nobody(fillings: Fillings) -> None:
+    rng = np.random.default_rng(2)
+    average = 0.5 * fillings["kriging"] + 0.5 * fillings["linear"]
+    near = fillings["kriging"] + rng.normal(0, 0.001, average.shape)
+    empty = [fillings["kriging"], average, near, Y[:COUNT], fillings["kriging"], fillings["best"]]
+    likeness = compared(fillings, *empty)
+    assert likeness.pairs() == []
+    assert likeness.plain.tolist() == [True] * 5 + [False]
+
+
+@pytest.fixture
+def folders(tmp_path: Path, fillings: Fillings) -> Path:
+    """Submissions for one test set; some cannot be compared, one has a test set of its own."""
+    x = fillings
+    arrays = {"anna": x["first"], "ben": x["first"], "carl": 0.9 * x["first"] + 0.05}
+    arrays |= {"dora": x["second"], "emil": x["best"], "fay": x["kriging"]}
+    arrays |= {"gus": x["third"][:-1], "hal": x["first"][:, 0], "ida": x["two"]}
+    for name, x_hat in arrays.items():
+        (tmp_path / name).mkdir()
+        write_submission(tmp_path / name, Y[:COUNT], np.clip(x_hat, 0, 1).astype(np.float32))
+    (tmp_path / "gus" / "test_set_nogaps.npy").write_bytes(b"no array")
+    (tmp_path / "jim").mkdir()
+    write_submission(tmp_path / "ida", Y[COUNT : 2 * COUNT], x["first"])
+    np.save(tmp_path / "truth.npy", TRUTH[:COUNT])
+    np.save(tmp_path / "y.npy", Y[:COUNT])
+    return tmp_path
+
+
+def test_folders_of_one_test_set_are_compared(folders: Path) -> None:
+    names = ["anna", "ben", "carl", "dora", "emil", "fay", "gus", "hal", "ida", "jim"]
+    found = alike.compare_folders([folders / name for name in names])
+    named = {
+        tuple(Path(name).name for name in pair["dirs"]): pair["identical"]
+        for pair in found["pairs"]
+    }
+    assert named == {
+        ("anna", "ben"): COUNT,
+        ("anna", "carl"): 0,
+        ("ben", "carl"): 0,
+        ("anna", "hal"): COUNT,  # of another shape
+        ("ben", "hal"): COUNT,
+        ("carl", "hal"): 0,
+        ("anna", "nogaps fill --quality fast"): COUNT,
+        ("ben", "nogaps fill --quality fast"): COUNT,
+        ("carl", "nogaps fill --quality fast"): 0,
+        ("hal", "nogaps fill --quality fast"): COUNT,
+        ("emil", "nogaps fill"): COUNT,
+    }  # ida's array is anna's, but for another test set
+    assert [Path(name).name for name in found["plain"]] == ["fay"]
+    assert {Path(name).name for name in found["not_compared"]} == {"gus", "jim"}
+    assert alike.others(found, str(folders / "fay"), same=False) == ["(interpolation)"]
+    text = alike.as_text(found)
+    assert text.count("\n") == 7 and "as stored, up to 0.0" in text
+
+
+def test_the_command_lists_them(folders: Path) -> None:
+    few = ["anna", "ben", "dora", "fay", "gus"]
+    arguments = ("check", *few, "--test-set", "y.npy", "--truth", "truth.npy", "--csv", "m.csv")
+    done = called(*arguments, "--json", cwd=folders)
+    assert done.code == 1 and json.loads(done.out)["alike"]["pairs"][0]["dirs"] == ["anna", "ben"]
+    rows = list(csv.DictReader((folders / "m.csv").open(newline="")))
+    assert list(rows[0])[:3] == ["dir", "valid", "findings"]
+    assert [row["same_as"] for row in rows] == [
+        "ben; nogaps fill --quality fast",
+        "anna; nogaps fill --quality fast",
+        *[""] * 3,
+    ]
+    assert [row["nearly_same_as"] for row in rows] == ["", "", "", "(interpolation)", ""]
+    assert float(rows[0]["rmse"]) < float(rows[0]["kriging_rmse"]) and rows[4]["rmse"] == ""
+    done = called("check", *few[1:4], "--test-set", "y.npy", cwd=folders)
+    assert "ben, nogaps fill --quality fast: the same in all 24 images" in done.out
+    assert "dora" in done.out and "the reason is not known; look" in done.out
+    one = called("check", "dora", "--json", cwd=folders)
+    assert one.code == 0 and json.loads(one.out)["alike"] is None

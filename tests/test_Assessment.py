@@ -1,0 +1,322 @@
+"""The notebook: one text with its twin, run through its real kernel, clean as committed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jupytext
+import nbformat
+import numpy as np
+import pytest
+from conftest import ROOT
+from nbconvert import HTMLExporter
+
+from nogaps import running, standin
+from nogaps.runtime.files import BadInput, load_images, sha256
+from nogaps.submission import check_notebook, check_submission
+from nogaps.submission.notebook import count_images, outputs, read_cells
+from nogaps.verifying import read_record
+
+NOTEBOOK = ROOT / "Assessment.ipynb"
+IMPUTER = ROOT / "nogaps/weights/imputer"
+WRITTEN = (
+    ROOT / "test_set_nogaps.npy",
+    IMPUTER / "imputer.safetensors",
+    IMPUTER / "uncertainty.json",
+)
+SHIPPED = {path: sha256(path) for path in WRITTEN}  # before any test has run
+
+
+def text_of(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
+    return [(cell.cell_type, cell.source.strip()) for cell in notebook.cells]
+
+
+def test_twin_and_notebook_are_one_text() -> None:
+    twin = jupytext.read(ROOT / "nogaps" / "Assessment.py")
+    assert text_of(twin) == text_of(nbformat.read(NOTEBOOK, as_version=4))
+
+
+def test_cells_and_code_are_short() -> None:
+    code = [c.source for c in nbformat.read(NOTEBOOK, 4).cells if c.cell_type == "code"]
+    lines = [line for source in code for line in source.splitlines()]
+    assert sum(bool(line.strip()) for line in lines) <= 620
+    assert max(len(source.splitlines()) for source in code) <= 60
+
+
+def test_contents_lead_to_headings() -> None:
+    """Jupyter names a heading by its text, with hyphens; Colab jumps to cells by their id."""
+    notebook = nbformat.read(NOTEBOOK, 4)
+    notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    contents, *others = notebook.cells
+    links = re.findall(r"\[([^]]+)\]\(#([^)]+)\)", contents.source)
+    headings = dict(re.findall(r'<h[23] id="([^"]+)">(.*?)<a class="anchor-link"', page))
+    in_jupyter = {to: name for name, to in links if not to.startswith("scrollTo=")}
+    assert {k: v.lower() for k, v in headings.items()} == {
+        k: v.lower() for k, v in in_jupyter.items()
+    }
+    cells = {cell.id: cell for cell in others if re.match("##", cell.source)}
+    in_colab = [to.removeprefix("scrollTo=") for _, to in links if to.startswith("scrollTo=")]
+    assert in_colab == ["settings", "question-1", "question-2", "question-3", "summary"]
+    # Colab writes its ids into the metadata, which the twin keeps, and reads the cell's
+    assert all(cells[to].metadata["id"] == to for to in in_colab)
+
+
+def test_settings_are_form_fields_of_plain_values() -> None:
+    """Colab's form rewrites what stands right of the sign; variables go before it."""
+    cells = nbformat.read(NOTEBOOK, 4).cells
+    (cell,) = (c for c in cells if "parameters" in c.metadata.get("tags", []))
+    fields = dict(re.findall(r"^([A-Z_]+) = (.+?)  # @param (?=[\[{])", cell.source, re.M))
+    assert {name: json.loads(value.lower()) for name, value in fields.items()} == {
+        "PROFILE": "auto",
+        "SEED": 0,
+        "PRIOR": "shipped",
+        "MOUNT_DRIVE": False,
+        "REPO_URL": "",
+        "TEST_SET": "test_set.npy",
+        "OUTPUT": "",
+    }
+
+
+@pytest.fixture
+def colab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module google.colab that writes down what it mounts, in an otherwise empty folder."""
+    package = tmp_path / "modules" / "google" / "colab"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent):
+        (folder / "__init__.py").touch()
+    program = "from pathlib import Path\ndef mount(to):\n"
+    program += "    Path('mounted').write_text(to)\n    Path(to, 'MyDrive').mkdir(parents=True)\n"
+    (package / "drive.py").write_text(program)
+    monkeypatch.setenv("PYTHONPATH", str(package.parents[1]))
+    for name in ("NOGAPS_OUTPUT", "NOGAPS_PROFILE", "NOGAPS_REPO_URL"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here"
+
+
+def where(folder: Path, **fields: object) -> tuple[str, str]:
+    """SOURCE and OUTPUT after the first two cells, whose form has the fields, and the Drive."""
+    cells = nbformat.read(NOTEBOOK, 4).cells
+    settings, places = [cell.source for cell in cells if cell.cell_type == "code"][:2]
+    for name, value in fields.items():
+        field = re.compile(rf"^{name} = .+?(?=  # @)", re.M)
+        settings, count = field.subn(f"{name} = {value!r}", settings)
+        assert count == 1
+    assert places.count('"/content/drive"') == 1
+    places = places.replace('"/content/drive"', repr(str(folder / "drive")))
+    program = f"{settings}\n{places}\nprint(SOURCE)\nprint(OUTPUT)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, capture_output=True, text=True, check=True
+    )
+    *_, source, output = done.stdout.splitlines()
+    return source, output
+
+
+def test_drive_is_mounted_only_on_request(colab: Path) -> None:
+    (colab / "nogaps").symlink_to(ROOT / "nogaps")
+    assert where(colab) == (".", ".")
+    assert not (colab / "mounted").exists()
+    on_drive = str(colab / "drive" / "MyDrive" / "nogaps")
+    assert where(colab, MOUNT_DRIVE=True) == (".", on_drive)
+    assert (colab / "mounted").read_text() == str(colab / "drive")
+
+
+def test_a_named_output_wins_over_drive(colab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (colab / "nogaps").symlink_to(ROOT / "nogaps")
+    (colab / "drive" / "MyDrive").mkdir(parents=True)  # mounted already
+    assert where(colab)[1] == str(colab / "drive" / "MyDrive" / "nogaps")
+    assert where(colab, OUTPUT="results") == (".", "results")
+    monkeypatch.setenv("NOGAPS_OUTPUT", ".")
+    assert where(colab, OUTPUT="results") == (".", ".")
+
+
+def test_package_is_found_on_drive(colab: Path) -> None:
+    on_drive = colab / "drive" / "MyDrive" / "nogaps"
+    on_drive.mkdir(parents=True)
+    (on_drive / "nogaps").symlink_to(ROOT / "nogaps")
+    assert where(colab) == (str(on_drive), str(on_drive))
+
+
+def test_outside_colab_there_is_no_drive(colab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH")
+    (colab / "nogaps").symlink_to(ROOT / "nogaps")
+    assert where(colab, MOUNT_DRIVE=True) == (".", ".")
+
+
+def test_run_cells_are_inactive_in_the_twin() -> None:
+    """Importing the twin defines; it draws, trains and writes nothing."""
+    program = "import os, nogaps.Assessment as a; print(sorted(os.listdir('.')), a.Imputer)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    folder = ROOT / "tests" / "__pycache__"
+    folder.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=folder
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Assessment.Imputer" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The notebook of the working tree, executed in the smoke profile into a new folder."""
+    output = tmp_path_factory.mktemp("smoke")
+    running.run(ROOT, "smoke", output)
+    return output
+
+
+def test_smoke_run_gives_a_valid_submission(smoke: Path) -> None:
+    assert check_submission(smoke, ROOT / "test_set.npy") == []
+    y, x_hat = load_images(ROOT / "test_set.npy"), load_images(smoke / "test_set_nogaps.npy")
+    observed = (y != 0).any(0)[0]
+    assert np.array_equal(x_hat[:, :, observed], y[:, :, observed])
+    summary = json.loads((smoke / "runs/smoke/summary.json").read_text())
+    assert summary["missing pixels"] == int((~observed).sum())
+    weights = sha256(smoke / "runs/smoke/imputer.safetensors")
+    assert summary["weights"]["sha256"] == weights
+    record = read_record(smoke / running.NOTEBOOK)
+    assert record.hashes["weights"] == weights and len(record.hashes) == 4
+
+
+def test_smoke_run_shows_ten_images_in_each_question_and_a_table(smoke: Path) -> None:
+    cells = read_cells(smoke / running.NOTEBOOK)
+    assert {q: shown.images >= 10 for q, shown in count_images(cells).items() if q} == {
+        1: True,
+        2: True,
+        3: True,
+    }
+    tables = [out["data"] for cell in cells for out in outputs(cell) if "data" in out]
+    plain = ["".join(data["text/plain"]) for data in tables if "text/markdown" in data]
+    for name in ("linear", "biharmonic", "kriging", "ours, fast", "ours, best"):
+        assert re.search(rf"^\| {name} +\| 0\.\d{{4}} \[0\.\d{{4}}, 0\.\d{{4}}\]", plain[-1], re.M)
+
+
+def test_smoke_run_leaves_the_shipped_files_alone(smoke: Path) -> None:
+    assert {path: sha256(path) for path in SHIPPED} == SHIPPED
+
+
+def test_second_run_is_done_again_and_identical(smoke: Path) -> None:
+    training = smoke / "runs/smoke/training-0.safetensors"
+    before, made = (smoke / running.RESULT).read_bytes(), training.stat().st_mtime_ns
+    again = running.run(ROOT, "smoke", smoke)
+    assert again.read_bytes() == before
+    assert training.stat().st_mtime_ns > made, "the finished run was read back, not done again"
+
+
+def test_interrupted_run_continues(smoke: Path, tmp_path: Path) -> None:
+    """With the samples there and no summary, sampling is not done again."""
+    samples = tmp_path / "runs/smoke/samples"
+    shutil.copytree(smoke / "runs/smoke/samples", samples)
+    made = (samples / "images.npy").stat().st_mtime_ns
+    again = running.run(ROOT, "smoke", tmp_path)
+    assert again.read_bytes() == (smoke / running.RESULT).read_bytes()
+    assert (samples / "images.npy").stat().st_mtime_ns == made
+
+
+def test_verify_compares_with_what_is_there(smoke: Path, tmp_path: Path) -> None:
+    for name in ("test_set.npy", "nogaps"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    for name in (running.NOTEBOOK, running.RESULT):
+        (tmp_path / name).write_bytes((smoke / name).read_bytes())
+    found = running.verify(tmp_path)
+    assert found["profile"] == "smoke" and found["identical"] and found["passed"]
+
+
+def test_failing_cell_is_one_line_and_keeps_the_result(tmp_path: Path) -> None:
+    for name in (running.NOTEBOOK, "nogaps"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    np.save(tmp_path / "test_set.npy", np.ones((3, 64, 64)))
+    (tmp_path / running.RESULT).write_bytes(b"earlier")
+    output = tmp_path / "out"
+    with pytest.raises(BadInput, match=r"shape \(3, 64, 64\), expected \(N, 1, H, W\)"):
+        running.run(tmp_path, "smoke", output)
+    assert (tmp_path / running.RESULT).read_bytes() == b"earlier"
+    assert not (output / running.NOTEBOOK).exists()
+    assert (output / "runs" / "failed.ipynb").exists()
+
+
+def test_simulated_colab(colab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder that holds the committed notebook only; the rest comes from REPO_URL."""
+    (colab / running.NOTEBOOK).write_bytes(committed(running.NOTEBOOK))
+    monkeypatch.setenv("NOGAPS_REPO_URL", f"file://{ROOT}")
+    running.run(colab, "smoke", colab)
+    assert (colab / "nogaps-source" / "nogaps" / "__init__.py").exists()
+    assert load_images(colab / running.RESULT).shape == (100, 1, 64, 64)
+    assert not (colab / "mounted").exists()
+
+
+def test_failed_run_leaves_the_finished_one(smoke: Path, tmp_path: Path) -> None:
+    """A relative folder, and earlier results in it, when the new test set is damaged."""
+    for name in (running.NOTEBOOK, "nogaps"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "test_set.npy").write_bytes(b"damaged")
+    shutil.copytree(smoke / "runs/smoke", tmp_path / "runs/smoke")
+    with pytest.raises(BadInput, match="is not a"):
+        running.run(Path(os.path.relpath(tmp_path)), "smoke")
+    assert (tmp_path / "runs/smoke/imputer.safetensors").exists()
+    assert not (tmp_path / "runs/smoke.previous").exists()
+
+
+def test_sync_takes_a_relative_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT.parent)
+    assert running.sync_twin(Path(ROOT.name)) is False
+
+
+def test_alone_without_address_it_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / running.NOTEBOOK).write_bytes(NOTEBOOK.read_bytes())
+    with pytest.raises(BadInput, match="Set REPO_URL"):
+        running.run(tmp_path, "smoke", tmp_path)
+
+
+def committed(name: str) -> bytes:
+    done = subprocess.run(["git", "show", f"HEAD:{name}"], cwd=ROOT, capture_output=True)
+    if done.returncode:
+        pytest.skip("not a git checkout")
+    return done.stdout
+
+
+def test_committed_notebook_is_clean_and_full(tmp_path: Path) -> None:
+    path = tmp_path / running.NOTEBOOK
+    path.write_bytes(committed(running.NOTEBOOK))
+    assert check_notebook(path) == []
+    assert read_record(path).profile == "full"
+    outputs = path.read_text()
+    assert "(2048, 1, 64, 64)" in outputs
+    assert re.search(r"test_set\.npy: stand-in, sha256 [0-9a-f]{64}", outputs)
+
+
+def test_committed_result_is_valid(tmp_path: Path) -> None:
+    for name in (running.NOTEBOOK, running.RESULT, "test_set.npy", "References.md"):
+        (tmp_path / name).write_bytes(committed(name))
+    assert check_submission(tmp_path) == []
+    y, x_hat = (load_images(tmp_path / name) for name in ("test_set.npy", running.RESULT))
+    observed = standin.course_mask()
+    assert np.array_equal(y[:, :, observed], x_hat[:, :, observed])
+
+
+def test_progress_bars_leave_one_line() -> None:
+    cell = nbformat.v4.new_code_cell("x")
+    streams = [
+        ("stderr", "\r 10%"),
+        ("stderr", "\r100%\n"),
+        ("stdout", "done\n"),
+        ("stdout", "b\n"),
+    ]
+    cell.outputs = [nbformat.v4.new_output("stream", name=n, text=t) for n, t in streams]
+    running.tidy(nbformat.v4.new_notebook(cells=[cell]))
+    assert [(o.name, o.text) for o in cell.outputs] == [
+        ("stderr", "100%\n"),
+        ("stdout", "done\nb\n"),
+    ]
+
+
+def test_runner_is_what_make_run_calls(nogaps: Callable) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert "nogaps run --profile $(PROFILE)" in makefile
