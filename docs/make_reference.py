@@ -50,7 +50,7 @@ BAR = "\\|"
 MODULES = {  # what is meant to be used from Python; everything else may change
     "nogaps": ["fill", "load_imputer", "generate", "BadInput"],
     "nogaps.filling.files": ["fill_file", "FillReport"],
-    "nogaps.masks": ["find_masks", "Masks", "shared_mask"],
+    "nogaps.masks": ["shared_mask"],
     "nogaps.images.formats": ["open_images"],
     "nogaps.interpolation": ["linear", "biharmonic", "kriging"],
     "nogaps.imputers.uncertainty": ["load_calibrated", "interval"],

@@ -61,8 +61,8 @@ def fill(
 
     y: array or tensor (H,W), (N,H,W) or (N,1,H,W), integers or floats of any range. mask: bool, of
     y's shape, or (H,W), (1,H,W) or (1,1,H,W) for all images; True = observed. Without one a pixel
-    is missing where it is zero in every image that has the same mask (missing="zero"; of a single
-    image that is not certain, so it is refused) or, image by image, where it is NaN ("nan").
+    is missing where it is zero in every image (missing="zero"; one image alone, and images with
+    different masks, are refused) or, image by image, where it is NaN ("nan").
 
     model: a run folder, a .safetensors file, an imputer that `load_imputer` gave (to load it once
     for many calls), or None: the one shipped with this package. quality: "best" is the mean of all

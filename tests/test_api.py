@@ -108,7 +108,7 @@ BAD = {
     "text": (dict(y=np.array([["a"]])), "expected"),
     "complex": (dict(y=Y + 0j), "complex"),
     "one image": (dict(y=Y[0, 0]), r"y: .*\(mask=\)"),
-    "nothing missing": (dict(y=Y + 0.1), "expected missing pixels"),
+    "nothing missing": (dict(y=Y + 0.1), r"expected a mask \(mask=\)"),
     "nan": (dict(y=NAN), "missing='nan'"),
     "infinite": (dict(y=np.where(Y > 0.5, np.inf, Y)), "infinite"),
     "mask of numbers": (dict(y=Y, mask=MASK.astype(int)), "expected bool"),

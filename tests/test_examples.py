@@ -55,7 +55,7 @@ def test_the_reference_is_current() -> None:
     text = (ROOT / "docs" / "reference.md").read_text()
     assert text == make_reference.page(), "run: python -m docs.make_reference"
     assert text == make_reference.page(), "it does not repeat"
-    for word in ("nogaps fill", "nogaps prior prepare", "find_masks", "--json"):
+    for word in ("nogaps fill", "nogaps prior prepare", "shared_mask", "--json"):
         assert word in text
 
 

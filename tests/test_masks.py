@@ -1,247 +1,142 @@
-"""Mask inference: exact on generated files of one to four masks, or refused; never wrong."""
+"""The mask of a file: exact where all images share one, refused where they do not; never wrong."""
 
 from __future__ import annotations
 
-import json
-import time
-import tracemalloc
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from nogaps import masks, standin, submission, training
 from nogaps.evaluation import scoring
 from nogaps.filling.files import fill_file
+from nogaps.images.arrays import open_npy
 from nogaps.interpolation import linear
-from nogaps.mask_groups import bright_zeros
-from nogaps.masks import find_masks, shared_mask
-from nogaps.runtime.errors import BadInput
+from nogaps.masks import bright_zeros, shared_mask, shared_mask_of
+from nogaps.runtime.errors import Advice, BadInput
 
 CLEAN, COURSE = standin.clean_images()[:, 0], standin.course_mask()
-DENSE, ENOUGH = ("noise", "clipped"), {"noise": 20, "clipped": 32}  # images that suffice; else 3
+ROWS = np.broadcast_to(np.arange(64)[:, None] % 4 != 0, (64, 64))
+MASKS = {
+    "the course's": COURSE,
+    "shifted": np.roll(COURSE, (5, 3), (0, 1)),
+    "mirrored": COURSE[:, ::-1],
+    "transposed": COURSE.T,
+    "random half": np.random.default_rng(0).random((64, 64)) < 0.5,
+    "every 4th row": ROWS,
+    "every 4th column": ROWS.T,
+}
 
 
-@dataclass(frozen=True)
-class File:
-    """Corrupted images y (N,H,W), the masks (G,H,W), whose is which (N,), and what else is so."""
-
-    y: np.ndarray
-    masks: np.ndarray
-    index: np.ndarray
-    kind: str
-    blank: bool
-
-    def thin(self) -> str:
-        """Why the masks cannot be found, or "" if they can."""
-        groups = [(self.y[self.index == g] == 0, ~mask) for g, mask in enumerate(self.masks)]
-        if self.blank:
-            return "a blank image"
-        if any(len(zero) == 1 and zero.any() for zero, _ in groups):
-            return "an image alone"
-        if any(len(zero) == 2 and (zero[0] != zero[1]).any() for zero, _ in groups):
-            return "two images that differ"
-        if any((zero.all(0) != hole).any() for zero, hole in groups):
-            return "true zeros in common"
-        few = min(len(zero) for zero, _ in groups if zero.any())
-        return "few images with many true zeros" if few < ENOUGH.get(self.kind, 2) else ""
+def clipped(x: np.ndarray) -> np.ndarray:
+    """Heads of 8 bits, whose background is 0 for the most part."""
+    return np.round(255 * np.clip(x - 0.004, 0, 1)).astype(np.uint8)
 
 
-def one_mask(rng: np.random.Generator) -> np.ndarray:
-    i, j = np.mgrid[:64, :64]
-    share, period = rng.uniform(0.1, 0.6), rng.integers(3, 9)
-    blocks = np.ones((64, 64), bool)
-    for _ in range(rng.integers(2, 9)):
-        top, left, height, width = *rng.integers(8, 48, 2), *rng.integers(4, 16, 2)
-        blocks[top : top + height, left : left + width] = False
-    stripes = (i * rng.integers(-3, 4) // 2 + j) % period >= rng.integers(1, period - 1)
-    rows = np.broadcast_to(rng.random((64, 1)) > share, (64, 64))
-    spots = rng.random((64, 64)) > share
-    kinds = [COURSE, COURSE.T, COURSE[:, ::-1], stripes, rows, rows.T, blocks, spots]
-    return np.array(kinds[rng.integers(len(kinds))])
+def with_zeros(x: np.ndarray, each: int = 2) -> np.ndarray:
+    """Heads with so many true zeros anywhere in each."""
+    x, rng = x.copy(), np.random.default_rng(0)
+    for image in x:
+        image.flat[rng.integers(0, image.size, each)] = 0
+    return x
+
+
+def noisy(x: np.ndarray) -> np.ndarray:
+    return np.clip(x + np.random.default_rng(0).normal(0, 0.03, x.shape), 0, 1)
+
+
+KINDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "as they are": np.copy,
+    "true zeros": with_zeros,
+    "noise": noisy,
+    "zero background": lambda x: np.where(x > 0.1, x, 0),
+    "clipped to 8 bits": clipped,
+    "16 bits, big-endian": lambda x: np.round(4095 * x + 1).astype(">i2"),
+    "tiny and negative": lambda x: (x + 0.01) * -1e-30,
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_mask(name: str, kind: str) -> None:
+    """What is zero in every image is missing; nothing else is, and nothing is refused."""
+    x, mask = KINDS[kind](CLEAN), MASKS[name]
+    y = np.where(mask, x, 0).astype(x.dtype)
+    expected = mask & (x != 0).any(0)
+    assert np.array_equal(shared_mask(y[:, None]), expected)
+    if kind not in ("zero background", "clipped to 8 bits"):
+        assert np.array_equal(expected, mask)
+
+
+@pytest.mark.parametrize("name", [name for name in MASKS if name != "the course's"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_masks_in_turn(name: str, kind: str) -> None:
+    x = KINDS[kind](CLEAN[:20])
+    other = np.where(np.arange(20)[:, None, None] % 2, MASKS[name], COURSE)
+    with pytest.raises(BadInput, match="test set: holds images with different masks, expected one"):
+        shared_mask(np.where(other, x, 0)[:, None])
+
+
+BLOCK = COURSE.copy()
+BLOCK[28:36, 28:36] = False
+
+
+@pytest.mark.parametrize("odd", [0, 30, 79])
+@pytest.mark.parametrize("other", [BLOCK, COURSE.T, COURSE | True], ids=["within", "", "complete"])
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("together", [7, 256])
+def test_one_image_with_another_mask(
+    odd: int, other: np.ndarray, swapped: bool, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever it stands, whichever mask holds the other, however many are read together."""
+    monkeypatch.setattr(masks, "PIXELS", together * 64 * 64)
+    first, second = (other, COURSE) if swapped else (COURSE, other)
+    y = CLEAN[:80] * first
+    y[odd] = CLEAN[odd] * second
+    if first.all():
+        y[[5, 40]] = CLEAN[[5, 40]] * second
+    with pytest.raises(BadInput, match=r"different masks|4096 of 4096 pixels observed"):
+        shared_mask(y[:, None])
 
 
 def some_masks(rng: np.random.Generator, count: int) -> list[np.ndarray]:
-    """Different in 64 pixels at least; a quarter of them lie within another one."""
-    made = [one_mask(rng)]
+    """Different in 64 pixels at least; some of them lie within another one."""
+    made: list[np.ndarray] = []
     while len(made) < count:
-        new = one_mask(rng)
-        if rng.random() < 0.25:
-            new &= made[rng.integers(len(made))]
-        if all((new != mask).sum() >= 64 for mask in made):
+        blocks = np.ones((64, 64), bool)
+        for top, left, height, width in rng.integers((8, 8, 4, 4), (48, 48, 16, 16), (5, 4)):
+            blocks[top : top + height, left : left + width] = False
+        new = [*MASKS.values(), blocks][rng.integers(len(MASKS) + 1)]
+        if made and rng.random() < 0.25:
+            new = new & made[0]
+        if all(np.count_nonzero(new != mask) >= 64 for mask in made):
             made.append(new)
     return made
 
 
-def complete(rng: np.random.Generator, count: int, kind: str) -> np.ndarray:
-    """Heads (N,64,64), up to two true zeros anywhere in each, and those that `kind` makes."""
-    order = np.concatenate([rng.permutation(100) for _ in range(count // 100 + 1)])[:count]
-    x = CLEAN[order][:, :, :: rng.choice([1, -1])]
-    if kind == "noise":
-        x = np.clip(x + rng.normal(0, rng.uniform(0.002, 0.03), x.shape), 0, 1)
-    if kind == "clipped":  # 8 bits, much of the background 0
-        x = np.clip(x - rng.uniform(0.002, 0.006), 0, 1)
-    if kind in ("rounded", "uint8", "clipped"):
-        x = np.round(255 * x) / (1 if kind != "rounded" else 255)
-    x = x.astype(np.uint8 if kind in ("uint8", "clipped") else np.float32)
-    for image, zeros in zip(x, rng.integers(0, 3, count), strict=True):
-        image.flat[rng.integers(0, image.size, zeros)] = 0
-    return x
-
-
-def outlier(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
-    top = 255 if x.dtype.kind == "u" else 1
-    constant, saturated = np.full(x.shape, top / 2), np.clip(4.0 * x, 0, top)
-    return [constant, saturated, rng.uniform(0.01 * top, top, x.shape)][rng.integers(3)]
-
-
-def generate(seed: int) -> File:
-    rng = np.random.default_rng(seed)
-    made = some_masks(rng, rng.integers(1, 5))
-    most = rng.choice([4, 120, *[40] * 8], len(made))
-    index = np.repeat(np.arange(len(made)), [rng.integers(1, m + 1) for m in most])
-    if rng.random() < 0.2:
-        index = np.append(index, [len(made)] * rng.integers(1, 5))
-        made.append(np.ones((64, 64), bool))
-    if rng.random() < 0.6:
-        rng.shuffle(index)
-    kind = str(rng.choice(["float", "float", "rounded", "uint8", *DENSE]))
-    x = complete(rng, len(index), kind)
-    if rng.random() < 0.3:
-        for k in rng.choice(len(x), min(len(x), 3), replace=False):
-            x[k] = outlier(rng, x[k])
-    y = np.where(np.stack(made)[index], x, 0).astype(x.dtype)
-    blank = rng.random() < 0.03
-    if blank:
-        y[rng.integers(len(y))] = 0
-    return File(y, np.stack(made), index, kind, bool(blank))
-
-
-def verdict(file: File) -> str:
-    try:
-        found = find_masks(file.y, "y.npy")
-    except BadInput as error:
-        assert str(error).startswith("y.npy: ") and "--mask" in str(error)
-        assert "\n" not in str(error) and len(str(error)) < 160
-        return f"refused: {file.thin()}" if file.thin() else "refused in vain"
-    right = np.array_equal(found.masks[found.index], file.masks[file.index])
-    return "exact" if right else "wrong"
-
-
-def verdicts(seeds: range) -> Counter[str]:
-    found = {seed: verdict(generate(seed)) for seed in seeds}
-    bad = {seed: text for seed, text in found.items() if text in ("wrong", "refused in vain")}
-    counts = Counter(found.values())
-    print(dict(counts), bad)
-    assert not counts["wrong"], bad
-    return counts
-
-
 def test_generated_files() -> None:
-    counts = verdicts(range(60))
-    assert counts["refused in vain"] <= 1
-    assert counts["exact"] >= 30
-
-
-@pytest.mark.slow
-def test_a_thousand_generated_files() -> None:
-    counts = verdicts(range(1000))
-    assert counts["refused in vain"] <= 10
-    assert counts["exact"] >= 500
-
-
-def holed(*groups: tuple[int, np.ndarray]) -> np.ndarray:
-    """Heads, as many with each mask as said."""
-    seen = np.repeat([mask for _, mask in groups], [count for count, _ in groups], axis=0)
-    return CLEAN[: len(seen)] * seen
-
-
-def with_zeros(images: np.ndarray, *places: tuple[int | slice, ...]) -> np.ndarray:
-    images = images.copy()
-    for place in places:
-        images[place] = 0
-    return images
-
-
-BLOCK, CORNER = COURSE.copy(), COURSE.copy()
-BLOCK[28:36, 28:36] = False
-CORNER[:8, :8] = False
-TINY = COURSE.copy()
-TINY[31, 27:33] = False
-NO_ZEROS = np.flatnonzero((CLEAN != 0).all((1, 2)))
-OWN = np.random.default_rng(0).random((40, 64, 64)) > 0.5
-THIN: dict[str, tuple[np.ndarray, str]] = {
-    "one image": (holed((1, COURSE)), "one image"),
-    "a blank image": (with_zeros(holed((9, COURSE)), (4,)), "image 4 is zero"),
-    "a mask that one image has": (holed((9, COURSE), (1, COURSE.T)), "zeros of image 9"),
-    "one complete image with a zero": (
-        with_zeros(holed((9, COURSE), (1, COURSE | True)), (9, 5, 5)),
-        "zeros of image 9",
-    ),
-    "each its own": (CLEAN[:20] * OWN[:20], "zeros of image 0"),
-    "each of too many its own": (CLEAN[:40] * OWN, "more than 32"),
-    "two images with true zeros": (
-        with_zeros(CLEAN[NO_ZEROS[:2]] * COURSE, (0, 0, 0), (1, 0, 1)),
-        "images like image 0 have so many true zeros",
-    ),
-    "zeros in all but one": (
-        with_zeros(holed((9, COURSE)), *((k, 0, 0) for k in range(8))),
-        "so many true zeros",
-    ),
-    "a zero background": (np.where(CLEAN > 0.05, CLEAN, 0)[:20] * COURSE, "so many true zeros"),
-    "masks that differ in six pixels": (holed((9, COURSE), (9, TINY)), "hardly differ"),
-    "masks that differ in the dark": (holed((20, COURSE), (20, CORNER)), "hardly differ"),
-}
-
-
-@pytest.mark.parametrize("case", list(THIN))
-def test_thin_evidence_asks_for_a_mask(case: str) -> None:
-    images, expected = THIN[case]
-    with pytest.raises(BadInput) as refused:
-        find_masks(images, "y.npy")
-    assert expected in str(refused.value) and "--mask" in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("counts", "seen"),
-    [
-        ((9, 9), (BLOCK, COURSE)),
-        ((9, 9), (COURSE, BLOCK)),
-        ((3, 3, 3), (COURSE, COURSE.T, COURSE[:, ::-1])),
-        ((1,) * 16, (COURSE, COURSE.T) * 8),
-        ((9, 1, 9), (COURSE, COURSE | True, COURSE.T)),
-    ],
-    ids=["around", "within", "three each", "in turn", "one complete"],
-)
-@pytest.mark.parametrize("scale", [1, -1e6, 1e-30, "uint8", ">i2"])
-def test_masks_of_images_of_any_type(
-    counts: tuple[int, ...], seen: tuple[np.ndarray, ...], scale: float | str
-) -> None:
-    each = np.repeat(seen, counts, axis=0)
-    y = np.where(each, np.maximum(CLEAN[: len(each)], 0.003), 0)
-    y = np.round(255 * y).astype(scale) if isinstance(scale, str) else y * scale
-    found = find_masks(y[:, None])
-    assert np.array_equal(found.masks[found.index], each)
-    assert len(found.masks) == len({mask.tobytes() for mask in seen})
-    assert np.array_equal(sorted(set(found.index)), list(dict.fromkeys(found.index)))
-
-
-def test_two_images_that_agree_are_enough() -> None:
-    found = find_masks(CLEAN[NO_ZEROS[:2]] * COURSE)
-    assert np.array_equal(found.masks, COURSE[None])
-
-
-def test_masks_are_found_across_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    y = holed((20, COURSE), (3, BLOCK), (20, COURSE.T), (12, COURSE))
-    whole = find_masks(y)
-    monkeypatch.setattr(masks, "PIXELS", 5 * 64 * 64)
-    parts = find_masks(y)
-    assert np.array_equal(parts.index, [0] * 20 + [1] * 3 + [2] * 20 + [0] * 12)
-    assert np.array_equal(parts.index, whole.index) and np.array_equal(parts.masks, whole.masks)
-    assert [len(parts.of(*at)) for at in ((0, 20), (19, 2), (20, 3))] == [1, 2, 1]
+    """Of one to four masks, in blocks or shuffled: found or refused, never wrong."""
+    verdicts: Counter[str] = Counter()
+    for seed in range(80):
+        rng = np.random.default_rng(seed)
+        made = some_masks(rng, rng.integers(1, 5))
+        index = np.repeat(np.arange(len(made)), rng.integers(1, 30, len(made)))
+        if rng.random() < 0.6:
+            rng.shuffle(index)
+        kind = str(rng.choice(list(KINDS)))
+        x = KINDS[kind](CLEAN[rng.permutation(100)[: len(index) % 100]][: len(index)])
+        index = index[: len(x)]
+        y = np.where(np.stack(made)[index], x, 0)[:, None]
+        several = len(set(index.tolist())) > 1
+        try:
+            right = np.array_equal(shared_mask(y), (y != 0).any((0, 1)))
+            verdicts["wrong" if several or not right else "exact"] += 1
+        except BadInput:
+            verdicts["refused" if several else "refused in vain"] += 1
+    assert set(verdicts) == {"exact", "refused"}, verdicts
 
 
 def test_bright_zeros_lie_between_bright_pixels() -> None:
@@ -253,43 +148,49 @@ def test_bright_zeros_lie_between_bright_pixels() -> None:
         assert bright_zeros(turned[None]).sum() == 4
 
 
-@pytest.mark.slow
-def test_a_large_file_takes_little_memory_and_time() -> None:
-    y = np.tile(CLEAN * COURSE, (10, 1, 1))
-    tracemalloc.start()
-    started = time.process_time()
-    found = masks._find("y", (100_000, 64, 64), lambda start, stop: y[: stop - start])
-    seconds, peak = time.process_time() - started, tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    print(f"{100_000 / seconds:.0f} images/s, {peak >> 20} MiB")
-    assert np.array_equal(found.masks, COURSE[None])
-    assert seconds < 20 and peak < 100 << 20
+def stack(*counts: tuple[int, np.ndarray]) -> np.ndarray:
+    """Heads, as many with each mask as said."""
+    observed = np.repeat([mask for _, mask in counts], [count for count, _ in counts], axis=0)
+    return CLEAN[: len(observed)] * observed
 
 
-def test_each_image_is_filled_in_its_own_hole(
-    tmp_path: Path, nogaps: Callable[..., object]
-) -> None:
-    seen = np.repeat([COURSE, COURSE.T, COURSE[:, ::-1]], [5, 4, 4], axis=0)
-    order = np.random.default_rng(0).permutation(len(seen))
-    truth = np.maximum(CLEAN[: len(seen)], 1e-3)[order][:, None]
-    y = np.where(seen[order][:, None], truth, 0)
-    np.save(tmp_path / "y.npy", y)
-    done = nogaps("fill", tmp_path / "y.npy", "-o", tmp_path / "x.npy", "--json")
-    assert done.returncode == 0, done.stderr
-    report, x_hat = json.loads(done.stdout), np.load(tmp_path / "x.npy")
-    assert report["masks"] == 3 and report["missing_pixels"] == (y == 0).sum()
-    assert x_hat[y != 0].tobytes() == y[y != 0].tobytes()
-    assert np.sqrt(((x_hat - truth)[y == 0] ** 2).mean()) < 0.1
+BLANK = stack((9, COURSE))
+BLANK[4] = 0
+REFUSED = {
+    "one image": (stack((1, COURSE)), "holds one image"),
+    "a blank image": (BLANK, "every pixel of image 4 is zero"),
+    "two masks in turn": (stack(*[(1, COURSE), (1, COURSE.T)] * 8), "different masks"),
+    "each its own": (
+        CLEAN[:20] * (np.random.default_rng(0).random((20, 64, 64)) > 0.5),
+        "different masks",
+    ),
+}
 
 
-def test_complete_images_come_back_as_they_are(tmp_path: Path) -> None:
-    seen = np.repeat([COURSE, COURSE | True, COURSE.T], [5, 1, 4], axis=0)
-    y = np.where(seen, np.maximum(CLEAN[: len(seen)], 1e-3), 0)
-    np.save(tmp_path / "y.npy", y)
-    report = fill_file(tmp_path / "y.npy", tmp_path / "x.npy", linear(), progress=False)
-    x_hat = np.load(tmp_path / "x.npy")
-    assert report.masks == 3 and np.array_equal(x_hat[5], y[5])
-    assert (x_hat[y == 0] > 0).all() and np.array_equal(x_hat[y != 0], y[y != 0])
+@pytest.mark.parametrize("case", REFUSED)
+def test_files_that_need_a_mask_ask_for_it(tmp_path: Path, case: str) -> None:
+    images, problem = REFUSED[case]
+    np.save(path := tmp_path / "y.npy", images)
+    with open_npy(path) as source, pytest.raises(BadInput) as refused:
+        shared_mask_of(source)
+    assert refused.value.advice is Advice.MASK and problem in refused.value.problem
+    with pytest.raises(BadInput, match=r"y\.npy: .* expected a mask \(--mask MASK\.npy"):
+        fill_file(path, tmp_path / "x.npy", linear(), progress=False)
+    assert [file.name for file in tmp_path.iterdir()] == ["y.npy"]
+    mask = images != 0 if case != "a blank image" else COURSE
+    np.save(tmp_path / "mask.npy", mask)
+    options = {"mask": tmp_path / "mask.npy", "progress": False}
+    report = fill_file(path, tmp_path / "x.npy", linear(), **options)
+    assert report.images == len(images)
+
+
+def test_a_file_and_its_array_have_the_same_mask(tmp_path: Path) -> None:
+    np.save(path := tmp_path / "y.npy", standin.corrupted_images())
+    with open_npy(path) as source:
+        assert np.array_equal(shared_mask_of(source), COURSE)
+    np.save(path, CLEAN)
+    with open_npy(path) as source:
+        assert shared_mask_of(source).all(), "true zeros are no mask"
 
 
 def test_one_mask_is_asked_for_where_only_one_is_used(tmp_path: Path) -> None:
@@ -302,7 +203,21 @@ def test_one_mask_is_asked_for_where_only_one_is_used(tmp_path: Path) -> None:
         lambda: training.train_imputer(x, y, tmp_path / "run", "smoke"),
         lambda: submission.check_submission(tmp_path, y),
     ):
-        with pytest.raises(BadInput, match=r"y\.npy: holds 2 different masks, expected one"):
+        with pytest.raises(BadInput, match=r"y\.npy: holds images with different masks"):
             call()
     assert not (tmp_path / "run").exists()
-    assert np.array_equal(shared_mask((CLEAN * COURSE)[:, None]), COURSE)
+
+
+@pytest.mark.parametrize("y", [np.ones((3, 1, 8, 8)), np.zeros((3, 1, 8, 8)), np.ones((3, 8, 8))])
+def test_a_test_set_without_a_mask_is_refused(y: np.ndarray) -> None:
+    with pytest.raises(BadInput, match=r"^y\.npy: .*, expected"):
+        shared_mask(y, "y.npy")
+
+
+def test_traps_of_the_stand_in(corrupted: torch.Tensor, mask: torch.Tensor) -> None:
+    """Measured on the course's file: neither one image's zeros nor a threshold tells the mask."""
+    assert int((~mask).sum()) == 2073
+    zeros_at_observed = ((corrupted == 0) & mask).sum((1, 2, 3))
+    assert (zeros_at_observed == 1).sum() == 56 and zeros_at_observed.max() == 1
+    assert ((corrupted > 0) & (corrupted < 1e-3)).sum() == 159
+    assert np.array_equal(shared_mask(corrupted.numpy()), mask[0, 0].numpy())

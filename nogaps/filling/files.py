@@ -18,7 +18,7 @@ from nogaps.filling.survey import (
     FillReport,
     Survey,
     Surveyed,
-    masks_of,
+    mask_of,
     notes_on_slices,
     notes_on_training,
 )
@@ -27,7 +27,7 @@ from nogaps.images.formats import check_output, open_images
 from nogaps.images.half_widths import half_width_file
 from nogaps.images.mask_files import MaskFile, open_mask
 from nogaps.images.scaling import Span, rounded
-from nogaps.masks import Masks, find_masks
+from nogaps.masks import shared_mask_of
 from nogaps.runtime import processes
 from nogaps.runtime.files import BadInput
 from nogaps.runtime.progress import progress as show
@@ -80,8 +80,8 @@ def fill_file(
     input, output: .npy, .npz, .nii, .nii.gz, .png or a folder of PNGs (see `open_images`; axis or
     plane: of the slices of a NIfTI volume). mask: a bool .npy (H,W), (1,H,W), (1,1,H,W), (N,H,W) or
     (N,1,H,W), True = observed, or a PNG or NIfTI (see `open_mask`). Without one a pixel is missing
-    where it is zero in every image that has the same mask (missing="zero", see `find_masks`) or,
-    image by image, where it is NaN ("nan").
+    where it is zero in every image (missing="zero", see `shared_mask_of`) or, image by image, where
+    it is NaN ("nan").
 
     Observed values come back bit for bit. Floats in [0,1] go to the imputer as they are; integers,
     and files with any value outside [0,1], are scaled image by image and back, so that holes lie
@@ -139,8 +139,8 @@ def _filled_as(
     found: Surveyed, start: int = 0, stop: int | None = None, *, stream: _Stream, imputer: Filling
 ) -> Filled:
     """Images start to stop-1, filled."""
-    if found.masks is not None:
-        stream = replace(stream, mask=_by_group(found.masks))
+    if found.mask is not None:
+        stream = replace(stream, mask=_by_place(found.mask[None]))
     return _filled(stream, imputer, found.report.scaled, start, stop)
 
 
@@ -195,7 +195,7 @@ def fill_array(
             raise BadInput(f"mask: has {found}, expected (1,1,H,W) or (N,1,H,W) bool, as y")
         find, hole = _by_place(seen[:, 0]), "False in the mask"
     else:
-        find = _nan_mask if missing == "nan" else _by_group(find_masks(array, "y"))
+        find = _nan_mask if missing == "nan" else _by_place(shared_mask_of(_InMemory(array))[None])
     batch = _batch_of(shape, batch_size, imputer)
     stream = _Stream("y", hole, shape, batch, lambda start, stop: array[start:stop, 0], find)
     scaled = _survey(stream, missing).report.scaled
@@ -212,8 +212,16 @@ def _by_place(seen: np.ndarray) -> Find:
     return lambda start, images: seen if len(seen) == 1 else seen[start : start + len(images)]
 
 
-def _by_group(masks: Masks) -> Find:
-    return lambda start, images: masks.of(start, len(images))
+class _InMemory(ImageSource):
+    """Images (N,1,H,W) of an array that errors call y."""
+
+    def __init__(self, array: np.ndarray) -> None:
+        self.path, self.array = Path("y"), array
+        self.shape = (len(array), *array.shape[2:])
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """See ImageSource."""
+        return self.array[start:stop, 0]
 
 
 def as_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
@@ -241,16 +249,14 @@ def _given_mask(given: MaskFile, output: Path) -> Find:
 
 def _survey(stream: _Stream, missing: str, source: ImageSource | None = None) -> Surveyed:
     """Read everything once: check it, decide whether it is scaled, and find masks not given."""
-    survey, masks = Survey(stream.name, stream.hole, missing), None
-    if stream.mask is None:  # missing is 0, which scales nothing
-        masks = masks_of(source, lambda k, images: survey.look(k, images, images != 0))
-        for mask, images in zip(masks.masks, np.bincount(masks.index), strict=True):
-            survey.count(mask[None], int(images))
-    else:
-        for start, images, mask in stream.batches():
-            survey.look(start, images, mask)
-            survey.count(mask, len(images))
-    return survey.done(stream.shape, masks)
+    survey, mask = Survey(stream.name, stream.hole, missing), None
+    if stream.mask is None:  # the mask is found first
+        mask = mask_of(source)
+        stream = replace(stream, mask=_by_place(mask[None]))
+    for start, images, seen in stream.batches():
+        survey.look(start, images, seen)
+        survey.count(seen, len(images))
+    return survey.done(stream.shape, mask)
 
 
 def _survey_file(

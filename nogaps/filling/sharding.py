@@ -21,7 +21,6 @@ import numpy as np
 import torch
 
 from nogaps.filling.survey import FillReport, Surveyed
-from nogaps.masks import Masks
 from nogaps.runtime import manifests, processes
 from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.files import load_json, load_npy, save_npy
@@ -103,9 +102,8 @@ class Shards:
         manifest = {**settings, "data": found.digest, **vars(found.report)}
         manifest["notes"] = [*found.report.notes]  # as it is read back
         manifests.open_partial(self.folder, manifest)
-        if found.masks is not None:
-            save_npy(self.folder / "masks.npy", found.masks.masks)
-            save_npy(self.folder / "index.npy", found.masks.index)
+        if found.mask is not None:
+            save_npy(self.folder / "mask.npy", found.mask)
 
     def _remove_if_empty(self) -> None:
         with contextlib.suppress(OSError):
@@ -118,9 +116,8 @@ class Shards:
         self.tag = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()[:8]
         report = FillReport(*(manifest[field.name] for field in fields(FillReport)))
         report = replace(report, notes=tuple(report.notes))
-        paths = self.folder / "masks.npy", self.folder / "index.npy"
-        masks = Masks(*map(load_npy, paths)) if paths[0].exists() else None
-        return Surveyed(report, manifest["data"], masks)
+        path = self.folder / "mask.npy"
+        return Surveyed(report, manifest["data"], load_npy(path) if path.exists() else None)
 
     def _files(self, path: Path) -> list[Path]:
         return [path.with_name(f"{path.name}-{part}.npy") for part in range(self.parts)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,9 @@ import torch
 
 from nogaps.images.arrays import ImageSource
 from nogaps.images.nifti import NiftiFile
-from nogaps.masks import Masks, find_masks_in
+from nogaps.masks import shared_mask_of
 from nogaps.runtime.checkpoint import fingerprint
-from nogaps.runtime.errors import BadInput
+from nogaps.runtime.errors import Advice, BadInput
 
 HOLES = {"zero": "zero in every image", "nan": "NaN"}  # what is missing, in words
 
@@ -39,14 +39,14 @@ class FillReport:
 
 @dataclass(frozen=True)
 class Surveyed:
-    """The report; a hash of all images and masks; the masks, if they had to be found.
+    """The report; a hash of all images and masks; the mask (H,W), if it had to be found.
 
     kinds: fingerprints of the different masks.
     """
 
     report: FillReport
     digest: str
-    masks: Masks | None = None
+    mask: np.ndarray | None = None
     kinds: frozenset[str] = frozenset()
 
 
@@ -77,36 +77,38 @@ class Survey:
         self.masks |= {fingerprint(torch.from_numpy(one)) for one in mask}
         self.digest.update(mask.tobytes())
 
-    def done(self, shape: tuple[int, int, int], masks: Masks | None) -> Surveyed:
+    def done(self, shape: tuple[int, int, int], mask: np.ndarray | None) -> Surveyed:
         """What was found. Raises BadInput if nothing is missing."""
         if not self.holes and self.missing != "any":
-            other = "" if self.hole not in HOLES.values() else " (or a mask: --mask MASK.npy)"
-            expected = f"expected missing pixels{other}"
-            raise BadInput(f"{self.name}: no pixel is {self.hole}, {expected}")
+            problem = f"no pixel is {self.hole}"
+            if self.hole in HOLES.values():
+                raise BadInput(problem, path=self.name, advice=Advice.MASK)
+            raise BadInput(problem, "missing pixels", path=self.name)
         report = FillReport(*shape, self.holes, len(self.masks), self.scaled)
-        return Surveyed(report, self.digest.hexdigest(), masks, frozenset(self.masks))
+        return Surveyed(report, self.digest.hexdigest(), mask, frozenset(self.masks))
 
     def _check(self, start: int, images: np.ndarray, seen: np.ndarray) -> None:
         empty = ~seen.any((1, 2))
         if empty.any():
-            which = f"every pixel of image {start + int(empty.argmax())}"
-            raise BadInput(f"{self.name}: {which} is {self.hole}, expected observed ones")
+            problem = f"every pixel of image {start + int(empty.argmax())} is {self.hole}"
+            raise BadInput(problem, "observed ones", path=self.name)
         if (np.isinf(images) & (seen if self.missing == "any" else True)).any():
-            raise BadInput(f"{self.name}: holds infinite values, expected finite ones")
+            raise BadInput("holds infinite values", "finite ones", path=self.name)
         nan = np.isnan(images)
         if self.missing == "zero" and nan.any():
-            raise BadInput(f"{self.name}: holds NaN, expected numbers (or --missing nan)")
+            raise BadInput("holds NaN", path=self.name, advice=Advice.MISSING_NAN)
         if (nan & seen).any():
-            raise BadInput(f"{self.name}: holds NaN at observed pixels, expected numbers there")
+            raise BadInput("holds NaN at observed pixels", "numbers there", path=self.name)
 
 
-def masks_of(source: ImageSource, watch: Callable[[int, np.ndarray], None]) -> Masks:
-    """`find_masks_in`; where it fails, and slices could lie in another plane, that is said."""
+def mask_of(source: ImageSource) -> np.ndarray:
+    """`shared_mask_of`; where it fails, and slices could lie in another plane, that is said."""
     try:
-        return find_masks_in(source, watch)
+        return shared_mask_of(source)
     except BadInput as error:
         if isinstance(source, NiftiFile) and not source.upright:
-            raise BadInput(f"{error}, or the plane of which slices share one (--plane)") from error
+            problem = f"{error.problem} and no mask is given (--mask)"
+            raise BadInput(problem, path=source.path, advice=Advice.PLANE) from error
         raise
 
 

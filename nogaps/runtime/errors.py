@@ -13,7 +13,7 @@ class Advice(Enum):
     The Python interface and the demo have words of their own for the same advice.
     """
 
-    MASK = "a mask (--mask MASK.npy)"
+    MASK = "a mask (--mask MASK.npy), or missing pixels that are NaN (--missing nan)"
     MISSING_NAN = "numbers (or --missing nan)"
     QUALITY_BEST = "all of its networks (--quality best)"
     PLANE = "the plane of the slices (--plane sagittal)"

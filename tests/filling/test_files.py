@@ -196,7 +196,7 @@ def changed(at: tuple, value: float) -> np.ndarray:
 
 
 BAD = {
-    "one image": (HOLED[:1], {}, "too thin"),
+    "one image": (HOLED[:1], {}, "holds one image"),
     "nothing missing": (CLEAN, {}, "zero in every image"),
     "all missing": (CLEAN * 0, {}, "every pixel"),
     "no nan": (CLEAN, {"missing": "nan"}, "no pixel is NaN"),
