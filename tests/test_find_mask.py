@@ -1,4 +1,4 @@
-"""The mask's traps, each measured on the course's own file."""
+"""The notebook's own functions that find a mask, corrupt and split."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from nogaps import standin
 from nogaps.Assessment import corrupt, find_mask, make_datasets
 
 
@@ -14,18 +13,6 @@ def test_mask_of_the_stand_in_is_the_courses(corrupted: torch.Tensor, mask: torc
     found = find_mask(corrupted)
     assert torch.equal(found, mask)
     assert int((~found).sum()) == 2073
-
-
-def test_zeros_of_one_image_are_not_the_mask(corrupted: torch.Tensor, mask: torch.Tensor) -> None:
-    zeros_at_observed = ((corrupted == 0) & mask).sum((1, 2, 3))
-    assert (zeros_at_observed == 1).sum() == 56
-    assert zeros_at_observed.max() == 1
-
-
-def test_a_threshold_would_find_another_mask(corrupted: torch.Tensor, mask: torch.Tensor) -> None:
-    tiny = (corrupted > 0) & (corrupted < 1e-3)
-    assert tiny.sum() == 159
-    assert not torch.equal(corrupted > 1e-3, mask.expand_as(corrupted))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.5])

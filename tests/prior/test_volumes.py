@@ -220,7 +220,7 @@ def test_one_png_with_a_mask_that_is_one(tmp_path: Path, dtype: type) -> None:
         x_hat = np.asarray(Image.open(output)).astype(dtype)
         assert same_bits(x_hat, image, MASK[1]) and (x_hat[~MASK[1]] > 0).all()
         assert Image.open(output).mode == ("L" if dtype == np.uint8 else "I;16")
-    assert "too thin" in refused(lambda: fill_file(tmp_path / "y.png", output, linear()))
+    assert "holds one image" in refused(lambda: fill_file(tmp_path / "y.png", output, linear()))
     Image.fromarray(image.astype(np.uint8)).save(tmp_path / "grey.png")
     assert "expected 0 (missing)" in refused(
         lambda: fill_file(tmp_path / "y.png", output, linear(), tmp_path / "grey.png")
