@@ -15,39 +15,41 @@ COURSE_SHA256 = "81f2b487abb8a2cb181a91c2ba30c423fa7fda790a8f149d2ceda14d6192e2a
 LEVELS = 65535  # clean frames are kept as 16-bit grey levels
 
 
-def clean_images() -> np.ndarray:
-    """The truth behind the stand-in, (100,1,64,64) float32 in [0,1]."""
+def _stored(name: str) -> np.ndarray:
     with np.load(DATA, allow_pickle=False) as archive:
-        return (archive["images"][:, None] / np.float32(LEVELS)).astype(np.float32)
+        return archive[name]
+
+
+def clean_images() -> np.ndarray:
+    """Return the truth behind the stand-in, (100,1,64,64) float32 in [0,1]."""
+    return (_stored("images")[:, None] / np.float32(LEVELS)).astype(np.float32)
 
 
 def subjects() -> np.ndarray:
-    """Subject of each stand-in image, (100,) str: the groups of the bootstrap."""
-    with np.load(DATA, allow_pickle=False) as archive:
-        return archive["group"]
+    """Return the subject of each stand-in image, (100,) str: the groups of the bootstrap."""
+    return _stored("group")
 
 
 def course_mask() -> np.ndarray:
-    """The course's mask, (64,64) bool, True = observed, 2,073 pixels missing."""
-    with np.load(DATA, allow_pickle=False) as archive:
-        return archive["mask"]
+    """Return the course's mask, (64,64) bool, True = observed, 2,073 pixels missing."""
+    return _stored("mask")
 
 
 def corrupted_images() -> np.ndarray:
-    """The content of the stand-in `test_set.npy`, (100,1,64,64) float32 in [0,1]."""
+    """Return the content of the stand-in `test_set.npy`, (100,1,64,64) float32 in [0,1]."""
     return clean_images() * course_mask()
 
 
 def write_test_set(path: str | Path) -> None:
-    """Write the stand-in `test_set.npy`, bit for bit the same on every machine."""
+    """Write the stand-in `test_set.npy`, with the same bytes on every machine."""
     save_npy(path, corrupted_images())
 
 
 def kind_of(path: str | Path) -> str:
-    """Which test set a file is, by sha256: "course file", "stand-in" or "own file"."""
-    found = sha256(path)
-    if found == COURSE_SHA256:
+    """Tell by its sha256 which test set a file is: "course file", "stand-in" or "own file"."""
+    digest = sha256(path)
+    if digest == COURSE_SHA256:
         return "course file"
     buffer = io.BytesIO()
     np.save(buffer, corrupted_images(), allow_pickle=False)
-    return "stand-in" if found == hashlib.sha256(buffer.getvalue()).hexdigest() else "own file"
+    return "stand-in" if digest == hashlib.sha256(buffer.getvalue()).hexdigest() else "own file"
