@@ -219,7 +219,7 @@ def demo(
         str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(min=0, max=65535, help="Else the first free one from 7860.")
+        int | None, typer.Option(min=1, max=65535, help="Else the first free one from 7860.")
     ] = None,
     max_upload_mb: Annotated[int, typer.Option(min=1, help="Largest file, in megabytes.")] = 100,
     open_page: Annotated[

@@ -1,1 +1,1 @@
-"""The page of `nogaps demo`: upload images, fill them, look at them, take them home."""
+"""The page of `nogaps demo`: upload images, fill them, look at them, download them."""

@@ -1,9 +1,9 @@
-"""What the page shows of a result, and the files one can take home."""
+"""What the page shows of a result, and the files that can be downloaded."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from nogaps.demo.work import OUT, Item, Results, split_name
+from nogaps.demo.uploads import OUT, Item, Results, split_name
 from nogaps.images.arrays import ArrayFile, ImageSource
 from nogaps.images.formats import kind_of
 from nogaps.runtime.files import atomic, load_npy, save_npy
@@ -27,7 +27,12 @@ BATCH = 64
 class View:
     """One image as the page shows it: (H,W,3) uint8 each, enlarged by whole numbers.
 
-    half: None without half-widths; top: the half-width that has the map's last colour.
+    Args:
+        before: The input, as grey.
+        marked: The input, with missing pixels in `HOLE`.
+        after: The filled image.
+        half: The half-widths in `COLOURS`; None if there are none.
+        top: The half-width that has the last colour.
     """
 
     before: np.ndarray
@@ -38,13 +43,13 @@ class View:
 
 
 def view(item: Item, index: int) -> View:
-    """Image `index` of an item, slices of NIfTI as stored turned as they mostly lie."""
+    """Return image `index` of an item; slices of NIfTI as stored are turned by 90°."""
     stored = kind_of(item.source) == "nifti" and item.plane is None
     turn = np.rot90 if stored else np.asarray
     before, after = (turn(_read(item, path, index)) for path in (item.source, item.output))
     mask = turn(item.mask[index if len(item.mask) > 1 else 0])
-    low, high = _range(after[mask]) if item.report.scaled else (0.0, 1.0)
-    grey = [_grey(np.where(mask, before, low), low, high), _grey(after, low, high)]
+    span = _range(after[mask]) if item.report.scaled else (0.0, 1.0)
+    grey = [_grey(np.where(mask, before, span[0]), *span), _grey(after, *span)]
     marked = np.where(mask[..., None], grey[0], HOLE)
     half, top = None, 0.0
     if item.half is not None:
@@ -55,9 +60,9 @@ def view(item: Item, index: int) -> View:
 
 
 def colour_stops(count: int = 8) -> list[str]:
-    """The colours of the half-widths from 0 to `View.top`, as a style sheet writes them."""
-    steps = np.linspace(0, 1, count)
-    return [matplotlib.colors.to_hex(colour) for colour in matplotlib.colormaps[COLOURS](steps)]
+    """Return the colours of half-widths from 0 to `View.top`, as a style sheet writes them."""
+    colours = matplotlib.colormaps[COLOURS](np.linspace(0, 1, count))
+    return [matplotlib.colors.to_hex(colour) for colour in colours]
 
 
 def _read(item: Item, path: Path, index: int) -> np.ndarray:
@@ -66,7 +71,7 @@ def _read(item: Item, path: Path, index: int) -> np.ndarray:
 
 
 def _half_width(item: Item, index: int) -> np.ndarray:
-    """Half-widths (H,W) of one image; slices lie in their file as they do in the output."""
+    """Return half-widths (H,W); slices lie in their file as they do in the output."""
     widths = load_npy(item.half, mmap=True)
     with item.opened(item.output) as source:
         if not isinstance(source, ArrayFile):
@@ -76,14 +81,18 @@ def _half_width(item: Item, index: int) -> np.ndarray:
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """From min(0, lowest) to the highest, as images are scaled for the network."""
+    """Return min(0, lowest) and the highest value, as images are scaled for the network."""
     low, high = min(0.0, float(values.min())), float(values.max())
     return low, high if high > low else low + 1.0
 
 
+def _share(image: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
+
+
 def _grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    share = (image.astype(np.float64) - low) / (high - low)
-    return np.repeat(np.rint(255 * np.clip(share, 0, 1)).astype(np.uint8)[..., None], 3, -1)
+    grey = np.rint(255 * _share(image, low, high)).astype(np.uint8)
+    return np.repeat(grey[..., None], 3, -1)
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:
@@ -91,32 +100,27 @@ def _enlarged(image: np.ndarray) -> np.ndarray:
     return image.repeat(times, 0).repeat(times, 1)
 
 
-@dataclass(frozen=True)
-class Downloads:
-    """Files to take home; of several, a .zip. own: in the input's format, where that is another."""
+def downloads(results: Results) -> dict[str, Path | None]:
+    """Write the files that the user can download; of several of a kind, a .zip.
 
-    npy: Path
-    png: Path
-    own: Path | None
-    half: Path | None
+    The .npy of a .npy is the file that `nogaps fill` writes. PNGs are those of `nogaps fill` for
+    PNGs. Of other integers that fit they hold the values, of floats in [0,1] those times 65,535,
+    of anything else the file's range in 16 bits.
 
-
-def downloads(results: Results) -> Downloads:
-    """Write the files. The .npy of a .npy is the file that `nogaps fill` writes.
-
-    PNGs are those of `nogaps fill` for PNGs. Of other integers that fit they hold the values, of
-    floats in [0,1] those times 65535, of anything else the file's range in 16 bits.
+    Returns:
+        "npy", "png", "own" (the input's format, None where it is one of these) and "half" (None
+        without half-widths).
     """
-    room, items = results.room / OUT, results.items
+    folder, items = results.folder / OUT, results.items
     own = [item.output for item in items if item.output.suffix.lower() not in (".npy", "")]
     half = [item.half for item in items if item.half is not None]
     pngs = [path for item in items for path in _pngs(item)]
-    return Downloads(
-        _bundle([_npy(item) for item in items], room, "filled_npy"),
-        _bundle(pngs, room, "filled_png"),
-        _bundle(own, room, "filled") if own else None,
-        _bundle(half, room, "half_widths") if half else None,
-    )
+    return {
+        "npy": _bundle([_npy(item) for item in items], folder, "filled_npy"),
+        "png": _bundle(pngs, folder, "filled_png"),
+        "own": _bundle(own, folder, "filled") if own else None,
+        "half": _bundle(half, folder, "half_widths") if half else None,
+    }
 
 
 def _npy(item: Item) -> Path:
@@ -136,36 +140,33 @@ def _pngs(item: Item) -> list[Path]:
     paths = []
     with item.opened(item.output) as source:
         count = source.shape[0]
-        span = _file_range(source) if item.report.scaled else (0.0, 1.0)
-        for start in range(0, count, BATCH):
-            for k, image in enumerate(source.read(start, min(start + BATCH, count)), start):
-                number = f"_{k:0{len(str(count - 1))}d}" if count > 1 else ""
-                paths.append(folder / f"{stem}_filled{number}.png")
-                Image.fromarray(_levels(image, *span)).save(paths[-1])
+        ends = [_range(images) for images in _batches(source)] if item.report.scaled else [(0, 1)]
+        low, high = min(low for low, _ in ends), max(high for _, high in ends)
+        for k, image in enumerate(image for images in _batches(source) for image in images):
+            number = f"_{k:0{len(str(count - 1))}d}" if count > 1 else ""
+            paths.append(folder / f"{stem}_filled{number}.png")
+            Image.fromarray(_levels(image, low, high)).save(paths[-1])
     return paths
 
 
-def _file_range(source: ImageSource) -> tuple[float, float]:
+def _batches(source: ImageSource) -> Iterator[np.ndarray]:
     count = source.shape[0]
-    batches = (source.read(k, min(k + BATCH, count)) for k in range(0, count, BATCH))
-    ends = np.array([_range(batch) for batch in batches])
-    return float(ends[:, 0].min()), float(ends[:, 1].max())
+    return (source.read(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
 
 
 def _levels(image: np.ndarray, low: float, high: float) -> np.ndarray:
     if image.dtype.kind == "u" and image.dtype.itemsize <= 2:
         return image.astype(image.dtype.newbyteorder("="))
-    share = (image.astype(np.float64) - low) / (high - low)
-    return np.rint(LEVELS * np.clip(share, 0, 1)).astype(np.uint16)
+    return np.rint(LEVELS * _share(image, low, high)).astype(np.uint16)
 
 
-def _bundle(paths: Sequence[Path], room: Path, name: str) -> Path:
-    """The one file, or a .zip of several, by their names where these differ."""
+def _bundle(paths: Sequence[Path], folder: Path, name: str) -> Path:
+    """Return the one file, or a .zip of several, by their names where these differ."""
     if len(paths) == 1:
         return paths[0]
     differ = len({path.name for path in paths}) == len(paths)
-    with atomic(room / f"{name}.zip") as temporary, zipfile.ZipFile(temporary, "w") as archive:
+    with atomic(folder / f"{name}.zip") as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for path in paths:
-            name_in = path.name if differ else path.relative_to(room).as_posix()
-            archive.writestr(zipfile.ZipInfo(name_in), path.read_bytes())  # a fixed date
-    return room / f"{name}.zip"
+            member = path.name if differ else path.relative_to(folder).as_posix()
+            archive.writestr(zipfile.ZipInfo(member), path.read_bytes())  # a fixed date
+    return folder / f"{name}.zip"

@@ -1,4 +1,4 @@
-"""The demo's page: in a real browser, against a real server; and what is behind it."""
+"""The demo's page in a real browser, against a real server; and whom the server refuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,10 +16,9 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-import nibabel
 import numpy as np
 import pytest
-from browser import errors_of, needs_browser, open_browser
+from browser import errors_of, free_port, needs_browser, open_browser
 from conftest import ROOT
 from in_process import called
 from PIL import Image
@@ -29,14 +27,6 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from nogaps import standin
-from nogaps.demo import work
-from nogaps.demo.pictures import HOLE, downloads, view
-from nogaps.demo.work import Filler
-from nogaps.filling.files import fill_file
-from nogaps.images.formats import open_images
-from nogaps.imputers.loading import load_imputer
-from nogaps.imputers.uncertainty import load_calibrated
-from nogaps.runtime.files import BadInput
 
 pytestmark = pytest.mark.xdist_group("demo")  # one server for all
 UPLOAD_MB = 1
@@ -57,7 +47,7 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     temporary = tmp_path_factory.mktemp("temporary")
-    command = [sys.executable, "-m", "nogaps", "demo", "--no-browser", "--port", "0"]
+    command = [sys.executable, "-m", "nogaps", "demo", "--no-browser", "--port", str(free_port())]
     process = subprocess.Popen(
         [*command, "--max-upload-mb", str(UPLOAD_MB)],
         env={**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)},
@@ -71,8 +61,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         assert "Ctrl-C ends it" in line, process.stderr.read()
         yield Served(line.split(": open")[0], temporary)
         process.send_signal(signal.SIGINT)
-        # a busy machine may need longer to leave than the grace of Signals
-        assert process.wait(20) in (130, -signal.SIGALRM)
+        assert process.wait(20) == 130
         assert "nogaps: interrupted" in process.stderr.read()
         assert not list(temporary.iterdir()), "files are left"
     finally:
@@ -130,11 +119,11 @@ class Driven:
         return new[0].read_bytes()
 
     def elsewhere(self) -> list[str]:
-        """What the page has asked other hosts for."""
-        script = "return performance.getEntriesByType('resource').map(one => one.name)"
+        """Return what the page has asked other hosts for."""
+        script = "return performance.getEntriesByType('resource').map(entry => entry.name)"
         asked = self.driver.execute_script(script)
         assert asked
-        return [one for one in asked if not one.startswith((self.address, "data:", "blob:"))]
+        return [name for name in asked if not name.startswith((self.address, "data:", "blob:"))]
 
 
 @pytest.fixture(scope="module")
@@ -194,12 +183,12 @@ def test_example_of_pngs_and_its_pages(page: Driven) -> None:
 def test_bad_files_get_one_line(page: Driven, served: Served, heads: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.npy"
     text.write_text("not an array")
-    assert page.fill(text).startswith("text.npy: is damaged")
+    assert "text.npy: is damaged" in page.fill(text)
     assert page.one("#status p").get_attribute("role") == "alert"
     page.until(lambda: page.one("#go").is_enabled())
     assert not page.driver.find_elements(By.ID, "caption")
     np.save(tmp_path / "one.npy", np.load(heads)[:1])
-    assert page.fill(tmp_path / "one.npy").endswith("expected a mask (under “Options”)")
+    assert "one.npy: " in page.fill(tmp_path / "one.npy")
     large = tmp_path / "large.npy"
     np.save(large, np.zeros((UPLOAD_MB << 20), np.uint8))
     page.one("#files button[aria-label*=lear]").click()
@@ -209,8 +198,19 @@ def test_bad_files_get_one_line(page: Driven, served: Served, heads: Path, tmp_p
     for path in served.temporary.glob("*/cache/*/heads.npy"):
         path.unlink()  # as after an hour
     page.one("#go").click()
-    assert page.said() == "heads.npy: cannot be read (No such file or directory), expected a file"
+    assert "heads.npy: cannot be read (No such file or directory)" in page.said()
     page.until(lambda: page.one("#go").is_enabled())
+    page.driver.get_log("browser")
+
+
+@needs_browser
+def test_page_may_not_load_from_elsewhere(page: Driven) -> None:
+    """The policy forbids it, also for what a hostile file name would bring into the page."""
+    script = """const done = arguments[0];
+        document.addEventListener('securitypolicyviolation', e => done(e.effectiveDirective));
+        const image = new Image(); image.src = 'http://127.0.0.1:1/x.png';
+        image.onload = () => done('loaded');"""
+    assert page.driver.execute_async_script(script) == "img-src"
     page.driver.get_log("browser")
 
 
@@ -229,9 +229,10 @@ def test_phone(served: Served, tmp_path: Path) -> None:
         phone.driver.quit()
 
 
-def refused(served: Served, path: str, **headers: str) -> int:
+def refused(call: Callable[[], object]) -> int:
+    """Return the code of an HTTP error."""
     with pytest.raises(HTTPError) as caught:
-        served.get(path, **headers)
+        call()
     caught.value.close()
     return caught.value.code
 
@@ -242,9 +243,7 @@ def test_one_machine_alone_is_served(served: Served) -> None:
     with pytest.raises(ConnectionRefusedError):  # as from any other of its addresses
         socket.create_connection(("127.0.0.2", port), 5)
     assert b"nogaps" in served.get("/")
-    assert refused(served, "/", Host="elsewhere.example") == 400
-    with urlopen(served.address) as answer:
-        assert "default-src 'self'" in answer.headers["content-security-policy"]
+    assert refused(lambda: served.get("/", Host="elsewhere.example")) == 400
 
 
 def upload(served: Served, content: bytes) -> str:
@@ -260,10 +259,7 @@ def upload(served: Served, content: bytes) -> str:
 def test_uploads_are_limited(served: Served) -> None:
     path = upload(served, bytes((UPLOAD_MB << 20) - 1000))
     assert Path(path).is_relative_to(served.temporary)
-    with pytest.raises(HTTPError) as caught:
-        upload(served, bytes((UPLOAD_MB << 20) + 1000))
-    assert caught.value.code == 413
-    caught.value.close()
+    assert refused(lambda: upload(served, bytes((UPLOAD_MB << 20) + 1000))) == 413
 
 
 def outcome(served: Served, path: str) -> dict:
@@ -275,8 +271,8 @@ def outcome(served: Served, path: str) -> dict:
     body = {"data": [[file], None, "zero", "fast", "as stored"], "fn_index": which}
     body = json.dumps({**body, "session_hash": session}).encode()
     served.get("/gradio_api/queue/join", body, **{"Content-type": "application/json"})
-    told = served.get(f"/gradio_api/queue/data?session_hash={session}")
-    events = [json.loads(line[6:]) for line in told.splitlines() if line.startswith(b"data: ")]
+    answer = served.get(f"/gradio_api/queue/data?session_hash={session}")
+    events = [json.loads(line[6:]) for line in answer.splitlines() if line.startswith(b"data: ")]
     return next(one for one in events if one["msg"] == "process_completed")
 
 
@@ -289,160 +285,25 @@ def test_only_uploads_are_read_and_nothing_is_fetched(served: Served, heads: Pat
         with pytest.raises(TimeoutError):
             other.accept()
     for path in (heads, ROOT / "pyproject.toml", "/etc/passwd"):
-        assert refused(served, f"/gradio_api/file={path}") == 403
-
-
-@pytest.fixture(scope="module")
-def filler(tmp_path_factory: pytest.TempPathFactory) -> Filler:
-    return Filler(None, tmp_path_factory.mktemp("work"), "fast")
-
-
-def stripes(path: Path, images: np.ndarray) -> Path:
-    """Write images (N,H,W) to a file of the kind that its name tells."""
-    if ".nii" in path.name:
-        volume = np.moveaxis(images, 0, -1) if len(images) > 1 else images[0]
-        volume = images if path.name == "cut.nii" else volume  # its first axis has length 1
-        nibabel.Nifti1Image(volume, np.eye(4)).to_filename(path)
-    elif path.suffix == ".npy":
-        np.save(path, images[:, None])
-    elif path.suffix == ".npz":
-        np.savez_compressed(path, images=images)
-    else:
-        Image.fromarray(images[0]).save(path)
-    return path
-
-
-@pytest.mark.parametrize("name", ["volume.nii", "cut.nii", "slice.nii", "pngs.png", "y.npy"])
-def test_half_widths_are_shown_where_they_belong(tmp_path: Path, name: str) -> None:
-    grey = np.rint(255 * standin.corrupted_images()[3:5, 0, :, 8:56]).astype(np.uint8)
-    grey = grey[:1] if name in ("cut.nii", "slice.nii", "pngs.png") else grey
-    np.save(tmp_path / "mask.npy", standin.course_mask()[:, 8:56])
-    results = Filler(None, tmp_path).fill([stripes(tmp_path / name, grey)], tmp_path / "mask.npy")
-    seen = view(*results.locate(len(grey) - 1))
-    assert seen.half.shape == seen.before.shape
-    hole = (seen.marked == HOLE).all(-1)
-    assert hole.any() and (seen.half[hole].sum(-1) > seen.half[~hole].sum(-1).max()).all()
-    assert len(np.unique(seen.half[~hole])) <= 3  # the one colour of 0
-    results.remove()
-
-
-@pytest.mark.parametrize("name", ["volume.nii.gz", "several.npz"])
-def test_other_kinds_come_back_as_they_came(filler: Filler, name: str, tmp_path: Path) -> None:
-    images = np.rint(1000 * standin.corrupted_images()[:4, 0]).astype(np.int16)
-    source = stripes(tmp_path / name, images)
-    results = filler.fill([source], quality="fast")
-    out = tmp_path / f"filled_{name}"
-    fill_file(source, out, load_imputer(quality="fast"), progress=False)
-    taken = downloads(results)
-    assert taken.own.name == name.replace(".", "_filled.", 1)
-    assert taken.own.read_bytes() == out.read_bytes() and taken.half is None
-    with open_images(out) as expected:
-        filled = expected.read(0, 4)
-    assert np.array_equal(np.load(taken.npy), filled) and filled.dtype == np.int16
-    with zipfile.ZipFile(taken.png) as archive:
-        pixels = [np.asarray(Image.open(archive.open(one))) for one in archive.namelist()]
-    assert np.array_equal(np.stack(pixels), np.rint(65535 / filled.max() * filled.astype(float)))
-    results.remove()
-    assert not list(filler.folder.iterdir())
-
-
-def test_planes_of_volumes(filler: Filler, tmp_path: Path) -> None:
-    """Slices that the page turns upright are those of the command; their half-widths too."""
-    images = np.rint(1000 * standin.corrupted_images()[:5, 0, :40]).astype(np.int16)
-    volume = np.moveaxis(images[:, ::-1], (0, 1, 2), (0, 2, 1))  # sagittal: right, front, up
-    source, out, half = (tmp_path / name for name in ("scan.nii", "out.nii", "half.npy"))
-    nibabel.Nifti1Image(volume, np.eye(4)).to_filename(source)
-    best = load_calibrated(load_imputer())
-    fill_file(source, out, best, progress=False, uncertainty=half, plane="sagittal")
-    results = Filler(None, tmp_path).fill([source], plane="sagittal")
-    taken = downloads(results)
-    assert taken.own.read_bytes() == out.read_bytes()
-    assert taken.half.read_bytes() == half.read_bytes()
-    with open_images(out, plane="sagittal") as upright:
-        assert np.array_equal(np.load(taken.npy), upright.read(0, 5))
-    seen = view(*results.locate(3))
-    assert seen.before.shape == seen.half.shape == (8 * 40, 8 * 64, 3)
-    report = results.items[0].report
-    assert "sagittal" in report.plane and any("64×64" in note for note in report.notes)
-    results.remove()
-    with pytest.raises(BadInput, match="under “Options”"):
-        filler.fill([source], quality="fast", plane="axial")
-
-
-def test_several_files_and_pngs_at_once(filler: Filler, tmp_path: Path) -> None:
-    grey = np.rint(255 * standin.corrupted_images()[:7, 0]).astype(np.uint8)
-    grey = np.maximum(grey, standin.course_mask().astype(np.uint8))  # no true zero is left
-    pngs = [stripes(tmp_path / f"{k}.png", grey[k : k + 1]) for k in range(3)]
-    npz = stripes(tmp_path / "rest.npz", grey[3:])
-    told: list[tuple[int, int]] = []
-    files = [pngs[2], npz, *pngs[:2]]
-    results = filler.fill(files, quality="fast", tell=lambda *far: told.append(far))
-    assert told == [(4, 7), (7, 7)]
-    assert [results.locate(k)[0].name(results.locate(k)[1]) for k in (0, 3, 4, 6)] == [
-        *("rest.npz", "rest.npz", "0.png", "2.png")
-    ]
-    taken = downloads(results)
-    with zipfile.ZipFile(taken.npy) as archive:
-        assert archive.namelist() == ["rest_filled.npy", "PNGs_filled.npy"]
-        filled = np.load(archive.open("PNGs_filled.npy"))
-    with zipfile.ZipFile(taken.png) as archive:
-        assert archive.namelist()[4:] == ["0.png", "1.png", "2.png"]
-        assert np.array_equal(np.asarray(Image.open(archive.open("1.png"))), filled[1])
-    seen = view(*results.locate(5))
-    mask = standin.course_mask().repeat(8, 0).repeat(8, 1)
-    assert (seen.marked[~mask] == HOLE).all() and seen.half is None
-    assert np.array_equal(seen.marked[mask], seen.before[mask])
-    assert np.array_equal(seen.after[mask], seen.before[mask])
-    with pytest.raises(IndexError):
-        results.locate(7)
-    results.remove()
-
-
-def test_messages_name_files_alone(
-    filler: Filler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    grey = np.rint(255 * standin.corrupted_images()[:2, 0]).astype(np.uint8)
-    good = stripes(tmp_path / "good.npz", grey)
-    (tmp_path / "other").mkdir()
-    (tmp_path / "text.png").write_text("no picture, though it is named so")
-    wide, twin = tmp_path / "wide.png", stripes(tmp_path / "other" / "good.npz", grey)
-    Image.new("RGB", (64, 64)).save(wide)
-    (tmp_path / "notes.txt").write_text("no image")
-    mask = tmp_path / "mask.npy"
-    np.save(mask, np.ones((32, 32), bool))
-    for files, given, line in (
-        ([], None, "no file: expected .npy, .npz, PNG or NIfTI, or one of the examples"),
-        ([good, twin], None, "good.npz: stands 2 times, expected files of different names"),
-        ([tmp_path / "text.png"], None, "text.png: is not a PNG, expected one"),
-        ([wide], None, "wide.png: is colour with 8 bits, expected grey with 8 or 16 bits"),
-        ([good], mask, "mask.npy: has shape (1, 32, 32), expected (64, 64) or (2, 64, 64)"),
-        ([tmp_path / "notes.txt"], None, "notes.txt: not a known kind, expected .npy, .npz, "),
-    ):
-        with pytest.raises(BadInput) as caught:
-            filler.fill(files, given, quality="fast")
-        assert str(caught.value).startswith(line)
-    monkeypatch.setattr(work, "MOST_PIXELS", 2 * 64 * 64 - 1)
-    with pytest.raises(BadInput, match=r"good\.npz: brings the pixels to 8,192, expected"):
-        filler.fill([good])
-    assert not list(filler.folder.iterdir()), "files of failed calls are left"
+        assert refused(lambda path=path: served.get(f"/gradio_api/file={path}")) == 403
 
 
 def test_demo_needs_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED"):
+    monkeypatch.delitem(sys.modules, "nogaps.demo.page", raising=False)
+    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY"):
         monkeypatch.setenv(name, "")
-    done = called("demo", "--no-browser", "--port", 0)
+    done = called("demo", "--no-browser")
     assert done.code == 2 and not done.out
-    assert done.err == "nogaps: gradio: is not there, expected: pip install 'nogaps[demo]'\n"
+    assert done.err == "nogaps: gradio is missing, expected pip install 'nogaps[demo]'\n"
 
 
-def test_addresses_that_cannot_be_had(served: Served) -> None:
+def test_addresses_that_are_not_available(served: Served) -> None:
     port = served.address.rpartition(":")[2]
     done = called("demo", "--no-browser", "--port", port)
-    assert done.code == 2 and done.err.startswith(f"nogaps: --host 127.0.0.1 --port {port}: cannot")
+    line = f"nogaps: --host 127.0.0.1 --port {port}: not available (Address already in use)"
+    assert done.code == 2 and done.err == f"{line}, expected a free address\n"
     done = called("demo", "--no-browser", "--host", "256.1.1.1")
-    lines = done.err.splitlines()
-    assert done.code == 2 and len(lines) == 2
-    assert lines[0].startswith("nogaps: warning: --host 256.1.1.1: everyone who reaches it")
-    assert lines[1].startswith("nogaps: --host 256.1.1.1: cannot be had")
+    warning, line = done.err.splitlines()
+    assert done.code == 2 and line.startswith("nogaps: --host 256.1.1.1: not available")
+    assert warning.startswith("nogaps: warning: --host 256.1.1.1: everyone who reaches it")

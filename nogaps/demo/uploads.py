@@ -1,0 +1,275 @@
+"""Fill uploaded files as `nogaps fill` does, and keep the results for the page."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from nogaps import standin
+from nogaps.filling.files import FillReport, fill_file
+from nogaps.images.arrays import ImageSource
+from nogaps.images.formats import kind_of, open_images
+from nogaps.imputers.loading import load_imputer, weights_file
+from nogaps.imputers.uncertainty import calibration_file, load_calibrated
+from nogaps.runtime.device import pick_device
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import save_npy
+
+MOST_PIXELS = 1 << 24  # of all images together: 4,096 of 64×64, a minute or two on two cores
+PNGS, OUT = "PNGs", "filled"  # folders of the uploaded PNGs, and of the results
+Tell = Callable[[int, int], None]  # receives the number of filled images and of all images
+
+
+@dataclass(frozen=True)
+class Example:
+    """Files to upload, and a mask for one image alone, whose zeros do not tell its mask."""
+
+    label: str
+    files: list[Path]
+    mask: Path | None = None
+
+
+def write_examples(folder: Path) -> list[Example]:
+    """Write real heads of the stand-in test set to `folder`, in the formats that people have."""
+    heads, head, mask = (folder / name for name in ("heads.npy", "one_head.npy", "mask.npy"))
+    y = standin.corrupted_images()
+    save_npy(heads, y[::10])
+    save_npy(head, y[5:6])
+    save_npy(mask, standin.course_mask())
+    pngs = []
+    for k, image in enumerate(np.rint(y[3::16, 0] * standin.LEVELS).astype(np.uint16)):
+        pngs.append(folder / f"head_{k}.png")
+        Image.fromarray(image).save(pngs[-1])
+    return [
+        Example("10 heads", [heads]),
+        Example(f"{len(pngs)} PNGs", pngs),
+        Example("1 and its mask", [head], mask),
+    ]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One uploaded file, or the folder of all uploaded PNGs, and its result.
+
+    Args:
+        source: The uploaded file or folder.
+        output: The filled file or folder, of the same kind.
+        half: A .npy of half-widths of intervals; None if the imputer is not calibrated.
+        level: The share of values that the intervals hold, e.g. 0.9.
+        mask: Bool (N,H,W) or (1,H,W), True = observed.
+        plane: The plane of upright slices; None for slices as stored, and for other files.
+        report: What `fill_file` reported.
+    """
+
+    source: Path
+    output: Path
+    half: Path | None
+    level: float
+    mask: np.ndarray
+    plane: str | None
+    report: FillReport
+
+    def opened(self, path: Path) -> ImageSource:
+        """Open `source` or `output`, which hold the same images."""
+        return open_images(path, plane=self.plane)
+
+    def name(self, index: int) -> str:
+        """Return the name of the file that holds image `index`."""
+        if not self.source.is_dir():
+            return self.source.name
+        with self.opened(self.source) as images:
+            return images.names[index]
+
+
+@dataclass(frozen=True)
+class Results:
+    """What one click has filled; all files lie in `folder`."""
+
+    folder: Path
+    items: tuple[Item, ...]
+
+    @property
+    def images(self) -> int:
+        """The number of images in all items."""
+        return sum(item.report.images for item in self.items)
+
+    def locate(self, number: int) -> tuple[Item, int]:
+        """Return the item, and the index in it, of image `number`, counted from 0 over all."""
+        for item in self.items:
+            if number < item.report.images:
+                return item, number
+            number -= item.report.images
+        raise IndexError(number)
+
+    def remove(self) -> None:
+        """Delete the files."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Watched(torch.nn.Module):
+    """An imputer that fills as before, keeps the masks it gets, and tells how far it has come.
+
+    Args:
+        imputer: Any imputer, `x_hat = imputer(y, mask)`.
+        tell: Called after every batch.
+        done: The number of images filled before.
+        total: The number of all images.
+    """
+
+    def __init__(self, imputer: torch.nn.Module, tell: Tell, done: int, total: int) -> None:
+        super().__init__()
+        self.imputer, self.tell, self.done, self.total = imputer, tell, done, total
+        self.trained_on = getattr(imputer, "trained_on", None)
+        self.masks: list[np.ndarray] = []
+
+    def forward(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Return x_hat (N,1,H,W)."""
+        x_hat = self.imputer(y, mask)
+        self._count(y, mask)
+        return x_hat
+
+    def with_half_width(
+        self, y: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return x_hat and half-widths, (N,1,H,W) each."""
+        pair = self.imputer.with_half_width(y, mask)
+        self._count(y, mask)
+        return pair
+
+    def _count(self, y: torch.Tensor, mask: torch.Tensor) -> None:
+        self.masks.append(np.broadcast_to(mask[:, 0].cpu().numpy(), (len(y), *y.shape[-2:])))
+        self.done += len(y)
+        self.tell(self.done, self.total)
+
+    def mask(self) -> np.ndarray:
+        """Return all masks so far, (N,H,W), or (1,H,W) if they are equal."""
+        first = self.masks[0][:1]
+        same = all((masks == first).all() for masks in self.masks)
+        return first if same else np.concatenate(self.masks)
+
+
+class Filler:
+    """Fills uploads with one model; its networks are loaded once for each quality.
+
+    Args:
+        model: Run folder, weights file or Hub id; None for the shipped imputer.
+        folder: Where the results lie.
+        quality: The quality to load at once, "best" or "fast".
+        revision: Revision of a Hub id.
+
+    Raises:
+        BadInput: The model is invalid.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None,
+        folder: Path,
+        quality: str = "best",
+        revision: str | None = None,
+    ) -> None:
+        self.model, self.folder = weights_file(model, revision), folder
+        self.imputers: dict[str, torch.nn.Module] = {}
+        self.imputer(quality)
+
+    def imputer(self, quality: str) -> torch.nn.Module:
+        """Return the imputer of this quality, with its calibration where it has one."""
+        if quality not in self.imputers:
+            imputer = load_imputer(self.model, pick_device(), quality)
+            if hasattr(imputer, "members") and calibration_file(self.model).exists():
+                imputer = load_calibrated(imputer, self.model)
+            self.imputers[quality] = imputer
+        return self.imputers[quality]
+
+    def fill(
+        self,
+        uploads: Sequence[Path],
+        mask: Path | None = None,
+        missing: str = "zero",
+        quality: str = "best",
+        plane: str | None = None,
+        tell: Tell = lambda done, total: None,
+    ) -> Results:
+        """Fill every file; all PNGs are filled together, as one folder.
+
+        Args:
+            uploads: .npy, .npz, PNG and NIfTI files of different names.
+            mask: As in `fill_file`.
+            missing: As in `fill_file`.
+            quality: "best" or "fast".
+            plane: The plane of the slices of the NIfTI files.
+            tell: Called after every batch.
+
+        Raises:
+            BadInput: A file cannot be filled; no result is left then.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="filled-", dir=self.folder))
+        try:
+            sources, items = _sources(uploads, folder), list[Item]()
+            total = _count(sources)
+            for source in sources:
+                done = sum(item.report.images for item in items)
+                watched = Watched(self.imputer(quality), tell, done, total)
+                own_plane = plane if kind_of(source) == "nifti" else None
+                items.append(_filled(source, folder, watched, mask, missing, own_plane))
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        return Results(folder, tuple(items))
+
+
+def _filled(
+    source: Path, folder: Path, imputer: Watched, mask: Path | None, missing: str, plane: str | None
+) -> Item:
+    stem, suffix = split_name(source)
+    calibration = getattr(imputer.imputer, "calibration", None)
+    output = folder / OUT / source.name / f"{stem}_filled{suffix}"
+    half = output.with_name(f"{stem}_half_width.npy") if calibration else None
+    options = {"mask": mask, "missing": missing, "plane": plane, "uncertainty": half}
+    report = fill_file(source, output, imputer, progress=False, **options)
+    level = calibration.level if calibration else 0.0
+    return Item(source, output, half, level, imputer.mask(), plane, report)
+
+
+def split_name(path: Path) -> tuple[str, str]:
+    """Return the stem and suffix of a file, ".nii.gz" being one suffix; a folder has none."""
+    if path.is_dir():
+        return path.name, ""
+    suffix = "".join(path.suffixes[-2:]) if path.suffix.lower() == ".gz" else path.suffix
+    return path.name.removesuffix(suffix), suffix
+
+
+def _sources(uploads: Sequence[Path], folder: Path) -> list[Path]:
+    """Return what to fill: each file, and one folder that holds all PNGs."""
+    if not uploads:
+        raise BadInput("no file", ".npy, .npz, PNG or NIfTI, or one of the examples")
+    name, count = Counter(path.name for path in uploads).most_common(1)[0]
+    if count > 1:
+        raise BadInput(f"was uploaded {count} times", "files of different names", path=name)
+    pngs = [path for path in uploads if path.suffix.lower() == ".png"]
+    for path in pngs:
+        (folder / PNGS).mkdir(exist_ok=True)
+        shutil.copyfile(path, folder / PNGS / path.name)
+    return [path for path in uploads if path not in pngs] + ([folder / PNGS] if pngs else [])
+
+
+def _count(sources: Sequence[Path]) -> int:
+    """Return the number of images; raise BadInput if they have too many pixels."""
+    count = pixels = 0
+    for source in sources:
+        with open_images(source) as images:
+            count += images.shape[0]
+            pixels += math.prod(images.shape)
+        if pixels > MOST_PIXELS:
+            limit = f"at most {MOST_PIXELS:,} here (`nogaps fill` has no limit)"
+            raise BadInput(f"brings the pixels to {pixels:,}", limit, path=source)
+    return count

@@ -1,0 +1,159 @@
+"""Uploads are filled as the command line fills files; what the page shows and offers of them."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from nogaps import standin
+from nogaps.demo import uploads
+from nogaps.demo.page import _line
+from nogaps.demo.pictures import HOLE, downloads, view
+from nogaps.demo.uploads import Filler
+from nogaps.filling.files import fill_file
+from nogaps.images.formats import open_images
+from nogaps.imputers.loading import load_imputer
+from nogaps.imputers.uncertainty import load_calibrated
+from nogaps.runtime.errors import BadInput
+
+
+@pytest.fixture(scope="module")
+def filler(tmp_path_factory: pytest.TempPathFactory) -> Filler:
+    return Filler(None, tmp_path_factory.mktemp("work"), "fast")
+
+
+def grey(count: int, top: int = 255) -> np.ndarray:
+    """Return corrupted heads (count,64,64) of levels 0 to `top`, zero where they are missing."""
+    images = np.rint(top * standin.corrupted_images()[:count, 0])
+    return np.maximum(images, standin.course_mask()).astype(np.uint8 if top < 256 else np.int16)
+
+
+def write(path: Path, images: np.ndarray) -> Path:
+    """Write images (N,H,W) to a file of the kind that its name tells."""
+    if ".nii" in path.name:
+        volume = np.moveaxis(images, 0, -1) if len(images) > 1 else images[0]
+        volume = images if path.name == "cut.nii" else volume  # its first axis has length 1
+        nibabel.Nifti1Image(volume, np.eye(4)).to_filename(path)
+    elif path.suffix == ".npy":
+        np.save(path, images[:, None])
+    elif path.suffix == ".npz":
+        np.savez_compressed(path, images=images)
+    else:
+        Image.fromarray(images[0]).save(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["volume.nii", "cut.nii", "slice.nii", "pngs.png", "y.npy"])
+def test_half_widths_are_shown_where_they_belong(tmp_path: Path, name: str) -> None:
+    images = np.rint(255 * standin.corrupted_images()[3:5, 0, :, 8:56]).astype(np.uint8)
+    images = images[:1] if name in ("cut.nii", "slice.nii", "pngs.png") else images
+    np.save(tmp_path / "mask.npy", standin.course_mask()[:, 8:56])
+    results = Filler(None, tmp_path).fill([write(tmp_path / name, images)], tmp_path / "mask.npy")
+    shown = view(*results.locate(len(images) - 1))
+    assert shown.half.shape == shown.before.shape
+    hole = (shown.marked == HOLE).all(-1)
+    assert hole.any() and (shown.half[hole].sum(-1) > shown.half[~hole].sum(-1).max()).all()
+    assert len(np.unique(shown.half[~hole])) <= 3  # the colour of 0
+
+
+@pytest.mark.parametrize("name", ["volume.nii.gz", "several.npz"])
+def test_other_kinds_come_back_as_they_came(filler: Filler, name: str, tmp_path: Path) -> None:
+    source, out = write(tmp_path / name, grey(4, 1000)), tmp_path / f"filled_{name}"
+    results = filler.fill([source], quality="fast")
+    fill_file(source, out, load_imputer(quality="fast"), progress=False)
+    files = downloads(results)
+    assert files["own"].name == name.replace(".", "_filled.", 1)
+    assert files["own"].read_bytes() == out.read_bytes() and files["half"] is None
+    with open_images(out) as expected:
+        filled = expected.read(0, 4)
+    assert np.array_equal(np.load(files["npy"]), filled) and filled.dtype == np.int16
+    with zipfile.ZipFile(files["png"]) as archive:
+        pixels = [np.asarray(Image.open(archive.open(member))) for member in archive.namelist()]
+    assert np.array_equal(np.stack(pixels), np.rint(65535 / filled.max() * filled.astype(float)))
+    results.remove()
+    assert not list(filler.folder.iterdir())
+
+
+def test_planes_of_volumes(filler: Filler, tmp_path: Path) -> None:
+    """Slices that the page turns upright are those of the command; their half-widths too."""
+    images = np.rint(1000 * standin.corrupted_images()[:5, 0, :40]).astype(np.int16)
+    volume = np.moveaxis(images[:, ::-1], (0, 1, 2), (0, 2, 1))  # sagittal: right, front, up
+    source, out, half = (tmp_path / name for name in ("scan.nii", "out.nii", "half.npy"))
+    nibabel.Nifti1Image(volume, np.eye(4)).to_filename(source)
+    best = load_calibrated(load_imputer())
+    fill_file(source, out, best, progress=False, uncertainty=half, plane="sagittal")
+    results = Filler(None, tmp_path).fill([source], plane="sagittal")
+    files = downloads(results)
+    assert files["own"].read_bytes() == out.read_bytes()
+    assert files["half"].read_bytes() == half.read_bytes()
+    with open_images(out, plane="sagittal") as upright:
+        assert np.array_equal(np.load(files["npy"]), upright.read(0, 5))
+    shown = view(*results.locate(3))
+    assert shown.before.shape == shown.half.shape == (8 * 40, 8 * 64, 3)
+    report = results.items[0].report
+    assert "sagittal" in report.plane and any("64×64" in note for note in report.notes)
+    with pytest.raises(BadInput):
+        filler.fill([source], quality="fast", plane="axial")
+
+
+def test_several_files_and_pngs_at_once(filler: Filler, tmp_path: Path) -> None:
+    images = grey(7)
+    pngs = [write(tmp_path / f"{k}.png", images[k : k + 1]) for k in range(3)]
+    npz = write(tmp_path / "rest.npz", images[3:])
+    calls: list[tuple[int, int]] = []
+    files = [pngs[2], npz, *pngs[:2]]
+    results = filler.fill(files, quality="fast", tell=lambda *counts: calls.append(counts))
+    assert calls == [(4, 7), (7, 7)]
+    names = [item.name(index) for item, index in map(results.locate, (0, 3, 4, 6))]
+    assert names == ["rest.npz", "rest.npz", "0.png", "2.png"]
+    ready = downloads(results)
+    with zipfile.ZipFile(ready["npy"]) as archive:
+        assert archive.namelist() == ["rest_filled.npy", "PNGs_filled.npy"]
+        filled = np.load(archive.open("PNGs_filled.npy"))
+    with zipfile.ZipFile(ready["png"]) as archive:
+        assert archive.namelist()[4:] == ["0.png", "1.png", "2.png"]
+        assert np.array_equal(np.asarray(Image.open(archive.open("1.png"))), filled[1])
+    shown = view(*results.locate(5))
+    mask = standin.course_mask().repeat(8, 0).repeat(8, 1)
+    assert (shown.marked[~mask] == HOLE).all() and shown.half is None
+    assert np.array_equal(shown.marked[mask], shown.before[mask])
+    assert np.array_equal(shown.after[mask], shown.before[mask])
+    with pytest.raises(IndexError):
+        results.locate(7)
+    results.remove()
+
+
+def test_messages_are_one_line_without_folders(
+    filler: Filler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = write(tmp_path / "good.npz", grey(2))
+    (tmp_path / "other").mkdir()
+    twin = write(tmp_path / "other" / "good.npz", grey(2))
+    text, wide, notes, mask = (
+        tmp_path / name for name in ("text.png", "wide.png", "notes.txt", "mask.npy")
+    )
+    text.write_text("no picture, though it is named so")
+    notes.write_text("no image")
+    Image.new("RGB", (64, 64)).save(wide)
+    np.save(mask, np.ones((32, 32), bool))
+    for files, given, start in (
+        ([], None, "no file, expected .npy, .npz, PNG or NIfTI, or one of the examples"),
+        ([good, twin], None, "good.npz: was uploaded 2 times, expected files of different names"),
+        ([text], None, "text.png: "),
+        ([wide], None, "wide.png: "),
+        ([good], mask, "mask.npy: has shape (1, 32, 32), expected (64, 64) or (2, 64, 64)"),
+        ([notes], None, "notes.txt: "),
+    ):
+        with pytest.raises(BadInput) as caught:
+            filler.fill(files, given, quality="fast")
+        line = _line(caught.value)
+        assert start in line and "\n" not in line
+    monkeypatch.setattr(uploads, "MOST_PIXELS", 2 * 64 * 64 - 1)
+    with pytest.raises(BadInput, match=r"good\.npz: brings the pixels to 8,192, expected"):
+        filler.fill([good])
+    assert not list(filler.folder.iterdir()), "files of failed calls are left"
