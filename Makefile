@@ -1,9 +1,10 @@
 # make run    environment, notebook, test_set_nogaps.npy, check
 # make test   environment, linters, tests
+# make docs   numbers and reference into the pages
 PROFILE ?= auto
 PYTHON := .venv/bin/python
 
-.PHONY: run test test-slow lint bench clean
+.PHONY: run test test-slow lint docs bench clean
 
 run: .venv/installed
 	$(PYTHON) -m nogaps run --profile $(PROFILE)
@@ -19,22 +20,22 @@ lint: .venv/installed
 	$(PYTHON) -m ruff format --check .
 	.venv/bin/lint-imports --no-cache
 
+# every measured number into the pages, and the reference from the code
+docs: .venv/installed
+	$(PYTHON) -m docs.render
+
 # FRAMES: frame files of `nogaps prior prepare`; without them only the stand-in is scored.
 # Trains nothing; what benchmarks.published and benchmarks.training left in runs/ gets its rows.
 # About 25 minutes on two cores that do nothing else.
-IMAGES ?= runs/full/samples/images.npy
 PUBLISHED := $(if $(wildcard runs/published/published.json),--published runs/published)
-CURVES := $(and $(FRAMES),$(PUBLISHED),$(wildcard runs/training/*.json),$(wildcard $(IMAGES)))
 bench: .venv/installed
-	$(PYTHON) -m benchmarks.limit
-	$(PYTHON) -m benchmarks.changes
+	$(PYTHON) -m benchmarks.notebook
 	$(PYTHON) -m benchmarks.filling
 	$(PYTHON) -m benchmarks.scaling
 	$(PYTHON) -m benchmarks.sampling $(FRAMES)
-	$(if $(CURVES),$(PYTHON) -m benchmarks.training $(IMAGES) $(FRAMES) $(PUBLISHED) --rates-only)
 	$(PYTHON) -m benchmarks.imputers $(FRAMES) $(PUBLISHED)
 	$(PYTHON) -m benchmarks.masks $(FRAMES)
-	$(PYTHON) -m benchmarks.page
+	$(PYTHON) -m docs.render
 
 .venv/installed: requirements.txt constraints.txt pyproject.toml
 	python3 -m venv .venv

@@ -47,9 +47,9 @@
 #
 # | profile | heads | networks × epochs | time on two CPU cores with AVX-512 |
 # |---|---|---|---|
-# | `smoke`, for tests | 48 | 2 × 2 | 10 s |
-# | `cpu` | 2048 | 1 × 20 | 8 min |
-# | `full`, handed in | 2048 | 3 × 60 | 45 min: sampling 129 s, training 42 min |
+# | `smoke`, for tests | 48 | 2 × 2 | <!--n:smoke_seconds-->10<!--/n--> s |
+# | `cpu` | 2048 | 1 × 20 | <!--n:cpu_minutes-->5.7<!--/n--> min |
+# | `full`, handed in | 2048 | 3 × 60 | about an hour; the last cell prints it |
 #
 # No GPU was at hand: its time is not measured.
 #
@@ -286,8 +286,8 @@ def choose_profile(name: str, device: torch.device) -> str:
 # %% [markdown]
 # ### The 2048 heads
 #
-# 129 s on two cores. The file that is saved here is read back in the next cell, and everything
-# below uses what was read.
+# The file that is saved here is read back in the next cell, and everything below uses what was
+# read.
 
 # %% tags=["active-ipynb"]
 # SCHEDULER, TEMPERATURE, BATCH_SIZE = best, 1.0, 64
@@ -795,10 +795,6 @@ def fill(
     return torch.cat(parts)
 
 
-# %% [markdown]
-# Three networks of 60 epochs took 42 minutes on two cores, 14 s an epoch. (In the run shown here,
-# 77 minutes: other programs shared the cores.)
-
 # %% tags=["active-ipynb"]
 # on = mask.to(device)
 # imputer = new_imputer(profile, train_set.tensors[1], SEED).to(device)
@@ -908,8 +904,9 @@ def fill(
 # enlarged without loss. *Every image at one contrast*: scaled to one deviation, so that all count
 # alike in the loss. *Residual blocks*: each second block adds to what the first gives.
 #
+# <!--table:ablations-->
 # | change | `val` | `val_t1` |
-# |---|---|---|
+# | --- | --- | --- |
 # | default | 25.07 | 24.60 |
 # | half of the images warped | 25.27 (+0.20 [+0.14, +0.27]) | 24.53 (-0.06 [-0.17, +0.03]) |
 # | half moved instead of warped | 25.21 (+0.14 [+0.09, +0.20]) | 24.52 (-0.07 [-0.15, -0.00]) |
@@ -917,12 +914,14 @@ def fill(
 # | 1.5 times as wide | 25.20 (+0.13 [+0.10, +0.16]) | 24.63 (+0.04 [+0.01, +0.07]) |
 # | every image at one contrast | 25.07 (+0.01 [-0.02, +0.03]) | 24.52 (-0.07 [-0.13, -0.01]) |
 # | residual blocks | 25.05 (-0.02 [-0.05, +0.02]) | 24.54 (-0.05 [-0.10, -0.01]) |
+# <!--/table-->
 #
-# What gains in 10 epochs need not gain in 60, where one network of the default has 25.63 and 24.83.
-# Wider *and* half warped, a network learns its images by heart: its validation loss is lowest at
-# epoch 21 (0.0039) and ends at 0.0043, on real heads at 25.26 and 24.29. Wider alone it reaches
-# 25.75 and 24.88, about what the mean of the three has (25.74 and 24.91), whose spread also tells
-# how sure they are. So the default stays.
+# What gains in 10 epochs need not gain in 60, where one network of the default has
+# <!--n:fast_val-->25.63<!--/n--> and <!--n:fast_val_t1-->24.83<!--/n-->: an image that is not
+# warped comes again in every epoch, and a network that is also wider learns such images by heart.
+# The mean of three networks has <!--n:best_val-->25.74<!--/n--> and
+# <!--n:best_val_t1-->24.91<!--/n-->, and their spread tells how sure they are. So the default
+# stays.
 
 # %% [markdown]
 # ### How sure it is
@@ -991,5 +990,6 @@ def fill(
 #     "seconds": {key: round(value) for key, value in seconds.items()},
 #     "seed": SEED,
 # }
-# save_json(RUN / "summary.json", summary)
+# for folder in folders:
+#     save_json(folder / "summary.json", summary)
 # print(json.dumps(summary, indent=1))

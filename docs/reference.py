@@ -1,4 +1,4 @@
-"""Write docs/reference.md from docstrings and signatures: python -m docs.make_reference."""
+"""Write docs/reference.md from docstrings and signatures: make docs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from nogaps.runtime.files import atomic
 PAGE = Path(__file__).with_name("reference.md")
 START = """# Reference
 
-Written by `python -m docs.make_reference` from what the code says of itself; do not edit it here.
+Written by `make docs` from what the code says of itself; do not edit it here.
 
 - [Python](#python)
 - [Command line](#command-line)

@@ -1,0 +1,74 @@
+"""Write every measured number into the pages: `make docs`.
+
+A page marks a number as `<!--n:NAME-->559<!--/n-->` and a table as `<!--table:NAME-->`, its lines
+and `<!--/table-->`. What stands between is written anew from `benchmarks/results/`: numbers by
+`docs/numbers.py`, tables by `docs/tables.py`. The reference and the imputer's model card are
+written whole. The tests fail where this changes a page.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.card import card_text
+from docs.numbers import NUMBERS
+from docs.reference import page as reference
+from docs.results import Results
+from docs.tables import TABLES
+from nogaps.imputers.loading import SHIPPED
+from nogaps.runtime.files import atomic
+
+ROOT = Path(__file__).parents[1]
+TWIN = ROOT / "nogaps" / "Assessment.py"  # its prose stands behind "# "
+NUMBER = re.compile(r"(<!--n:(\w+)-->)[^<\n]*(<!--/n-->)")
+TABLE = re.compile(r"^((?:# )?<!--table:(\w+)-->\n).*?^((?:# )?<!--/table-->)$", re.M | re.S)
+
+
+def render(text: str, results: Results) -> str:
+    """Return the text with its marked numbers and tables written anew.
+
+    Args:
+        text: A page, or the notebook's twin.
+        results: What the benchmarks measured.
+
+    Raises:
+        KeyError: A name is not in NUMBERS or TABLES.
+    """
+
+    def table(match: re.Match) -> str:
+        comment = "# " if match[1].startswith("# ") else ""
+        lines = TABLES[match[2]](results).splitlines()
+        return match[1] + "".join(f"{comment}{line}".rstrip() + "\n" for line in lines) + match[3]
+
+    text = NUMBER.sub(lambda match: match[1] + NUMBERS[match[2]](results) + match[3], text)
+    return TABLE.sub(table, text)
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Yield each page and what it should hold."""
+    results = Results()
+    written = {ROOT / "docs" / "reference.md": reference(), SHIPPED / "README.md": card_text()}
+    yield from written.items()
+    for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), TWIN]:
+        if path not in written:
+            yield path, render(path.read_text("utf-8"), results)
+
+
+def stale() -> list[Path]:
+    """Return the pages that `make docs` would change."""
+    return [path for path, text in pages() if path.read_text("utf-8") != text]
+
+
+def main() -> None:
+    """Write the pages that are stale."""
+    for path, text in pages():
+        if path.read_text("utf-8") != text:
+            with atomic(path) as temporary:
+                temporary.write_text(text, "utf-8")
+            print(f"{path.relative_to(ROOT)}: written")
+
+
+if __name__ == "__main__":
+    main()

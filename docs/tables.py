@@ -1,0 +1,178 @@
+"""The tables of the pages, each written from the results of one benchmark."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from benchmarks import filling, sampling, scaling, training
+from docs.results import SETS, Results, interval, markdown
+from nogaps.evaluation.scoring import as_table
+
+METHODS = {  # rows of `benchmarks.imputers`, and their names in the README
+    "kriging (synthetic)": "kriging",
+    "coursework": "coursework recipe",
+    "ours, fast": "`fast`, one network",
+    "ours, best": "**`best`, the mean of three**",
+}
+MASKS = {
+    "the course's": "the course's",
+    "shifted": "shifted by 5 rows and 3 columns",
+    "mirrored": "mirrored",
+    "transposed": "transposed",
+    "random half": "a random half",
+    "every 4th row": "every fourth row",
+}
+OBJECT_SCORES = {"psnr": 2, "ssim": 3, "hole_psnr": 2, "hole_ssim": 3}  # and their digits
+GROUPS = {  # rows of the label-free score's table: how the names of their imputers begin
+    "of ours: the shipped networks, their mean, those trained for 1 to 60 epochs": (
+        "nogaps/",
+        "runs/",
+    ),
+    "with the coursework's network, FRM and ASPP-FRM": (
+        "nogaps/",
+        "runs/",
+        "coursework",
+        "frm",
+        "aspp",
+    ),
+    "with linear, biharmonic and kriging": ("",),
+}
+
+
+def readme_results(results: Results) -> str:
+    """Return mean hole PSNR of four methods on three sets."""
+    rows = [
+        [label, *(f"{results.score(method, images):.2f}" for images in SETS)]
+        for method, label in METHODS.items()
+    ]
+    return markdown(["hole PSNR / dB", *(f"`{images}`" for images in SETS)], rows)
+
+
+def accuracy(results: Results) -> str:
+    """Return every row of `benchmarks.imputers`, with intervals."""
+    tables = results["imputers"]["tables"].items()
+    return "\n\n".join(f"{name}:\n\n```\n{as_table(rows)}\n```" for name, rows in tables)
+
+
+def gains(results: Results) -> str:
+    """Return by how many dB `best` exceeds each method, with intervals."""
+    rows = []
+    for method in results["imputers"]["tables"]["stand-in"]:
+        if method != "ours, best":
+            more = [results.score(method, images, "more_db") for images in SETS]
+            rows.append([method, *map(interval, more)])
+    return markdown(["`best` exceeds, in dB", *(f"`{images}`" for images in SETS)], rows)
+
+
+def masks(results: Results) -> str:
+    """Return hole PSNR under masks that the networks were not trained for."""
+    rows = []
+    for mask, label in MASKS.items():
+        values = [
+            results["masks"][SETS[images]][mask][method]["psnr"]
+            for images in ("val_t1", "stand-in")
+            for method in ("ours", "kriging")
+        ]
+        rows.append([label, *(f"{value:.2f}" for value in values)])
+    return markdown(["mask", "`val_t1`: ours", "kriging", "stand-in: ours", "kriging"], rows)
+
+
+def sizes(results: Results) -> str:
+    """Return hole PSNR on heads of other sizes and orientations."""
+    rows = []
+    for name, row in results["sizes"].items():
+        heads, *rest = name.replace("heads_t1", "`val_t1`").replace("heads", "`val`").split(", ")
+        gap = rest.pop().removeprefix("gaps of ").replace("pixels", "px")
+        psnr = {method: scores["psnr"] for method, scores in row["rows"].items()}
+        krigings = max(psnr["kriging"], psnr.get("kriging, own size", 0))
+        values = [f"{value:.2f}" for value in (psnr["ours"], psnr["biharmonic"], krigings)]
+        gain, covered = interval(row["more_db"]), f"{100 * row['coverage']:.1f} %"
+        rows.append([", ".join([heads, *rest]), gap, *values, gain, covered])
+    header = ["heads", "gaps", "ours", "biharmonic", "kriging", "gain", "covered"]
+    return markdown(header, rows)
+
+
+def label_free(results: Results) -> str:
+    """Return how well the score without labels ranks imputers."""
+    from scipy.stats import spearmanr
+
+    rows = []
+    for label, starts in GROUPS.items():
+        values, count = [], 0
+        for images in ("val", "val_t1"):
+            models = results["hidden"][SETS[images]]["models"]
+            chosen = [row for name, row in models.items() if name.startswith(starts)]
+            pairs = [[row[key] for row in chosen] for key in ("hidden_psnr", "hole_psnr")]
+            values, count = [*values, f"{spearmanr(*pairs).statistic:.2f}"], len(chosen)
+        rows.append([f"{count} {label}", *values])
+    return markdown(["imputers", "`val`", "`val_t1`"], rows)
+
+
+def objects(results: Results) -> str:
+    """Return the scores of the object-mask study on photographs."""
+    rows = [
+        [name, *(f"{row[key]:.{digits}f}" for key, digits in OBJECT_SCORES.items())]
+        for name, row in results["object_masks_sample"]["table"].items()
+    ]
+    return markdown(["", "PSNR", "SSIM", "hole PSNR", "hole SSIM"], rows)
+
+
+def ablations(results: Results) -> str:
+    """Return what each change of the network or its training brings."""
+    rows = []
+    for name, row in results["ablations"]["rows"].items():
+        cells = []
+        for images in ("heads", "heads_t1"):
+            change = "" if name == "default" else f" ({interval(row[images]['more_db'], 2, '+')})"
+            cells.append(f"{row[images]['psnr']:.2f}{change}")
+        rows.append([name, *cells])
+    return markdown(["change", "`val`", "`val_t1`"], rows)
+
+
+def files(results: Results) -> str:
+    """Return seconds, rate and memory of filling files from start to end."""
+    rows = []
+    for images in (100, 10_000, 100_000):
+        run = results.file(images, "ours, fast", 2)
+        rows.append([f"{images:,}", "1 × 2", *_run(images, run)])
+    for run in results["scaling"]["processes"]["rows"]:
+        count = run["processes"]
+        images = round(run["images_per_second"] * run["seconds"] / count)
+        rows.append([f"{images:,}" + " each" * (count > 1), f"{count} × 1"])
+        rows[-1] += _run(images * count, run)
+    header = ["images of 64×64", "processes × threads", "seconds", "images/s"]
+    return markdown([*header, "peak memory of each"], rows)
+
+
+def _run(images: int, run: dict[str, float]) -> list[str]:
+    seconds = run["seconds"]
+    return [
+        f"{seconds:.1f}" if seconds < 10 else f"{seconds:.0f}",
+        f"{images / seconds:.0f}",
+        f"{run['peak_mb']:.0f} MB",
+    ]
+
+
+def _timed(results: Results, name: str, as_markdown: Callable[[dict], str]) -> str:
+    """Return a benchmark's own tables, and the machine that they were measured on."""
+    machine = dict(results[name]["machine"])
+    processor = machine.pop("processor")
+    details = ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None)
+    return f"{as_markdown(results[name])}\n\n*{processor}: {details}*"
+
+
+TABLES: dict[str, Callable[[Results], str]] = {
+    "readme_results": readme_results,
+    "accuracy": accuracy,
+    "gains": gains,
+    "masks": masks,
+    "sizes": sizes,
+    "label_free": label_free,
+    "objects": objects,
+    "ablations": ablations,
+    "files": files,
+    "training": lambda results: _timed(results, "training", training.as_markdown),
+    "sampling": lambda results: _timed(results, "sampling", sampling.as_markdown),
+    "filling": lambda results: _timed(results, "filling", filling.as_markdown),
+    "scaling": lambda results: _timed(results, "scaling", scaling.as_markdown),
+}
