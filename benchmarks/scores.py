@@ -16,8 +16,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nogaps.evaluation.inception import find_inception, library_distances
-from nogaps.evaluation.realism import Features
+from nogaps.evaluation.inception import find_inception
+from nogaps.evaluation.realism import Features, frechet_distance
 from nogaps.metrics import bootstrap, hole_mse, ssim_map
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.files import sha256
@@ -104,9 +104,8 @@ def fid(x_hat: Sequence[torch.Tensor], x: Sequence[torch.Tensor], batch_size: in
     inception = find_inception()
     if inception.space is None:
         return _not_available(inception.about)
-    features = [_features(inception.space, images, batch_size) for images in (x_hat, x)]
-    # KID comes with it; nobody asked for it, so of a subset of two
-    return library_distances(*features, subsets=1, subset_size=2, seed=0)["frechet"]
+    features = (_features(inception.space, images, batch_size) for images in (x_hat, x))
+    return frechet_distance(*features)
 
 
 def _features(space: Features, images: Sequence[torch.Tensor], batch_size: int) -> np.ndarray:

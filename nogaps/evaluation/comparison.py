@@ -1,11 +1,11 @@
-"""Samples, reconstructions and real heads compared set by set: the tables of `prior evaluate`."""
+"""Samples, reconstructions and real heads compared set by set."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from nogaps.evaluation.inception import Inception, library_distances
+from nogaps.evaluation.inception import Inception
 from nogaps.evaluation.realism import (
     FEATURES,
     Features,
@@ -15,12 +15,11 @@ from nogaps.evaluation.realism import (
     frechet_distance,
     halves,
     kernel_distance,
-    nearest_ssim,
     neighbours,
     power_spectrum,
     precision_recall,
 )
-from nogaps.metrics import bootstrap, gradient_energy
+from nogaps.metrics import bootstrap, gradient_energy, ssim_map
 from nogaps.runtime.progress import progress
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999)
@@ -31,10 +30,16 @@ KID_SUBSETS, KID_SUBSET_SIZE = 100, 50
 def compare_sets(
     sets: dict[str, Heads], classifier_steps: int, seed: int, inception: Inception
 ) -> dict:
-    """What each set is like, how pairs of sets differ, and who is whose nearest neighbour.
+    """Describe each set, compare pairs of sets, and find each set's nearest neighbours.
 
-    sets: train, val, reconstructions (of train), samples. The pairs hold two baselines: val
-    against train, and two halves of train.
+    Args:
+        sets: "train", "val", "reconstructions" (of train) and "samples".
+        classifier_steps: See `classifier_auc`.
+        seed: Of the draws of images.
+        inception: Adds distances in its space, if available.
+
+    Returns:
+        Rows by kind and name. Two pairs are baselines: val with train, and two halves of train.
     """
     train, val, samples = sets["train"], sets["val"], sets["samples"]
     half = halves(train.groups, np.zeros(len(train)), np.random.default_rng(seed))
@@ -45,7 +50,7 @@ def compare_sets(
         "val vs train": (val, train),
         "train vs its other half": (train[half], train[~half]),
     }
-    most = len(np.unique(train.ids)) // 2  # what a half can have
+    most = len(np.unique(train.ids)) // 2  # the size of a half
     space = feature_space(train.x)
     compared = {
         name: compare(a, b, space, most, classifier_steps, seed)
@@ -68,7 +73,10 @@ def compare_sets(
 
 
 def describe(x: torch.Tensor, real: torch.Tensor) -> dict:
-    """Intensities, gradient energy, its ratio to that of `real`, and spectrum of x (N,1,H,W)."""
+    """Return intensities, gradient energy, its ratio to that of `real`, and spectrum of x.
+
+    Both are images (N,1,H,W) in [0,1].
+    """
     energy = gradient_energy(x)
     return {
         "images": len(x),
@@ -84,11 +92,29 @@ def describe(x: torch.Tensor, real: torch.Tensor) -> dict:
 
 
 def compare(a: Heads, b: Heads, space: Features, most: int, steps: int, seed: int) -> dict:
-    """How a differs from b: AUC, KID, Fréchet distance, precision and recall with intervals.
+    """Return AUC, KID, Fréchet distance, precision and recall of a beside b, with intervals.
 
-    "images": how many different ones of each set the last three look at, at most `most`; they
-    depend on it, so compare rows of the same number only.
+    Args:
+        a: Samples, for example.
+        b: Real heads, for example.
+        space: Features of images.
+        most: Different images of each set that enter all but AUC and KID; compare only rows with
+            the same number.
+        steps: Of the classifier.
+        seed: Of the draws of images.
     """
+    row, of_a, of_b, i, j = _distances(a, b, space, most, seed)
+    precise, recalled = precision_recall(of_b[j], of_a[i])
+    return {
+        "auc": classifier_auc(a, b, steps, seed),
+        **row,
+        "precision": bootstrap(precise.astype(float), a.groups[i]),
+        "recall": bootstrap(recalled.astype(float), b.groups[j]),
+    }
+
+
+def _distances(a: Heads, b: Heads, space: Features, most: int, seed: int) -> tuple:
+    """KID, Fréchet distance; the features of both sets, and which rows entered the latter."""
     rng = np.random.default_rng(seed)
     of_a, of_b = space(a.x), space(b.x)
     size = min(KID_SUBSET_SIZE, len(np.unique(a.ids)), len(np.unique(b.ids)))
@@ -96,20 +122,12 @@ def compare(a: Heads, b: Heads, space: Features, most: int, steps: int, seed: in
         kernel_distance(of_a[a.distinct(size, rng)], of_b[b.distinct(size, rng)])
         for _ in range(KID_SUBSETS)
     ]
-    i, j = equally_many(a, b, most, rng)
-    precise, recalled = precision_recall(of_b[j], of_a[i])
-    return {
-        "auc": classifier_auc(a, b, steps, seed),
-        "kid": float(np.mean(kid)),
-        "kid_std": float(np.std(kid)),
-        "images": len(i),
-        "frechet": frechet_distance(of_a[i], of_b[j]),
-        "precision": bootstrap(precise.astype(float), a.groups[i]),
-        "recall": bootstrap(recalled.astype(float), b.groups[j]),
-    }
+    i, j = _equally_many(a, b, most, rng)
+    row = {"kid": float(np.mean(kid)), "kid_std": float(np.std(kid)), "images": len(i)}
+    return row | {"frechet": frechet_distance(of_a[i], of_b[j])}, of_a, of_b, i, j
 
 
-def equally_many(
+def _equally_many(
     a: Heads, b: Heads, most: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Random index of as many different images of a as of b, at most `most`."""
@@ -120,34 +138,36 @@ def equally_many(
 def compare_inception(
     pairs: dict[str, tuple[Heads, Heads]], inception: Inception, most: int, seed: int
 ) -> dict:
-    """KID and Fréchet distance of each pair in Inception's space, or the reason for none.
+    """Return KID and Fréchet distance of each pair in Inception's space, or the reason for none.
 
-    "images": how many of each set both look at, at most `most`; a Fréchet distance of fewer images
-    than features is biased far upwards, so compare rows of the same number only.
+    Both look at `most` images of each set at most. A Fréchet distance of fewer images than
+    features is biased far upwards: compare only rows with the same number.
     """
     if inception.space is None:
         return {"features": None, "pairs": None, "reason": inception.about}
     rows = {}
     for name, (a, b) in progress(pairs.items(), "Inception distances"):
-        i, j = equally_many(a, b, most, np.random.default_rng(seed))
-        of_a, of_b = inception.space(a.x[i]), inception.space(b.x[j])
-        size = min(KID_SUBSET_SIZE, len(i))
-        found = library_distances(of_a, of_b, KID_SUBSETS, size, seed)
-        rows[name] = {"images": len(i), **found}
+        i, j = _equally_many(a, b, most, np.random.default_rng(seed))
+        rows[name] = _distances(a[i], b[j], inception.space, len(i), seed)[0]
     return {"features": inception.about, "pairs": rows, "reason": None}
 
 
 def nearness(a: Heads, b: Heads) -> dict:
-    """`neighbours` of a in b, their distance and ratio as 5th percentile, median and least."""
-    found = neighbours(a, b)
+    """Sum up the nearest neighbours of a in b (see `Neighbours`).
+
+    Returns:
+        5th percentile, median and least of "distance" and "ratio", the numbers of "memorised"
+        images (ratio below 1/3, arXiv 2310.02664) and of "near_duplicates", and the mean "ssim".
+    """
+    near = neighbours(a, b)
 
     def summary(values: np.ndarray) -> list[float]:
         return [float(v) for v in (np.quantile(values, 0.05), np.median(values), values.min())]
 
     return {
-        "distance": summary(found.distance),
-        "ratio": summary(found.ratio),
-        "memorised": int((found.ratio < 1 / 3).sum()),
-        "near_duplicates": int((found.distance < DUPLICATE).sum()),
-        "ssim": nearest_ssim(a, b, found.index),
+        "distance": summary(near.distance),
+        "ratio": summary(near.ratio),
+        "memorised": int((near.ratio < 1 / 3).sum()),
+        "near_duplicates": int((near.distance < DUPLICATE).sum()),
+        "ssim": float(ssim_map(a.x, b.x[torch.from_numpy(near.index)]).mean()),
     }

@@ -1,11 +1,10 @@
-"""KID and Fréchet distance as torchmetrics computes them on Inception's features."""
+"""Inception's feature space, where torch-fidelity's weights for it lie on this machine."""
 
 from __future__ import annotations
 
 import io
-import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,18 +12,20 @@ import torch
 
 from nogaps.evaluation.realism import Features
 from nogaps.runtime.device import pick_device
-from nogaps.runtime.files import BadInput, sha256
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import sha256
 
-SIZE, BATCH_SIZE = 2048, 32  # features of an image, as the FID paper takes them; images at once
-WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # the network that FID is defined by
+BATCH_SIZE = 32
+WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # of the network that FID is defined by
 
 
 @dataclass(frozen=True)
 class Inception:
-    """Inception's feature space; None if it cannot be had. about: what it is, or why there is none.
+    """Inception's feature space, or why it is not available.
 
-    space: images (N,1|3,H,W) in [0,1] to arrays (N,2048), float64; images are taken as 8 bits, grey
-    in three channels, and brought to 299×299 pixels.
+    Args:
+        space: From images (N,1|3,H,W) in [0,1] to features (N,2048); None if not available.
+        about: What the space is, or the reason.
     """
 
     space: Features | None
@@ -32,99 +33,77 @@ class Inception:
 
 
 def find_inception(path: str | Path | None = None) -> Inception:
-    """The space of the weights in `path`, else of those in torch's hub cache; downloads nothing.
+    """Load the network that FID (arXiv 1706.08500) is defined by; nothing is downloaded.
 
-    path: state dict of torch-fidelity's Inception v3 (.pth), converted from the network of arXiv
-    1512.00567 that FID (arXiv 1706.08500) is defined by. Raises BadInput if it cannot be used; what
-    is amiss with cached weights, which nobody asked for, is told in `about`.
+    Args:
+        path: State dict of torch-fidelity's Inception v3 (.pth); else that in torch's hub cache.
+
+    Raises:
+        BadInput: The file that was given cannot be used.
     """
     if path is not None:
-        return load_inception(Path(path))
+        return _load(Path(path))
     cached = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
     if not cached.exists():
         where = "expected in torch's hub cache, or as --inception FILE of `prior evaluate`"
-        return Inception(None, f"torch-fidelity's {WEIGHTS}: not found, {where}")
+        return Inception(None, f"torch-fidelity's {WEIGHTS} is missing, {where}")
     try:
-        return load_inception(cached)
+        return _load(cached)
     except BadInput as error:
         return Inception(None, str(error))
 
 
-def load_inception(path: Path) -> Inception:
-    """The space of the weights in `path`. Raises BadInput if they or the libraries do not load."""
-    model = load_network(path).to(pick_device())
-    name = f"{SIZE} features of Inception v3 ({path.name}, sha256 {sha256(path)[:16]})"
-    return Inception(lambda x: features(model, x), name)
+def _load(path: Path) -> Inception:
+    network = load_network(path).to(pick_device())
+    about = f"2048 features of Inception v3 ({path.name}, sha256 {sha256(path)[:16]})"
+    return Inception(partial(features, network), about)
 
 
 def load_network(path: Path) -> torch.nn.Module:
-    """torchmetrics' Inception v3, uint8 (N,3,H,W) to (N,2048). Raises BadInput."""
-    state = load_state_dict(path)
+    """Load Inception v3 with the weights in `path`, without running code that they may hold.
+
+    Returns:
+        A network from uint8 images (N,3,H,W) to a tuple of features (N,2048).
+
+    Raises:
+        BadInput: The weights cannot be used, or torch-fidelity cannot be imported.
+    """
     try:
-        import torch_fidelity  # noqa: F401 (torchmetrics has no Inception without it)
-        from torchmetrics.image.fid import NoTrainInceptionV3
-    except Exception as error:  # a torchvision built for another torch raises RuntimeError
-        reason = " ".join(str(error).split())[:80]
-        text = f"torchmetrics and torch-fidelity cannot be imported ({reason})"
-        raise BadInput(f"{path}: {text}, expected those of the extra `study`") from error
-    # torch-fidelity unpickles what it is given without restriction: it is given the tensors that
-    # were just read, not the file
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        finite = all(value.isfinite().all() for value in state.values())
+    except OSError as error:
+        reason = error.strerror or error
+        raise BadInput(f"cannot be read ({reason})", WEIGHTS, path=path) from error
+    except Exception as error:  # zip, pickle and torch raise errors of many kinds
+        problem = "is damaged, or holds more than tensors"
+        raise BadInput(problem, WEIGHTS, path=path) from error
+    if not finite:
+        raise BadInput("holds NaN or infinite weights", WEIGHTS, path=path)
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except Exception as error:  # torchvision built for another torch raises RuntimeError
+        problem = f"torch-fidelity cannot be imported ({' '.join(str(error).split())[:80]})"
+        raise BadInput(problem, "that of the extra `study`", path=path) from error
+    # torch-fidelity would unpickle the file without restriction: it gets the tensors just read
     tensors = io.BytesIO()
     torch.save(state, tensors)
     tensors.seek(0)
     try:
         with torch.random.fork_rng([]):  # layers initialise themselves from the global generator
-            return NoTrainInceptionV3("inception-v3-compat", [str(SIZE)], tensors)
+            return FeatureExtractorInceptionV3("inception", ["2048"], tensors)
     except RuntimeError as error:
-        raise BadInput(f"{path}: tensors of another network, expected {WEIGHTS}") from error
-
-
-def load_state_dict(path: Path) -> Mapping[str, torch.Tensor]:
-    """Finite tensors by name, read without running pickled code. Raises BadInput."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise BadInput(f"{path}: cannot be read ({reason}), expected {WEIGHTS}") from error
-    except Exception as error:  # zip, pickle and torch each raise their own
-        raise BadInput(f"{path}: damaged or more than tensors, expected {WEIGHTS}") from error
-    if not isinstance(state, dict) or not all(torch.is_tensor(v) for v in state.values()):
-        raise BadInput(f"{path}: is no state dict, expected {WEIGHTS}")
-    if not all(v.isfinite().all() for v in state.values()):
-        raise BadInput(f"{path}: holds NaN or infinite weights, expected {WEIGHTS}")
-    return state
+        raise BadInput("holds the tensors of another network", WEIGHTS, path=path) from error
 
 
 @torch.no_grad()
-def features(model: torch.nn.Module, x: torch.Tensor) -> np.ndarray:
-    """Features (N,d), float64, of images x (N,1|3,H,W) in [0,1]; model: of uint8 (N,3,H,W)."""
-    parameter = next(model.parameters(), None)
-    device = torch.device("cpu") if parameter is None else parameter.device
-    colour = (255 * x).round().byte().expand(-1, 3, -1, -1)
-    rows = [model(batch.to(device)).cpu() for batch in colour.split(BATCH_SIZE)]
-    return torch.cat(rows).double().numpy()
+def features(network: torch.nn.Module, x: torch.Tensor) -> np.ndarray:
+    """Return features (N,d), float64, of images x (N,1|3,H,W) in [0,1], taken as 8 bits.
 
-
-def library_distances(
-    a: np.ndarray, b: np.ndarray, subsets: int, subset_size: int, seed: int
-) -> dict[str, float]:
-    """torchmetrics' KID, its standard deviation over subsets, and FID of features (N,d) and (M,d).
-
-    subset_size: at most N and M. The same as `kernel_distance` and `frechet_distance`.
+    Args:
+        network: From uint8 images (N,3,H,W) to a tuple of features, on any device.
+        x: Grey or colour images.
     """
-    from torchmetrics.image.fid import FrechetInceptionDistance
-    from torchmetrics.image.kid import KernelInceptionDistance
-
-    given = torch.nn.Identity()  # both metrics take features that were computed once
-    given.num_features = a.shape[1]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # of the memory that features take
-        kernel = KernelInceptionDistance(given, subsets=subsets, subset_size=subset_size)
-    frechet = FrechetInceptionDistance(given)
-    for metric in (kernel, frechet):
-        metric.update(torch.from_numpy(b), real=True)
-        metric.update(torch.from_numpy(a), real=False)
-    with torch.random.fork_rng([]):  # the subsets are drawn from the global generator
-        torch.manual_seed(seed)
-        kid, spread = kernel.compute()
-    return {"kid": float(kid), "kid_std": float(spread), "frechet": float(frechet.compute())}
+    device = next(network.parameters()).device
+    colour = (255 * x).round().byte().expand(-1, 3, -1, -1)
+    rows = [network(batch.to(device))[0].cpu() for batch in colour.split(BATCH_SIZE)]
+    return torch.cat(rows).double().numpy()

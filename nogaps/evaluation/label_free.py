@@ -22,14 +22,19 @@ from nogaps.imputers.loading import load_imputer
 from nogaps.metrics import bootstrap, hole_scores
 
 ROWS = 8  # length of a segment: what lies above and below a hidden line stays as it is
-CONNECTED = np.ones((3, 3))  # slanted lines hang together by corners
+CONNECTED = np.ones((3, 3))  # slanted lines are connected by corners
 
 
 def line_segments(mask: np.ndarray, side: int) -> np.ndarray:
-    """Lines of observed pixels beside the holes of `mask` (H,W) bool, numbered from 1; 0 elsewhere.
+    """Number the lines of observed pixels beside the holes of a mask, cut into segments.
 
-    side: +1 for pixels right of (or below) a hole, -1 for those left of (or above) it, across the
-    direction in which the mask changes more often.
+    Args:
+        mask: bool (H,W), True = observed.
+        side: 1 for pixels right of (or below) a hole, -1 for those left of (or above) it, across
+            the direction in which the mask changes more often.
+
+    Returns:
+        Numbers from 1, (H,W) int; 0 elsewhere.
     """
     axis = int((mask[:, 1:] != mask[:, :-1]).sum() >= (mask[1:] != mask[:-1]).sum())
     rows = np.moveaxis(mask, axis, 1)  # holes and observed pixels now alternate along axis 1
@@ -40,58 +45,43 @@ def line_segments(mask: np.ndarray, side: int) -> np.ndarray:
         beside[:, :-1] = rows[:, 1:]
     lines = rows & ~beside
     band = np.arange(len(rows))[:, None] // ROWS
-    found, count = np.zeros(rows.shape, int), 0
+    segments, count = np.zeros(rows.shape, int), 0
     for k in range(band.max() + 1):
         labels, n = ndimage.label(lines & (band == k), CONNECTED)
-        found[labels > 0] = labels[labels > 0] + count
+        segments[labels > 0] = labels[labels > 0] + count
         count += n
-    return np.moveaxis(found, 1, axis)
+    return np.moveaxis(segments, 1, axis)
 
 
 def hidden_folds(mask: torch.Tensor, folds: int = 8, seed: int = 0) -> torch.Tensor:
-    """Observed pixels to hide in each fold, (folds,M,1,H,W) bool for masks (M,1,H,W).
+    """Choose observed pixels to hide in each fold.
 
     Even folds take lines on one side of the holes, odd ones on the other, segment by segment at
-    random. Raises ValueError for an odd number of folds, or below 2.
+    random.
+
+    Args:
+        mask: bool (M,1,H,W), True = observed.
+        folds: An even number.
+        seed: Of the random choice.
+
+    Returns:
+        bool (folds,M,1,H,W), True = hidden.
+
+    Raises:
+        ValueError: The number of folds is odd, or below 2.
     """
     if folds < 2 or folds % 2:
         raise ValueError(f"{folds} folds: expected an even number, at least 2")
     rng = np.random.default_rng(seed)
     hidden = np.zeros((folds, *mask.shape), bool)
-    for k, one in enumerate(mask[:, 0].cpu().numpy()):
+    for k, observed in enumerate(mask[:, 0].cpu().numpy()):
         for odd, side in enumerate((1, -1)):
-            segments = line_segments(one, side)
-            n = segments.max()
+            segments = line_segments(observed, side)
             # the first entry is for pixels of no segment; every fold gets as many, to within one
-            part = np.concatenate([[-1], rng.permutation(n) % (folds // 2)])
+            part = np.concatenate([[-1], rng.permutation(segments.max()) % (folds // 2)])
             for fold in range(folds // 2):
                 hidden[2 * fold + odd, k, 0] = part[segments] == fold
     return torch.from_numpy(hidden).to(mask.device)
-
-
-def hidden_mse(
-    imputer: Filling, y: torch.Tensor, mask: torch.Tensor, hidden: torch.Tensor
-) -> np.ndarray:
-    """Mean squared error of each image over the pixels of all folds, (N,) float64.
-
-    y: (N,1,H,W) in [0,1]; mask: bool (1,1,H,W) or (N,1,H,W); hidden: (F,1,1,H,W) or (F,N,1,H,W),
-    observed pixels to hide. NaN for an image that no fold hides pixels of.
-    """
-    squares, pixels = np.zeros(len(y)), np.zeros(len(y))
-    for more in hidden:
-        x_hat = fill(y, mask & ~more, imputer)
-        more = more.to(y.device)
-        wrong = torch.where(more, x_hat - y, 0).double().square()
-        squares += wrong.sum((1, 2, 3)).cpu().numpy()
-        pixels += more.expand_as(y).sum((1, 2, 3)).cpu().numpy()
-    return np.divide(squares, pixels, out=np.full(len(y), np.nan), where=pixels > 0)
-
-
-def _row(mse: np.ndarray, groups: Sequence[str] | None) -> dict[str, float | list[float]]:
-    mean, low, high = bootstrap(mse, groups)
-    psnr = bootstrap(-10 * np.log10(np.maximum(mse, 1e-12)), groups)
-    rmse = {"rmse": mean**0.5, "rmse_95": [low**0.5, high**0.5]}
-    return rmse | {"psnr": psnr[0], "psnr_95": list(psnr[1:])}
 
 
 def hidden_score(
@@ -103,30 +93,58 @@ def hidden_score(
     groups: Sequence[str] | None = None,
     kriging: Filling | None = None,
 ) -> dict[str, dict[str, float | list[float]]]:
-    """Scores of an imputer and of kriging over the same hidden pixels of y: no label is needed.
+    """Score an imputer and kriging on the same hidden pixels of y; no label is needed.
 
-    y: (N,1,H,W) in [0,1]; mask: bool (1,1,H,W) or (N,1,H,W), True = observed. kriging: else that of
-    the shipped imputer. Returns {"imputer": row, "kriging": row, "gain": {...}}; a row has the
-    pooled "rmse" and the mean "psnr" in dB with 95 % intervals over groups (else images), and
-    "gain" the mean difference of PSNR and its interval. Raises ValueError if nothing can be hidden.
+    Args:
+        imputer: Called as `x_hat = imputer(y, mask)`.
+        y: Corrupted images (N,1,H,W) in [0,1].
+        mask: bool (1,1,H,W) or (N,1,H,W), True = observed.
+        folds, seed: See `hidden_folds`.
+        groups: Of the images; intervals resample groups, else images.
+        kriging: Else that of the shipped imputer.
+
+    Returns:
+        Rows "imputer" and "kriging" with the pooled "rmse" and the mean "psnr" in dB, and "gain"
+        with the mean difference of PSNR, each with a 95 % interval.
+
+    Raises:
+        ValueError: No observed pixel lies beside a hole.
     """
     hidden = hidden_folds(mask, folds, seed)
     reference = kriging or load_imputer(quality="fast").interpolation
-    mse = [hidden_mse(each, y, mask, hidden) for each in (imputer, reference)]
-    if np.isnan(mse[0]).any():
+    mse, reference_mse = (_hidden_mse(each, y, mask, hidden) for each in (imputer, reference))
+    if np.isnan(mse).any():
         raise ValueError("no observed pixel lies beside a hole: nothing can be hidden")
-    gain, low, high = bootstrap(gain_db(*mse), groups)
-    ours, kriged = (_row(values, groups) for values in mse)
+    gain, *interval = bootstrap(_psnr(mse) - _psnr(reference_mse), groups)
     return {
-        "imputer": ours,
-        "kriging": kriged,
-        "gain": {"psnr": gain, "psnr_95": [low, high]},
+        "imputer": _row(mse, groups),
+        "kriging": _row(reference_mse, groups),
+        "gain": {"psnr": gain, "psnr_95": interval},
     }
 
 
-def gain_db(mse: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """By how many dB of PSNR `mse` (N,) is better than the reference's, per image."""
-    return 10 * np.log10(np.maximum(reference, 1e-12) / np.maximum(mse, 1e-12))
+def _hidden_mse(
+    imputer: Filling, y: torch.Tensor, mask: torch.Tensor, hidden: torch.Tensor
+) -> np.ndarray:
+    """Mean squared error of each image over the pixels of all folds, (N,); NaN without any."""
+    squares, pixels = np.zeros(len(y)), np.zeros(len(y))
+    for fold in hidden:
+        x_hat = fill(y, mask & ~fold, imputer)
+        fold = fold.to(y.device)
+        squares += torch.where(fold, x_hat - y, 0).double().square().sum((1, 2, 3)).cpu().numpy()
+        pixels += fold.expand_as(y).sum((1, 2, 3)).cpu().numpy()
+    return np.divide(squares, pixels, out=np.full(len(y), np.nan), where=pixels > 0)
+
+
+def _psnr(mse: np.ndarray) -> np.ndarray:
+    return -10 * np.log10(np.maximum(mse, 1e-12))
+
+
+def _row(mse: np.ndarray, groups: Sequence[str] | None) -> dict[str, float | list[float]]:
+    mean, low, high = bootstrap(mse, groups)
+    psnr, *interval = bootstrap(_psnr(mse), groups)
+    rmse = {"rmse": mean**0.5, "rmse_95": [low**0.5, high**0.5]}
+    return rmse | {"psnr": psnr, "psnr_95": interval}
 
 
 def rank_agreement(
@@ -136,20 +154,22 @@ def rank_agreement(
     folds: int = 8,
     seed: int = 0,
 ) -> dict[str, object]:
-    """How well the label-free score ranks imputers whose true error is known.
+    """Measure how well the label-free score ranks imputers whose true error is known.
 
-    x: clean images (N,1,H,W) in [0,1], corrupted here by mask (1,1,H,W). Returns "models": for each
-    the mean "hidden_psnr", from observed pixels only, and the true "hole_psnr", both in dB, and
-    "spearman", the rank correlation of the two (NaN for fewer than two models).
+    The clean images x (N,1,H,W) in [0,1] are corrupted here by the mask (1,1,H,W).
+
+    Returns:
+        "models": the mean "hidden_psnr", from observed pixels only, and the true "hole_psnr" of
+        each, in dB; "spearman": the rank correlation of the two (NaN for fewer than two models).
     """
     y = torch.where(mask, x, 0)
     hidden = hidden_folds(mask, folds, seed)
-    rows = {}
-    for name, imputer in models.items():
-        mse = hidden_mse(imputer, y, mask, hidden)
-        rows[name] = {
-            "hidden_psnr": _row(mse, None)["psnr"],
+    rows = {
+        name: {
+            "hidden_psnr": float(_psnr(_hidden_mse(imputer, y, mask, hidden)).mean()),
             "hole_psnr": float(hole_scores(fill(y, mask, imputer), x, mask)["psnr"].mean()),
         }
+        for name, imputer in models.items()
+    }
     columns = [[row[key] for row in rows.values()] for key in ("hidden_psnr", "hole_psnr")]
     return {"models": rows, "spearman": float(spearmanr(*columns).statistic)}

@@ -21,28 +21,20 @@ from nogaps.prior.frames.heads import load_frames, to_size, unit_range
 from nogaps.prior.loading import FirstStage, load_prior, load_stage
 from nogaps.prior.sampling import sample_to
 from nogaps.runtime.device import pick_device
-from nogaps.runtime.files import BadInput, atomic, load_images, samples_file, save_json
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import atomic, load_images, samples_file, save_json
 
 LOSSLESS = 100.0  # dB: a perfect reconstruction's PSNR is infinite, which JSON cannot hold
-
-
-@dataclass(frozen=True)
-class Frames:
-    """What frame files hold, at the size of training images, in [0,1].
-
-    x: different train images (N,1,H,W); groups: theirs, (N,); index: those to train on, in which
-    the images of a file that is given twice stand twice; val: images and groups by file.
-    """
-
-    x: torch.Tensor
-    groups: np.ndarray
-    index: np.ndarray
-    val: Scored
+LEAST = {"num_samples": 4, "classifier_steps": 1, "usefulness_steps": 0}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Sizes of an evaluation: samples to draw and how, steps of the networks that are trained."""
+    """Sizes of an evaluation: samples to draw and how, steps of the networks that are trained.
+
+    Raises:
+        BadInput: A number is too small.
+    """
 
     num_samples: int = 2048
     sampling_steps: int = 20
@@ -52,11 +44,10 @@ class Settings:
     seed: int = 0  # of everything else
 
     def __post_init__(self) -> None:
-        """Raise BadInput for steps and numbers that cannot be."""
-        least = {"num_samples": 4, "classifier_steps": 1, "usefulness_steps": 0}
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise BadInput(f"{name} {getattr(self, name)}: expected at least {low}")
+        """Check the numbers."""
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise BadInput(f"{name} is {getattr(self, name)}", f"at least {least}")
 
 
 def evaluate(
@@ -67,16 +58,24 @@ def evaluate(
     samples: str | Path | None = None,
     inception: str | Path | None = None,
 ) -> dict:
-    """Measure a prior against the frames it learnt from, and against their val split.
+    """Measure a prior against the frames that it learnt from, and against their val split.
 
-    frames: files of `prior prepare`; one given twice counts twice in training sets, once in val.
-    prior: diffusers folder or Hub id, None the shipped one. samples: .npy of (N,1,H,W) in [0,1],
-    or a folder with `images.npy`; None: they are drawn into `out/samples`. inception: weights for
-    `find_inception`.
+    Args:
+        frames: Files of `prior prepare`; one given twice counts twice in training sets, once in
+            val.
+        out: Folder for evaluation.json, the figures in evaluation.png, and pairs of original and
+            reconstruction. Finished samples and imputers in it are used again.
+        settings: Sizes.
+        prior: Diffusers folder or Hub id; else the shipped one.
+        samples: A .npy file of (N,1,H,W) in [0,1], or a folder of `sample`; else they are drawn
+            into `out/samples`.
+        inception: Weights for `find_inception`.
 
-    Returns the result, which is also written to `out/evaluation.json`, with the pairs of original
-    and reconstruction in `out/pairs` and the figures in `out/evaluation.png`. Finished samples
-    and imputers are taken from `out`. Raises BadInput.
+    Returns:
+        The content of evaluation.json.
+
+    Raises:
+        BadInput: An input cannot be used.
     """
     out, real, loaded = Path(out), read_frames(frames), load_prior(prior)
     space = find_inception(inception)  # before anything that takes long
@@ -85,21 +84,23 @@ def evaluate(
     if samples is None:
         how = (settings.num_samples, settings.sampling_steps)
         samples = sample_to(out / "samples", *how, seed=settings.seed, prior=loaded)
-    synthetic = read_samples(samples, real.x)
+    synthetic = _read_samples(samples, real.x)
     tests = {name: x for name, (x, _) in real.val.items()}
-    found, reconstructed = evaluate_stage(loaded.vqvae, tests, out)
-    lossy = reconstruct_checked(loaded.vqvae, real.x, "train frames")
+    scores, reconstructed = _evaluate_stage(loaded.vqvae, tests, out)
+    lossy = _reconstruct(loaded.vqvae, real.x, "train frames")
+    index, groups = real.index, real.groups[real.index]
+    val_groups = [group for _, groups in real.val.values() for group in groups]
     sets = {
-        "train": heads(real.x[real.index], real.groups[real.index], real.index),
-        "val": heads(torch.cat(list(tests.values())), [g for _, v in real.val.values() for g in v]),
-        "reconstructions": heads(lossy[real.index], real.groups[real.index], real.index),
+        "train": heads(real.x[index], groups, index),
+        "val": heads(torch.cat(list(tests.values())), val_groups),
+        "reconstructions": heads(lossy[index], groups, index),
         "samples": heads(synthetic, [f"samples/{k}" for k in range(len(synthetic))]),
     }
     compared = compare_sets(sets, settings.classifier_steps, settings.seed, space)
-    result = {"first_stage": found, **compared}
+    result = {"first_stage": scores, **compared}
     if settings.usefulness_steps:
-        train = {"real": real.x[real.index], "reconstructions": lossy[real.index]}
-        train["samples"] = synthetic  # as they are: not normalised
+        # the samples as they are: not normalised
+        train = {"real": real.x[index], "reconstructions": lossy[index], "samples": synthetic}
         how = (settings.usefulness_steps, settings.seeds)
         result["usefulness"] = compare_usefulness(train, real.val, out / "usefulness", *how)
     save_json(out / "evaluation.json", result)
@@ -112,104 +113,128 @@ def evaluate_first_stage(
 ) -> dict:
     """Measure a first stage alone, without a denoiser, on val frames and on a set of images.
 
-    stage: its diffusers folder; images: any file or folder that `open_images` reads. Returns and
-    writes the first part of what `evaluate` does. Raises BadInput.
+    Args:
+        frames: Files of `prior prepare`; may be empty.
+        out: Folder for the same files as `evaluate` writes.
+        stage: The stage's diffusers folder.
+        images: Any file or folder that `open_images` reads, or None.
+
+    Returns:
+        The content of evaluation.json: "first_stage" only.
+
+    Raises:
+        BadInput: An input cannot be used.
     """
     out, model = Path(out), load_stage(stage).to(pick_device())
-    tests = {name: x for name, (x, _) in read_val(frames).items()}
+    tests = {name: x for name, (x, _) in _read_val(frames).items()}
     if images:
         name = Path(images).absolute().name
         if name in tests:
-            raise BadInput(f"{images}: named like a frame file, expected another name")
-        tests[name] = read_images(images)
+            raise BadInput("has the name of a frame file", "another name", path=images)
+        tests[name] = _read_images(images)
     if not tests:
-        raise BadInput(f"{stage}: nothing to reconstruct, expected --frames or --images")
-    found, reconstructed = evaluate_stage(model, tests, out)
-    result = {"first_stage": found}
+        raise BadInput("has nothing to reconstruct", "--frames or --images", path=stage)
+    scores, reconstructed = _evaluate_stage(model, tests, out)
+    result = {"first_stage": scores}
     save_json(out / "evaluation.json", result)
     save_page(out / "evaluation.png", result, tests, reconstructed, {})
     return result
 
 
+@dataclass(frozen=True)
+class Frames:
+    """The content of frame files, at the size of training images, in [0,1].
+
+    Args:
+        x: Different train images (N,1,H,W).
+        groups: Their groups, (N,).
+        index: Which to train on; those of a file that is given twice stand in it twice.
+        val: Val images and groups by file.
+    """
+
+    x: torch.Tensor
+    groups: np.ndarray
+    index: np.ndarray
+    val: Scored
+
+
 def read_frames(paths: Sequence[str | Path]) -> Frames:
-    """Train and val split of frame files. Raises BadInput if they are too few to be compared."""
+    """Read frame files. Raises BadInput if they hold too few groups to compare."""
     x, names = load_frames(list(dict.fromkeys(map(Path, paths))))
-    val = read_val(paths)
-    val_groups = {group for _, groups in val.values() for group in groups}
-    if len(set(names)) < 4 or len(val_groups) < 2:
-        found = f"{len(set(names))} groups to train on and {len(val_groups)} to validate"
-        raise BadInput(f"{paths[0]}: {found}, expected at least 4 and 2")
+    val = _read_val(paths)
+    train_groups, val_groups = len(set(names)), len({g for _, part in val.values() for g in part})
+    if train_groups < 4 or val_groups < 2:
+        problem = f"has {train_groups} groups in train and {val_groups} in val"
+        raise BadInput(problem, "at least 4 and 2", path=paths[0])
     files = np.array([name.partition("/")[0] for name in names])
     index = np.concatenate([np.flatnonzero(files == Path(path).stem) for path in paths])
     return Frames(to_size(x), np.array(names), index, val)
 
 
-def read_val(paths: Sequence[str | Path]) -> dict[str, tuple[torch.Tensor, list[str]]]:
+def _read_val(paths: Sequence[str | Path]) -> dict[str, tuple[torch.Tensor, list[str]]]:
     """Val images (N,1,H,W) and groups of each frame file once, by the file's name."""
-    found: dict[str, tuple[torch.Tensor, list[str]]] = {}
+    val: dict[str, tuple[torch.Tensor, list[str]]] = {}
     for path in dict.fromkeys(map(Path, paths)):
-        if path.stem in found:
-            raise BadInput(f"{path}: two frame files of this name, expected different names")
+        if path.stem in val:
+            raise BadInput("has the name of another frame file", "different names", path=path)
         x, groups = load_frames(path, "val")
-        found[path.stem] = to_size(x), groups
-    return found
+        val[path.stem] = to_size(x), groups
+    return val
 
 
-def read_samples(path: str | Path, like: torch.Tensor) -> torch.Tensor:
-    """Images (N,1,H,W) of a .npy, or of `images.npy` in a folder, of the size of `like`."""
+def _read_samples(path: str | Path, like: torch.Tensor) -> torch.Tensor:
     path = samples_file(path)
     x = torch.from_numpy(load_images(path))
     if x.shape[2:] != like.shape[2:] or len(x) < 4:
         shape = (4, *like.shape[1:])
-        raise BadInput(f"{path}: has shape {tuple(x.shape)}, expected at least {shape}")
+        raise BadInput(f"has shape {tuple(x.shape)}", f"at least {shape}", path=path)
     return x
 
 
-def read_images(path: str | Path) -> torch.Tensor:
-    """Images of any file or folder that `open_images` reads, (N,1,H,W), scaled as frames are."""
+def _read_images(path: str | Path) -> torch.Tensor:
+    """Images (N,1,H,W), scaled as frames are."""
     with open_images(path) as source:
         values = source.read(0, source.shape[0])
     if not np.isfinite(values).all() or values.min() == values.max():
-        raise BadInput(f"{path}: holds NaN, or one value only, expected images")
+        raise BadInput("holds NaN, or one value only", "images", path=path)
     return unit_range(values)
 
 
-def evaluate_stage(
+def _evaluate_stage(
     model: FirstStage, tests: Mapping[str, torch.Tensor], out: Path
 ) -> tuple[dict[str, dict], dict[str, torch.Tensor]]:
-    """Scores and reconstructions of each set; pairs of PNGs in `out/pairs`.
-
-    Scores: `compare_images`; also of all sets together, if they are of one size.
-    """
-    x_hat = {name: reconstruct_checked(model, x, name) for name, x in tests.items()}
-    sets = {name: (x_hat[name], x) for name, x in tests.items()}
+    """Scores of each set, and of all together if they have one size; the reconstructions."""
+    x_hat = {name: _reconstruct(model, x, name) for name, x in tests.items()}
+    pairs = {name: (x_hat[name], x) for name, x in tests.items()}
     if len(tests) > 1 and len({x.shape[2:] for x in tests.values()}) == 1:
-        sets["together"] = torch.cat(list(x_hat.values())), torch.cat(list(tests.values()))
+        pairs["together"] = torch.cat(list(x_hat.values())), torch.cat(list(tests.values()))
     rows = {}
-    for name, (found, x) in sets.items():
-        scores = compare_images(found, x)
+    for name, (reconstructed, x) in pairs.items():
+        scores = compare_images(reconstructed, x)
         rows[name] = {"images": len(x), **scores, "psnr": min(scores["psnr"], LOSSLESS)}
     for name, x in tests.items():
-        save_pairs(out / "pairs", name, x, x_hat[name])
+        _save_pngs(out / "pairs", name, "original", x)
+        _save_pngs(out / "pairs", name, "reconstruction", x_hat[name])
     return rows, x_hat
 
 
-def reconstruct_checked(model: FirstStage, x: torch.Tensor, name: str) -> torch.Tensor:
+def _reconstruct(model: FirstStage, x: torch.Tensor, name: str) -> torch.Tensor:
     """`reconstruct`. Raises BadInput for a size that the first stage cannot halve often enough."""
     size = "×".join(map(str, x.shape[2:]))
     try:
         x_hat = reconstruct(model, x)
     except RuntimeError as error:
-        raise BadInput(f"{name}: {size} pixels, which this first stage cannot take") from error
+        raise BadInput(
+            f"has {size} pixels, which the first stage cannot take", path=name
+        ) from error
     if x_hat.shape != x.shape:
-        back = "×".join(map(str, x_hat.shape[2:]))
-        raise BadInput(f"{name}: {size} pixels come back as {back}, expected the same size")
+        other = "×".join(map(str, x_hat.shape[2:]))
+        raise BadInput(f"has {size} pixels, which the first stage turns into {other}", path=name)
     return x_hat
 
 
-def save_pairs(folder: Path, name: str, x: torch.Tensor, x_hat: torch.Tensor) -> None:
-    """Originals and reconstructions (N,1,H,W) as 8-bit grey PNGs, neighbours by name."""
-    for kind, images in (("original", x), ("reconstruction", x_hat)):
-        for k, image in enumerate((255 * images[:, 0]).round().byte().numpy()):
-            with atomic(folder / f"{name}_{k:03d}_{kind}.png") as temporary:
-                Image.fromarray(image).save(temporary)
+def _save_pngs(folder: Path, name: str, kind: str, x: torch.Tensor) -> None:
+    """Images (N,1,H,W) as 8-bit grey PNGs; original and reconstruction are neighbours by name."""
+    for k, image in enumerate((255 * x[:, 0]).round().byte().numpy()):
+        with atomic(folder / f"{name}_{k:03d}_{kind}.png") as temporary:
+            Image.fromarray(image).save(temporary)

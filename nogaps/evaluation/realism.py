@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 
 from nogaps.augmentation import sharpen
-from nogaps.metrics import ssim_map
 from nogaps.runtime.seeds import numbered_generator
 
-Features = Callable[[torch.Tensor], np.ndarray]
+Features = Callable[[torch.Tensor], np.ndarray]  # images (N,C,H,W) in [0,1] to rows (N,d) float64
 FEATURES = (
     "up to 64 principal components of random convolutions at 3 scales, fitted to train frames"
 )
@@ -23,47 +23,50 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class Heads:
-    """Images with what belongs together.
+    """A set of images, in which an image may stand several times."""
 
-    x: (N,1,H,W) in [0,1]; groups: "file/subject", (N,) str; ids: (N,) int, the same for copies.
-    """
-
-    x: torch.Tensor
-    groups: np.ndarray
-    ids: np.ndarray
+    x: torch.Tensor  # (N,1,H,W) in [0,1]
+    groups: np.ndarray  # "file/subject" of each image, (N,) str
+    ids: np.ndarray  # numbers of the images, (N,) int; copies of one image have one number
 
     def __len__(self) -> int:
-        """Number of images."""
+        """Return the number of images."""
         return len(self.x)
 
     def __getitem__(self, index: np.ndarray) -> Heads:
-        """The images of an index array, or of a bool array."""
+        """Return the images of an array of numbers or of bool."""
         return Heads(self.x[torch.from_numpy(index)], self.groups[index], self.ids[index])
 
     def distinct(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Random index of at most n different images; one that is given twice comes sooner."""
+        """Return the index of at most n different images in random order."""
         order = rng.permutation(len(self))
         _, first = np.unique(self.ids[order], return_index=True)
         return order[np.sort(first)[:n]]
 
 
 def heads(x: torch.Tensor, groups: Sequence[str], ids: Sequence[int] | None = None) -> Heads:
-    """`Heads` of images normalised by `normalise`."""
-    numbers = np.arange(len(x)) if ids is None else np.asarray(ids)
-    return Heads(normalise(x), np.asarray(groups), numbers)
+    """Return `Heads` of images x, each divided by its 99.7th percentile and clipped to [0,1].
 
-
-def normalise(x: torch.Tensor) -> torch.Tensor:
-    """Each image of x (N,1,H,W) divided by its 99.7th percentile and clipped to [0,1]."""
+    Args:
+        x: Images (N,1,H,W).
+        groups: "file/subject" of each image.
+        ids: Numbers of the images; else all of them are different.
+    """
     top = x.flatten(1).quantile(0.997, dim=1).clamp(min=1e-6)
-    return (x / top.view(-1, 1, 1, 1)).clamp(0, 1)
+    numbers = np.arange(len(x)) if ids is None else np.asarray(ids)
+    return Heads((x / top.view(-1, 1, 1, 1)).clamp(0, 1), np.asarray(groups), numbers)
 
 
 def halves(groups: np.ndarray, sets: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A random half, (N,) bool: half of each set and of each file's part of it, no group in both.
+    """Choose a random half of each set, and of each file's part of it, with no group in both.
 
-    groups: (N,) str, "file/subject" as `load_frames` names them; sets: (N,) int, which set an
-    image belongs to.
+    Args:
+        groups: "file/subject" of each image, (N,) str.
+        sets: The set that an image belongs to, (N,) int.
+        rng: Draws the order of the groups.
+
+    Returns:
+        bool (N,), True for images of the first half.
     """
     names, which = np.unique(groups, return_inverse=True)
     rows = [which[sets == s] for s in np.unique(sets)]
@@ -82,17 +85,17 @@ def halves(groups: np.ndarray, sets: np.ndarray, rng: np.random.Generator) -> np
 
 
 def roc_auc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """Area under the ROC curve of scores: the chance that a positive one exceeds a negative one."""
-    ranks = rankdata(np.concatenate([positive, negative]))[: len(positive)].sum()
-    n, m = len(positive), len(negative)
-    return float((ranks - n * (n + 1) / 2) / (n * m))
+    """Return the area under the ROC curve: how often a positive score exceeds a negative one."""
+    scores = (values.astype(np.float64) for values in (positive, negative))
+    wins = mannwhitneyu(*scores, method="asymptotic").statistic
+    return float(wins / (len(positive) * len(negative)))
 
 
 class Classifier(torch.nn.Sequential):
-    """A small CNN from (N,1,H,W) to (N,1) logits.
+    """A small CNN from images (N,1,H,W) in [0,1] to logits (N,1).
 
-    It sees the image and its unsharp residual: without it a fifth less gradient energy is told
-    apart with an AUC of 0.7, with it of 0.95.
+    It sees the image and its unsharp residual: a fifth less gradient energy is detected with an
+    AUC of 0.7 without the residual, of 0.95 with it.
     """
 
     def __init__(self) -> None:
@@ -105,15 +108,16 @@ class Classifier(torch.nn.Sequential):
         super().__init__(*layers, *head)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits of images x in [0,1]."""
+        """Return the logits of images x."""
         return super().forward(torch.cat([x, sharpen(x, 5.0) - x], 1))
 
 
 def classifier_auc(a: Heads, b: Heads, steps: int = 200, seed: int = 0) -> float:
-    """AUC of a CNN that tells b from a: 0.5 if it cannot, 1 if it always can.
+    """Train a CNN to tell b from a on half of the groups; return its AUC on the other half.
 
-    Classifier two-sample test (arXiv 1610.06545): trained for `steps` batches of 32 images of each
-    set, shifted at random by up to two pixels, on one half of the groups; scored on the other.
+    Source: the classifier two-sample test (arXiv 1610.06545). An AUC of 0.5 means that the sets
+    cannot be told apart. Each of the `steps` batches has 32 images of each set, shifted at random
+    by up to two pixels.
     """
     x = torch.cat([a.x, b.x])
     label = np.repeat([0, 1], [len(a), len(b)])
@@ -157,7 +161,12 @@ def _responses(x: torch.Tensor) -> torch.Tensor:
 
 
 def feature_space(x: torch.Tensor, size: int = 64) -> Features:
-    """`FEATURES` of images (N,1,H,W), fitted to x: arrays (N,size) of mean 0, mean square 1."""
+    """Fit the space that `FEATURES` describes to images x (N,1,H,W).
+
+    Returns:
+        A function from images to rows of `size` features or fewer; those of x have mean 0 and
+        mean square 1.
+    """
 
     def responses(images: torch.Tensor) -> np.ndarray:
         return torch.cat([_responses(batch) for batch in images.split(128)]).double().numpy()
@@ -170,23 +179,24 @@ def feature_space(x: torch.Tensor, size: int = 64) -> Features:
     return lambda images: (responses(images) - mean) / std @ axes[:size].T / scale
 
 
-# Not by torchmetrics, which gives the same (test_distances_are_those_of_torchmetrics): it is an
-# optional dependency, and this space needs none. `inception.py` computes Inception's with it.
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Squared Fréchet distance of the Gaussians fitted to features (N,d) and (M,d).
+    """Return the squared Fréchet distance of the Gaussians fitted to features (N,d) and (M,d).
 
-    |mu_a - mu_b|² + tr(C_a + C_b - 2 (C_a C_b)^½), arXiv 1706.08500; biased upwards for few images.
+    |mu_a - mu_b|² + tr(C_a + C_b - 2 (C_a C_b)^½), arXiv 1706.08500; biased upwards for few rows.
     """
-    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
-    values, vectors = np.linalg.eigh(np.atleast_2d(cov_a))
+    cov_a, cov_b = (np.atleast_2d(np.cov(rows, rowvar=False)) for rows in (a, b))
+    values, vectors = np.linalg.eigh(cov_a)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    cross = np.sqrt(np.linalg.eigvalsh(root @ np.atleast_2d(cov_b) @ root).clip(min=0)).sum()
+    cross = np.sqrt(np.linalg.eigvalsh(root @ cov_b @ root).clip(min=0)).sum()
     shift = np.square(a.mean(0) - b.mean(0)).sum()
-    return float(shift + np.trace(np.atleast_2d(cov_a + cov_b)) - 2 * cross)
+    return float(shift + np.trace(cov_a + cov_b) - 2 * cross)
 
 
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Unbiased squared MMD of features (N,d) and (M,d), kernel (x·y/d + 1)³ (arXiv 1801.01401)."""
+    """Return the unbiased squared MMD of features (N,d) and (M,d), kernel (x·y/d + 1)³.
+
+    Source: arXiv 1801.01401.
+    """
 
     def kernel(p: np.ndarray, q: np.ndarray) -> np.ndarray:
         return (p @ q.T / p.shape[1] + 1) ** 3
@@ -201,10 +211,13 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
 def precision_recall(
     real: np.ndarray, fake: np.ndarray, k: int = 3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which fake features (M,d) lie among the real (N,d), (M,) bool, and which real among the fake.
+    """Find which fake features (M,d) lie among the real (N,d), and which real among the fake.
 
-    Among: within the distance from one of them to its k-th nearest neighbour; the means are
-    precision and recall (arXiv 1904.06991). They depend on N and M.
+    "Among": within the distance from one of them to its k-th nearest neighbour. The means are
+    precision and recall (arXiv 1904.06991); they depend on N and M.
+
+    Returns:
+        bool (M,) and bool (N,).
     """
 
     def inside(points: torch.Tensor, manifold: torch.Tensor) -> np.ndarray:
@@ -216,21 +229,16 @@ def precision_recall(
     return inside(p, q), inside(q, p)
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """For each of N images the nearest of a set: its index, and measures of how near it is.
+class Neighbours(NamedTuple):
+    """The image of a set that is nearest to each of N images."""
 
-    distance: 1 - correlation. ratio: Euclidean distance to the nearest over that to the nearest of
-    another group; below 1/3 counts as memorised in arXiv 2310.02664.
-    """
-
-    index: np.ndarray
-    distance: np.ndarray
-    ratio: np.ndarray
+    index: np.ndarray  # its number in the set, (N,)
+    distance: np.ndarray  # 1 - correlation, (N,)
+    ratio: np.ndarray  # of Euclidean distances, to it over to the nearest of another group, (N,)
 
 
 def neighbours(a: Heads, b: Heads) -> Neighbours:
-    """Nearest image of b for each image of a; if a is b, nearest but for itself and its copies."""
+    """Find the nearest image of b for each image of a; copies do not count where a is b."""
 
     def standardise(x: torch.Tensor) -> torch.Tensor:
         flat = x.double().flatten(1)
@@ -243,20 +251,15 @@ def neighbours(a: Heads, b: Heads) -> Neighbours:
         own = a.ids[:, None] == b.ids
         distance[own], euclid[own] = np.inf, np.inf
     rows, index, near = np.arange(len(a)), distance.argmin(1), euclid.argmin(1)
-    first = euclid[rows, near]
     others = np.where(b.groups[near][:, None] == b.groups, np.inf, euclid).min(1)
-    return Neighbours(index, distance[rows, index], first / np.maximum(others, 1e-6))
-
-
-def nearest_ssim(a: Heads, b: Heads, index: np.ndarray) -> float:
-    """Mean SSIM of the images of a and of those of b that `index` names."""
-    return float(ssim_map(a.x, b.x[torch.from_numpy(index)]).mean())
+    return Neighbours(index, distance[rows, index], euclid[rows, near] / np.maximum(others, 1e-6))
 
 
 def power_spectrum(x: torch.Tensor) -> np.ndarray:
-    """Mean radial power spectrum of x (N,1,H,W) at 1, 2, … s/2 cycles per s pixels, s = min(H, W).
+    """Return the mean radial power spectrum of images x (N,1,H,W), centred and Hann-windowed.
 
-    Each image is centred and Hann-windowed; power is averaged over rings one cycle wide.
+    Returns:
+        Power at 1, 2, … s/2 cycles per s pixels, s = min(H, W), averaged over rings one cycle wide.
     """
     height, width = x.shape[-2:]
     side = min(height, width)

@@ -10,7 +10,8 @@ from nogaps.imputers.loading import load_imputer
 from nogaps.interpolation import biharmonic, linear
 from nogaps.masks import shared_mask
 from nogaps.metrics import summarize
-from nogaps.runtime.files import BadInput, load_images
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_images
 from nogaps.standin import kind_of, subjects
 
 LEAST = 6  # rows and columns: the window of the SSIM is mirrored at the borders
@@ -19,38 +20,49 @@ LEAST = 6  # rows and columns: the window of the SSIM is mirrored at the borders
 def read_truth(
     truth: str | Path, mask_from: str | Path
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Clean and corrupted images (N,1,H,W) and the mask (1,1,H,W) of two .npy files.
+    """Read clean images x and corrupted images y (N,1,H,W), and find the mask (1,1,H,W).
 
-    Raises BadInput if they cannot be used, or differ in shape.
+    Args:
+        truth: .npy file of x.
+        mask_from: .npy file of y.
+
+    Raises:
+        BadInput: A file cannot be used, or they differ in shape.
     """
     array = load_images(mask_from)
     y = torch.from_numpy(array)
     if min(y.shape[2:]) < LEAST:
-        found = "×".join(map(str, y.shape[2:]))
-        raise BadInput(f"{mask_from}: is {found}, expected at least {LEAST}×{LEAST} for SSIM")
+        size = "×".join(map(str, y.shape[2:]))
+        problem = f"holds images of {size} pixels"
+        raise BadInput(problem, f"at least {LEAST}×{LEAST} for SSIM", path=mask_from)
     mask = torch.from_numpy(shared_mask(array, str(mask_from)))[None, None]
     return read_like(truth, y, mask_from), y, mask
 
 
 def read_like(path: str | Path, y: torch.Tensor, mask_from: str | Path) -> torch.Tensor:
-    """Images of the shape of y, which came from `mask_from`. Raises BadInput otherwise."""
+    """Read images of the shape of y, which came from `mask_from`. Raises BadInput for others."""
     images = torch.from_numpy(load_images(path))
     if images.shape != y.shape:
-        found = f"has shape {tuple(images.shape)}"
-        raise BadInput(f"{path}: {found}, expected {tuple(y.shape)} as {mask_from} has")
+        expected = f"{tuple(y.shape)} as {mask_from} has"
+        raise BadInput(f"has shape {tuple(images.shape)}", expected, path=path)
     return images
 
 
-def groups_of(test_set: str | Path) -> list[str] | None:
-    """Subject of each image, where it is known: that of the stand-in."""
-    return subjects().tolist() if kind_of(test_set) == "stand-in" else None
-
-
 def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) -> dict[str, dict]:
-    """Scores of `output` and of the classical fillings of `mask_from`, against `truth`.
+    """Score `output` and the classical fillings of `mask_from` against `truth`.
 
-    All three are .npy files of one shape (N,1,H,W) in [0,1]; kriging takes its covariance from the
-    shipped imputer. Raises BadInput otherwise.
+    Kriging takes its covariance from the shipped imputer.
+
+    Args:
+        output: .npy file of filled images (N,1,H,W) in [0,1].
+        truth: .npy file of clean images.
+        mask_from: .npy file of corrupted images, in which the mask is found.
+
+    Returns:
+        `summarize` of each filling by name.
+
+    Raises:
+        BadInput: A file cannot be used, or they differ in shape.
     """
     x, y, mask = read_truth(truth, mask_from)
     x_hat = read_like(output, y, mask_from)
@@ -61,12 +73,12 @@ def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) ->
     }
     name = Path(output).name
     fillings[f"./{name}" if name in fillings else name] = x_hat
-    groups = groups_of(mask_from)
+    groups = subjects().tolist() if kind_of(mask_from) == "stand-in" else None
     return {name: summarize(filled, x, mask, groups) for name, filled in fillings.items()}
 
 
 def as_table(rows: dict[str, dict]) -> str:
-    """Scores as aligned text, one line per filling, 95 % intervals in brackets."""
+    """Return scores as aligned text, one line per filling, 95 % intervals in brackets."""
     lines = [f"{'filling':20} {'hole RMSE':>24} {'PSNR / dB':>22} {'SSIM':>21}"]
     for name, row in rows.items():
         (a, b), (c, d), (e, f) = row["rmse_95"], row["psnr_95"], row["ssim_95"]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +10,11 @@ import numpy as np
 import torch
 from torch.utils.data import TensorDataset
 
-from nogaps import Assessment, augmentation
-from nogaps.Assessment import PROFILES, Profile, corrupt, fill, new_imputer, run_settings, train
+from nogaps.Assessment import PROFILES, Profile, corrupt, fill, new_imputer, train
 from nogaps.interpolation import kriging
 from nogaps.metrics import bootstrap, hole_scores, summarize
-from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.device import pick_device
-from nogaps.runtime.files import BadInput, load_json, save_json, sha256
+from nogaps.runtime.errors import BadInput
 from nogaps.standin import course_mask
 
 SET_SIZE, BATCH_SIZE = 2048, 32  # images that every set is brought to; images per optimiser step
@@ -26,78 +22,23 @@ Scored = Mapping[str, tuple[torch.Tensor, Sequence[str]]]  # images (N,1,H,W) an
 
 
 def check_size(x: torch.Tensor, name: str | Path) -> None:
-    """Raise BadInput unless the images x (N,1,H,W) of `name` fit the course's mask."""
-    wanted = course_mask().shape
-    if x.shape[2:] != wanted:
-        found = "×".join(map(str, x.shape[2:]))
-        raise BadInput(f"{name}: images of {found} pixels, expected {wanted[0]}×{wanted[1]}")
+    """Raise BadInput unless the images x (N,1,H,W) of the file `name` fit the course's mask."""
+    size, wanted = ("×".join(map(str, shape)) for shape in (x.shape[2:], course_mask().shape))
+    if size != wanted:
+        raise BadInput(f"holds images of {size} pixels", wanted, path=name)
 
 
 def plan(steps: int) -> tuple[int, int]:
-    """Images and epochs of about `steps` optimiser steps: whole epochs, rounded up."""
+    """Return the images and the whole epochs that make `steps` optimiser steps, rounded up."""
     images = min(SET_SIZE, BATCH_SIZE * steps)
     return images, math.ceil(steps / (images // BATCH_SIZE))
 
 
 def repeated(x: torch.Tensor, n: int, seed: int) -> torch.Tensor:
-    """n images of x in random order: each as often as any other, give or take one."""
+    """Return n images of x in random order, each as often as any other, give or take one."""
     generator = torch.Generator().manual_seed(seed)
     orders = [torch.randperm(len(x), generator=generator) for _ in range(math.ceil(n / len(x)))]
     return x[torch.cat(orders)[:n]]
-
-
-def _scores(x_hat: Mapping[str, torch.Tensor], val: Scored, mask: torch.Tensor) -> dict[str, dict]:
-    """`summarize` of each set, with the PSNR of every image."""
-    rows = {}
-    for name, (x, groups) in val.items():
-        psnr = hole_scores(x_hat[name], x, mask)["psnr"].astype(float).tolist()
-        rows[name] = summarize(x_hat[name], x, mask, groups) | {"psnr_of_images": psnr}
-    return rows
-
-
-def _fingerprint(settings: list, val: Scored, mask: torch.Tensor) -> str:
-    """16 hex digits of all that a run depends on, the code that trains included."""
-    code = [sha256(module.__file__) for module in (Assessment, augmentation)]
-    data = [fingerprint(x, mask) for x, _ in val.values()]
-    groups = [list(groups) for _, groups in val.values()]
-    text = json.dumps([settings, list(val), data, groups, code])
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def train_and_score(
-    name: str,
-    x: torch.Tensor,
-    val: Scored,
-    folder: str | Path,
-    steps: int,
-    seed: int,
-    profile: Profile = PROFILES["full"],
-) -> dict[str, dict]:
-    """Hole scores on each set of `val` of an imputer trained on images x (N,1,64,64) in [0,1].
-
-    Training and scoring are under the course's mask. A finished run is read from `folder`, an
-    interrupted one continued from its last epoch.
-    """
-    device = pick_device()
-    mask = torch.from_numpy(course_mask())[None, None]
-    n, epochs = plan(steps)
-    x = repeated(x, n, seed)
-    train_set = TensorDataset(corrupt(x, mask), x)
-    imputer = new_imputer(profile, x, seed)
-    settings = run_settings(imputer, train_set, mask.to(device), epochs, seed, BATCH_SIZE)
-    stem = Path(folder) / f"{name}-{seed}-{_fingerprint(settings, val, mask)}"
-    cache, checkpoint = stem.with_suffix(".json"), stem.with_suffix(".safetensors")
-    if not cache.exists():
-        real = torch.cat([images for images, _ in val.values()])
-        val_set = TensorDataset(corrupt(real, mask), real)
-        trained, _ = train(
-            imputer, train_set, val_set, mask.to(device), epochs, checkpoint, seed, BATCH_SIZE
-        )
-        x_hat = {k: fill(trained, corrupt(v, mask), mask.to(device)) for k, (v, _) in val.items()}
-        save_json(cache, _scores(x_hat, val, mask))
-        for state in (checkpoint, checkpoint.with_suffix(".previous")):
-            state.unlink(missing_ok=True)
-    return load_json(cache)
 
 
 def compare_usefulness(
@@ -108,34 +49,54 @@ def compare_usefulness(
     seeds: Sequence[int],
     profile: Profile = PROFILES["full"],
 ) -> dict:
-    """Train one imputer per set and seed, `steps` optimiser steps each; score them beside kriging.
+    """Train one imputer per set and seed, and score all of them beside kriging.
 
-    sets: images (N,1,64,64) by name, the real ones first; kriging knows these. "lost_db": per set
-    but the first and per scored set, how much hole PSNR in dB it costs to train on it instead of
-    on the real images: mean over seeds, and the 95 % interval over groups.
+    Args:
+        sets: Images (N,1,64,64) in [0,1] by name, the real ones first; kriging knows these.
+        val: Images to score, under the course's mask.
+        folder: Keeps a checkpoint of each imputer, from which the same call continues.
+        steps: Optimiser steps of each imputer.
+        seeds: One imputer per set and seed.
+        profile: Widths of the networks.
+
+    Returns:
+        "scores" by imputer and scored set. "lost_db", by set but the first and by scored set: the
+        hole PSNR in dB that training on it costs, mean over seeds and 95 % interval over groups.
     """
     mask = torch.from_numpy(course_mask())[None, None]
-    first, *others = sets
-    krige = kriging(sets[first])
-    x_hat = {name: krige(corrupt(x, mask), mask) for name, (x, _) in val.items()}
-    runs = {("kriging", None): _scores(x_hat, val, mask)}
-    for seed in seeds:  # seed by seed: what is interrupted has compared all sets once, soonest
+    y = {name: corrupt(x, mask) for name, (x, _) in val.items()}
+    krige = kriging(next(iter(sets.values())))
+    x_hats = {"kriging": {name: krige(images, mask) for name, images in y.items()}}
+    device = pick_device()
+    for seed in seeds:  # seed by seed: an interrupted comparison has soon seen all sets once
         for name, x in sets.items():
-            runs[name, seed] = train_and_score(name, x, val, folder, steps, seed, profile)
-    psnr = {
-        name: {k: np.mean([runs[name, s][k]["psnr_of_images"] for s in seeds], 0) for k in val}
-        for name in sets
+            imputer = _train(x, val, Path(folder) / f"{name}-{seed}", steps, seed, profile)
+            filled = {k: fill(imputer, images, mask.to(device)) for k, images in y.items()}
+            x_hats[f"{name}, seed {seed}"] = filled
+    scores = {
+        imputer: {k: summarize(x_hat, val[k][0], mask, val[k][1]) for k, x_hat in filled.items()}
+        for imputer, filled in x_hats.items()
     }
-    lost = {
-        name: {k: bootstrap(psnr[first][k] - psnr[name][k], val[k][1]) for k in val}
-        for name in others
-    }
-    rows = {
-        name if seed is None else f"{name}, seed {seed}": {
-            k: {key: value for key, value in row.items() if key != "psnr_of_images"}
-            for k, row in run.items()
-        }
-        for (name, seed), run in runs.items()
-    }
+    lost: dict[str, dict] = {name: {} for name in [*sets][1:]}
+    for k, (x, groups) in val.items():
+        names = [[f"{name}, seed {seed}" for seed in seeds] for name in sets]
+        psnr = [[hole_scores(x_hats[n][k], x, mask)["psnr"] for n in row] for row in names]
+        real, *others = np.mean(psnr, 1, np.float64)
+        for name, other in zip(lost, others, strict=True):
+            lost[name][k] = bootstrap(real - other, groups)
     n, epochs = plan(steps)
-    return {"steps": epochs * (n // BATCH_SIZE), "images": n, "scores": rows, "lost_db": lost}
+    return {"steps": epochs * (n // BATCH_SIZE), "images": n, "scores": scores, "lost_db": lost}
+
+
+def _train(
+    x: torch.Tensor, val: Scored, stem: Path, steps: int, seed: int, profile: Profile
+) -> torch.nn.Module:
+    """An imputer trained on images x under the course's mask; stem: of its checkpoint."""
+    mask = torch.from_numpy(course_mask())[None, None]
+    n, epochs = plan(steps)
+    x, real = repeated(x, n, seed), torch.cat([images for images, _ in val.values()])
+    pairs = [TensorDataset(corrupt(images, mask), images) for images in (x, real)]
+    imputer, mask = new_imputer(profile, x, seed), mask.to(pick_device())
+    return train(imputer, *pairs, mask, epochs, stem.with_suffix(".safetensors"), seed, BATCH_SIZE)[
+        0
+    ]
