@@ -1,4 +1,4 @@
-"""Fillings without a network: linear, biharmonic, kriging."""
+"""Filling without a network: linear, biharmonic, kriging."""
 
 from __future__ import annotations
 
@@ -20,9 +20,12 @@ Operator = Callable[[np.ndarray], sparse.csr_matrix]
 def observed_moments(
     y: torch.Tensor, mask: torch.Tensor, floor: float = 0.05
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each image's observed pixels, (N,1,1,1) fp32 each.
+    """Return mean and standard deviation of each image's observed pixels, (N,1,1,1) fp32 each.
 
-    The deviation is at least `floor`, so that a nearly constant image is not blown up.
+    Args:
+        y: Images, (N,1,H,W).
+        mask: Bool (1,1,H,W) or (N,1,H,W), True = observed.
+        floor: The least deviation, so that a nearly constant image is not blown up.
     """
     weight = mask.expand_as(y).to(y.dtype)
     n = weight.sum((1, 2, 3), keepdim=True).clamp(min=1)
@@ -32,15 +35,18 @@ def observed_moments(
 
 
 def keep_observed(x_hat: torch.Tensor, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Observed pixels copied bit for bit from y, hole pixels clipped to [0,1]."""
+    """Return x_hat with observed pixels copied bit for bit from y, hole pixels clipped to [0,1]."""
     return torch.where(mask, y, x_hat.clamp(0, 1))
 
 
 class LinearImputer:
     """Fills holes with one sparse matrix per mask: `x_hat = imputer(y, mask)`.
 
-    operator(mask (H,W) bool) gives the (holes, observed) weights. It is applied to images
-    standardised by their observed pixels, so that f(a*y + b) = a*f(y) + b before clipping.
+    It is applied to images standardised by their observed pixels, so that
+    f(a*y + b) = a*f(y) + b before clipping.
+
+    Args:
+        operator: Gives the (holes, observed) weights of a mask (H,W), bool.
     """
 
     def __init__(self, operator: Operator) -> None:
@@ -48,11 +54,11 @@ class LinearImputer:
         self._weights: dict[tuple, torch.Tensor] = {}
 
     def __getstate__(self) -> dict:
-        """A copy starts without weights: torch cannot copy sparse matrices."""
+        """Leave the weights out of copies: torch cannot copy sparse matrices."""
         return {**self.__dict__, "_weights": {}}
 
     def weights(self, mask: torch.Tensor) -> torch.Tensor:
-        """Sparse CSR (H*W, H*W) fp32 on the mask's device, the identity where observed."""
+        """Return a sparse CSR (H*W, H*W) fp32 on the device of mask (H,W); identity if observed."""
         on_cpu = mask.cpu().numpy()
         key = (on_cpu.shape, on_cpu.tobytes(), str(mask.device))
         if key not in self._weights:
@@ -80,7 +86,7 @@ class LinearImputer:
             )
 
     def fill(self, z: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Apply the weights to z (N,1,H,W) as it is; mask (1,1,H,W) or (N,1,H,W)."""
+        """Apply the weights to images z (N,1,H,W) as they are; mask (1,1,H,W) or (N,1,H,W)."""
         if len(mask) == 1:
             flat = z.float().reshape(len(z), -1)
             weights = self.weights(mask[0, 0].to(z.device))
@@ -99,11 +105,17 @@ class LinearImputer:
 
 
 def autocovariance(x: torch.Tensor, lag: int = 24) -> torch.Tensor:
-    """Stationary covariance of images centred one by one, (2*lag+1, 2*lag+1), 1 at its centre.
+    """Estimate the stationary covariance of images that are centred one by one.
 
-    x: (N,1,H,W). Entry [lag+dy, lag+dx] belongs to the offset (dy,dx). Each offset is averaged
-    over the pixel pairs it has: the zero-padded estimate, which divides by all pixels, costs
-    kriging 0.1 dB.
+    Each offset is averaged over the pixel pairs it has: the zero-padded estimate, which divides by
+    all pixels, costs kriging 0.1 dB.
+
+    Args:
+        x: Images, (N,1,H,W).
+        lag: The largest offset, in pixels.
+
+    Returns:
+        (2*lag+1, 2*lag+1), 1 at its centre; entry [lag+dy, lag+dx] belongs to the offset (dy,dx).
     """
     _, _, height, width = x.shape
     z = (x - x.mean((1, 2, 3), keepdim=True)).double()
@@ -119,10 +131,14 @@ def autocovariance(x: torch.Tensor, lag: int = 24) -> torch.Tensor:
 
 
 def kriging_operator(covariance: torch.Tensor, neighbours: int = NEIGHBOURS) -> Operator:
-    """Simple kriging of each hole pixel from its nearest observed pixels.
+    """Return the operator of simple kriging, of each hole pixel from its nearest observed pixels.
 
-    covariance: from `autocovariance`. Source: Matheron's simple kriging, weights = C_oo^-1 c_oh
-    (Cressie, Statistics for Spatial Data, section 3.2); any mask, also with wide holes.
+    Source: Matheron's simple kriging, weights = C_oo^-1 c_oh (Cressie, Statistics for Spatial Data,
+    section 3.2); any mask, also with wide holes.
+
+    Args:
+        covariance: From `autocovariance`.
+        neighbours: How many observed pixels.
     """
     cov = covariance.double().numpy()
     lag = cov.shape[0] // 2
@@ -155,44 +171,46 @@ def kriging_operator(covariance: torch.Tensor, neighbours: int = NEIGHBOURS) -> 
 
 
 def linear_operator(mask: np.ndarray) -> sparse.csr_matrix:
-    """Linear interpolation along each row; beyond its ends, the nearest observed pixel.
+    """Return weights (holes, observed) of linear interpolation along the rows of a mask (H,W).
 
-    A row without observed pixels takes the nearest observed pixel of the image.
+    Beyond the ends of a row they take its nearest observed pixel; in a row without observed
+    pixels, the nearest of the image.
     """
-    observed, holes = np.argwhere(mask), np.argwhere(~mask)
-    number = np.full(mask.shape, -1)
-    number[mask] = np.arange(len(observed))
-    _, nearest = cKDTree(observed).query(holes) if len(holes) else (None, np.empty(0, int))
-    entries: list[tuple[int, int, float]] = []
-    for k, (row, column) in enumerate(holes):
-        columns = np.flatnonzero(mask[row])
-        after = int(np.searchsorted(columns, column))
-        if not len(columns):
-            entries.append((k, int(nearest[k]), 1.0))
-        elif after in (0, len(columns)):
-            entries.append((k, number[row, columns[min(after, len(columns) - 1)]], 1.0))
-        else:
-            left, right = columns[after - 1], columns[after]
-            share = (column - left) / (right - left)
-            entries += [(k, number[row, left], 1 - share), (k, number[row, right], share)]
-    i, j, v = (np.array(part) for part in zip(*entries, strict=True)) if entries else ([], [], [])
-    return sparse.csr_matrix((v, (i, j)), shape=(len(holes), len(observed)))
+    holes, columns = np.argwhere(~mask), np.broadcast_to(np.arange(mask.shape[1]), mask.shape)
+    absent = mask.shape[1]
+    left = np.maximum.accumulate(np.where(mask, columns, -1), 1)[~mask]
+    right = np.minimum.accumulate(np.where(mask, columns, absent)[:, ::-1], 1)[:, ::-1][~mask]
+    left, right = np.where(left < 0, right, left), np.where(right == absent, left, right)
+    share = (holes[:, 1] - left) / np.maximum(right - left, 1) * (left < right)
+    ends = [(holes[:, 0], np.minimum(end, absent - 1)) for end in (left, right)]
+    number = np.cumsum(mask).reshape(mask.shape) - 1  # of the observed pixels
+    first, last = (np.where(left == absent, 0, number[end]) for end in ends)
+    if (empty := left == absent).any():
+        first[empty] = last[empty] = cKDTree(np.argwhere(mask)).query(holes[empty])[1]
+    rows = np.tile(np.arange(len(holes)), 2)
+    entries = np.concatenate([1 - share, share]), (rows, np.concatenate([first, last]))
+    return sparse.csr_matrix(entries, shape=(len(holes), np.count_nonzero(mask)))
 
 
 def linear() -> LinearImputer:
-    """Linear interpolation along the rows."""
+    """Return linear interpolation along the rows."""
     return LinearImputer(linear_operator)
 
 
 def kriging(training_images: torch.Tensor) -> LinearImputer:
-    """Kriging with the covariance of training_images (N,1,H,W)."""
+    """Return kriging with the covariance of training_images (N,1,H,W)."""
     return LinearImputer(kriging_operator(autocovariance(training_images)))
 
 
 def biharmonic(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """scikit-image's biharmonic inpainting (Damelin and Hoang 2018), all images of a mask at once.
+    """Fill by scikit-image's biharmonic inpainting (Damelin and Hoang 2018).
 
-    y: (N,1,H,W) in [0,1]; mask bool (1,1,H,W) or (N,1,H,W). Returns (N,1,H,W) on y's device.
+    Args:
+        y: Images, (N,1,H,W) in [0,1].
+        mask: Bool (1,1,H,W) or (N,1,H,W), True = observed; images of one mask go together.
+
+    Returns:
+        x_hat, (N,1,H,W), on y's device.
     """
     unique, which = torch.unique(mask.flatten(1), dim=0, return_inverse=True)
     which = which.expand(len(y)) if len(mask) == 1 else which
