@@ -13,7 +13,7 @@ from pathlib import Path
 
 from nogaps.commands import main as cli
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,13 @@ def called(*arguments: object, cwd: Path | None = None) -> Done:
 def _untouched(cwd: Path | None) -> object:
     """Put back what a command changes in its process."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
-    argv, hook, folder = sys.argv, sys.unraisablehook, os.getcwd()
+    argv, folder = sys.argv, os.getcwd()
     with warnings.catch_warnings():
         try:
             os.chdir(cwd or folder)
             yield
         finally:
             os.chdir(folder)
-            sys.argv, sys.unraisablehook = argv, hook
+            sys.argv = argv
             for number, handler in handlers.items():
                 signal.signal(number, handler)

@@ -128,24 +128,15 @@ def resist(ready: Connection, how: str, log: Path) -> None:
     """Handle signals as the command line does, in code that lets no exception through."""
     from nogaps.commands import signals
 
-    signals.GRACE = 0.2 if how == "swallow" else SECONDS
     _to_log(log)
     if how == "ignored":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signals.Signals("interrupted").install()
+    signals.install()
     ready.send(0)
-    if how == "callback":
-        thing = _Callback()
-        del thing
     try:
         signal.pause()
     except BaseException:
         time.sleep(SECONDS)
-
-
-class _Callback:
-    def __del__(self) -> None:
-        signal.pause()
 
 
 def run_notebook(ready: Connection, folder: Path, log: Path) -> None:
@@ -154,7 +145,7 @@ def run_notebook(ready: Connection, folder: Path, log: Path) -> None:
     from nogaps.commands import signals
 
     _to_log(log)
-    signals.Signals("interrupted").install()
+    signals.install()
 
     def tell() -> None:
         while not (folder / "kernel").exists():

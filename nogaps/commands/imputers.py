@@ -1,20 +1,30 @@
-"""Commands that make, use and score imputers. Heavy imports stay inside them."""
+"""Commands that train, use, score, show and publish imputers. Heavy imports stay inside them."""
 
 from __future__ import annotations
 
+import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nogaps.commands.options import Branch, Json, Private, ProfileName, RepoId, Yes, confirm, say
+from nogaps.commands.options import (
+    Branch,
+    Json,
+    ModelPath,
+    Private,
+    ProfileName,
+    RepoId,
+    Revision,
+    Yes,
+    command,
+    confirm,
+    say,
+)
 
-ModelPath = Annotated[
-    Path | None, typer.Option(help="Run folder, .safetensors or Hub id; else the shipped imputer.")
-]
-Revision = Annotated[str | None, typer.Option(help="Revision of a Hub id.")]
 
-
+@command("--resume continues where it stopped")
 def train(
     images: Annotated[Path, typer.Option(help="Clean images: .npy, or a folder of `sample`.")],
     out: Annotated[Path, typer.Option(help="Folder for the imputer and its checkpoints.")],
@@ -32,10 +42,11 @@ def train(
     """
     from nogaps.training import train_imputer
 
-    found = train_imputer(images, test_set, out, profile, seed, resume)
-    say(found, as_json, f"{found['imputer']}: validation hole RMSE {found['rmse']:.4f}")
+    result = train_imputer(images, test_set, out, profile, seed, resume)
+    say(result, as_json, f"{result['imputer']}: validation hole RMSE {result['rmse']:.4f}")
 
 
+@command("the same command fills what is left", shared=True)
 def fill(
     source: Annotated[
         Path, typer.Argument(metavar="INPUT", help=".npy, .npz, NIfTI, PNG, folder.")
@@ -92,6 +103,7 @@ def fill(
     say({"output": output, **vars(report), **intervals}, as_json, text)
 
 
+@command()
 def score(
     output: Annotated[Path, typer.Argument(help="The filled images (.npy).")],
     truth: Annotated[Path, typer.Argument(help="The complete images (.npy).")],
@@ -108,6 +120,39 @@ def score(
     say(rows, as_json, as_table(rows))
 
 
+@command()
+def demo(
+    model: ModelPath = None,
+    revision: Revision = None,
+    quality: Annotated[str, typer.Option(help="What the page begins with: best or fast.")] = "best",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Else the first free one from 7860.")
+    ] = None,
+    max_upload_mb: Annotated[int, typer.Option(min=1, help="Largest file, in megabytes.")] = 100,
+    open_page: Annotated[
+        bool, typer.Option("--open/--no-browser", help="Open the page in your browser.")
+    ] = True,
+    as_json: Json = False,
+) -> None:
+    """Serve a page on this machine: upload images, fill them, look at them, download them.
+
+    Example: nogaps demo --port 7860
+    """
+    from nogaps.demo.server import LOOPBACK, serve
+
+    def ready(address: str) -> None:
+        say({"address": address}, as_json, f"{address}: open it in a browser; Ctrl-C ends it")
+        sys.stdout.flush()
+
+    if host not in LOOPBACK:
+        warnings.warn(f"--host {host}: everyone who reaches it can use the page", stacklevel=1)
+    serve(ready, model, quality, host, port, max_upload_mb, open_page, revision)
+
+
+@command()
 def push(
     repo_id: RepoId,
     model: ModelPath = None,

@@ -1,22 +1,101 @@
-"""`nogaps prior …`: prepare frames and train the generative model."""
+"""Commands that sample from, measure and publish the generative model. Heavy imports inside."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nogaps.commands.options import Branch, Json, Private, RepoId, Seed, Yes, confirm, say
-from nogaps.commands.prior_training import COMMANDS
+from nogaps.commands.options import (
+    Branch,
+    Json,
+    PriorPath,
+    Private,
+    RepoId,
+    Revision,
+    Seed,
+    Yes,
+    command,
+    confirm,
+    say,
+)
+from nogaps.commands.signals import CONTINUES
+from nogaps.runtime import processes
 from nogaps.runtime.errors import BadInput
 
-app = typer.Typer(no_args_is_help=True, help="Prepare head frames and train the generative model.")
-for command in COMMANDS:
-    app.command()(command)
+
+@command(CONTINUES, shared=True)
+def sample(
+    out: Annotated[Path, typer.Option(help="Folder for images.npy and manifest.json.")],
+    num_samples: Annotated[int, typer.Option(help="How many images.")] = 2048,
+    prior: Annotated[
+        str | None, typer.Option(help="Diffusers folder, Hub id, or 'course'; else the shipped.")
+    ] = None,
+    revision: Revision = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="ddim, ddpm or dpm. Else dpm; ddim for 'course'.")
+    ] = None,
+    steps: Annotated[int, typer.Option(help="Steps of the reverse process.")] = 20,
+    temperature: Annotated[float, typer.Option(help="Scale of the noise, 0 to 2.")] = 1.0,
+    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 64,
+    seed: Annotated[int, typer.Option(help="Image k depends on the seed and k only.")] = 42,
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    grid: Annotated[Path | None, typer.Option(help="Draw the first images: .png.")] = None,
+    film: Annotated[
+        Path | None, typer.Option(help="Draw how the first images form: .gif, or .png as a strip.")
+    ] = None,
+    test_set: Annotated[
+        Path | None, typer.Option(help="Compare the contrast with this test set (.npy).")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Sample synthetic heads; the same command continues an interrupted run.
+
+    Example: nogaps sample --num-samples 2048 --out runs/samples --grid runs/samples.png
+    """
+    import torch
+
+    from nogaps.prior import course, pictures
+    from nogaps.runtime.files import load_images, load_npy
+
+    pictures.check_names(grid, film)
+    y = None if test_set is None else torch.from_numpy(load_images(test_set))
+    scheduler = scheduler or ("ddim" if prior == "course" else "dpm")
+    settings = (num_samples, steps, batch_size, scheduler, temperature, seed)
+    if prior == "course":
+        processes.refuse_several("the course's model")
+        if film is not None:
+            raise BadInput("--film: the course's model does not show its steps, use another prior")
+        if revision is not None or precision != "auto":
+            warnings.warn("the course's model takes no --revision or --precision", stacklevel=1)
+        course.generate(*settings, out=out)
+    else:
+        from nogaps.prior.loading import load_prior
+        from nogaps.prior.sampling import sample_to
+
+        model = load_prior(prior, revision=revision)
+        sample_to(out, *settings, prior=model, precision=precision)
+        if not processes.is_leader():
+            return
+        if film is not None:
+            n = min(num_samples, pictures.FILM_IMAGES)
+            process = (steps, scheduler, temperature, precision)
+            pictures.save_film(film, pictures.record(model, seed, n, *process))
+    if grid is not None:
+        images = load_npy(out / "images.npy", mmap=True)[: pictures.GRID_IMAGES]
+        pictures.save_grid(grid, torch.from_numpy(images.copy()))
+    result = {"images": out / "images.npy", "num_samples": num_samples, "grid": grid, "film": film}
+    lines = [f"{out / 'images.npy'}: {num_samples} images"]
+    if prior == "course" or y is not None:
+        result["found"] = course.describe_folder(out, y)
+        lines.append(course.as_text(result["found"]))
+    lines += [f"{path}: drawn" for path in (grid, film) if path is not None]
+    say(result, as_json, "\n".join(lines))
 
 
-@app.command()
+@command()
 def prepare(
     source: Annotated[
         list[Path], typer.Option(help="Folder or file of PNG, JPG, NIfTI or .npy; repeat it.")
@@ -81,16 +160,14 @@ def prepare(
     say(result, as_json, f"{out}: {text}")
 
 
-@app.command()
+@command(CONTINUES)
 def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for evaluation.json, .png, pairs and runs.")],
     frames: Annotated[
         list[Path] | None,
         typer.Option(help="Frame file; repeat it for several, or to count one twice in training."),
     ] = None,
-    prior: Annotated[
-        str | None, typer.Option(help="Diffusers folder or Hub id; else the shipped one.")
-    ] = None,
+    prior: PriorPath = None,
     stage: Annotated[
         Path | None, typer.Option(help="Folder of a first stage: measure that alone.")
     ] = None,
@@ -139,7 +216,7 @@ def evaluate(
     say(result, as_json, as_text(result) + page)
 
 
-@app.command()
+@command()
 def push(
     repo_id: RepoId,
     folder: Annotated[

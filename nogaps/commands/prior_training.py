@@ -1,15 +1,14 @@
-"""`nogaps prior train…`: the stages of the generative model, one by one or all in one command."""
+"""Commands that train the generative model, stage by stage or all stages. Heavy imports inside."""
 
 from __future__ import annotations
 
-import contextlib
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from nogaps.commands.options import Json, Seed, say
+from nogaps.commands.options import Json, Seed, command, say
+from nogaps.commands.signals import CONTINUES
 
 Frames = Annotated[
     list[Path], typer.Option(help="Frame file of `prior prepare`; repeat it for several files.")
@@ -44,6 +43,7 @@ Rate = Annotated[float, typer.Option(help="Peak learning rate; its cosine falls 
 AE_STEPS, DIFFUSION_STEPS, REFINE_STEPS = 4400, 4400, 800
 
 
+@command(CONTINUES, shared=True)
 def train_autoencoder(
     frames: Frames,
     out: Out,
@@ -61,15 +61,16 @@ def train_autoencoder(
 
     Example: nogaps prior train-autoencoder --frames runs/frames/heads.npz --out runs/prior
     """
-    from nogaps.prior.autoencoder import train_autoencoder as run
+    from nogaps.prior.autoencoder import train_autoencoder
     from nogaps.prior.training import Schedule
 
     schedule = Schedule(steps, batch_size, learning_rate, patience=patience, seed=seed)
     channels = {"latent_channels": latent_channels} if latent_channels else {}
-    run(frames, out, schedule, stage, kl_weight, **channels)
+    train_autoencoder(frames, out, schedule, stage, kl_weight, **channels)
     say({"vqvae": out / "vqvae"}, as_json, f"{out / 'vqvae'}: written")
 
 
+@command(CONTINUES, shared=True)
 def train_diffusion(
     frames: Frames,
     out: Out,
@@ -92,23 +93,21 @@ def train_diffusion(
 
     Example: nogaps prior train-diffusion --frames runs/frames/heads.npz --out runs/prior
     """
-    from nogaps.prior.diffusion import train_diffusion as run
+    from nogaps.prior.diffusion import train_diffusion
+    from nogaps.prior.loading import FILES, SHIPPED
     from nogaps.prior.training import Schedule
+    from nogaps.runtime.hub import locate
 
     schedule = Schedule(
         steps, batch_size, learning_rate, ema_decay=ema_decay, patience=patience, seed=seed
     )
+    first = SHIPPED if start == "shipped" else start and locate(start, FILES)
     options = {"space": space, "prediction": prediction, "noise": noise, "smooth_l1": smooth_l1}
-    options["dropout"] = dropout
-    if start is not None:
-        from nogaps.prior.loading import FILES, SHIPPED
-        from nogaps.runtime.hub import locate
-
-        options["start"] = SHIPPED if start == "shipped" else locate(start, FILES)
-    run(frames, out, schedule, copies=copies, **options)
+    train_diffusion(frames, out, schedule, copies, dropout=dropout, start=first, **options)
     say({"pipeline": out / "pipeline"}, as_json, f"{out / 'pipeline'}: written")
 
 
+@command(CONTINUES, shared=True)
 def refine(
     frames: Frames,
     out: Out,
@@ -132,6 +131,7 @@ def refine(
     say({"pipeline": out / "refined"}, as_json, f"{out / 'refined'}: written")
 
 
+@command(CONTINUES, shared=True)
 def train(
     frames: Frames,
     out: Out,
@@ -160,20 +160,22 @@ def train(
 
     Example: nogaps prior train --frames runs/frames/heads.npz --out runs/prior
     """
-    with contextlib.redirect_stdout(sys.stderr):  # the stages' own results are progress here
-        if space == "latent":
-            shape = {"latent_channels": latent_channels, "kl_weight": kl_weight}
-            steps = autoencoder_steps
-            train_autoencoder(frames, out, stage, steps, **shape, patience=patience, seed=seed)
-        choices = {"space": space, "prediction": prediction, "noise": noise}
-        choices |= {"smooth_l1": smooth_l1, "dropout": dropout}
-        choices |= {"copies": copies, "ema_decay": ema_decay}
-        train_diffusion(frames, out, diffusion_steps, **choices, patience=patience, seed=seed)
-        refined = bool(refine_steps) and space == "latent" and stage == "kl"
-        if refined:
-            refine(frames, out, refine_steps, seed=seed)
-    result = out / ("refined" if refined else "pipeline")
+    from nogaps.prior.autoencoder import train_autoencoder
+    from nogaps.prior.diffusion import train_diffusion
+    from nogaps.prior.refine import refine_decoder
+    from nogaps.prior.training import Schedule
+
+    result = out / "pipeline"
+    if space == "latent":
+        schedule = Schedule(autoencoder_steps, 16, 1e-3, patience=patience, seed=seed)
+        channels = {"latent_channels": latent_channels} if latent_channels else {}
+        train_autoencoder(frames, out, schedule, stage, kl_weight, **channels)
+    schedule = Schedule(
+        diffusion_steps, 64, 1e-3, ema_decay=ema_decay, patience=patience, seed=seed
+    )
+    options = {"space": space, "prediction": prediction, "noise": noise, "smooth_l1": smooth_l1}
+    train_diffusion(frames, out, schedule, copies, dropout=dropout, **options)
+    if refine_steps and space == "latent" and stage == "kl":
+        refine_decoder(frames, out, Schedule(refine_steps, 16, 4e-4, ema_decay=0.995, seed=seed))
+        result = out / "refined"
     say({"pipeline": result}, as_json, f"{result}: written")
-
-
-COMMANDS = (train, train_autoencoder, train_diffusion, refine)

@@ -175,7 +175,7 @@ def test_a_shell_completes_commands_and_options() -> None:
     def complete(*words: str) -> list[str]:
         asked = {"_NOGAPS_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words)}
         asked |= {"COMP_CWORD": str(len(words) - 1)}
-        code = "import sys; sys.argv = ['nogaps']; from nogaps import cli; cli.main()"
+        code = "import sys; sys.argv = ['nogaps']; from nogaps.commands.main import main; main()"
         command = [sys.executable, "-c", code]
         environment = {**ENVIRONMENT, **asked}
         done = subprocess.run(command, env=environment, capture_output=True, text=True)

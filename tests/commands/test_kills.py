@@ -63,14 +63,17 @@ def stage(name: str, inputs: Path, prior: Path) -> Stage:
         call = ("train", "--images", inputs / "x.npy", "--profile", "smoke", "--resume")
         results = ("imputer.safetensors", "uncertainty.json")
         results += tuple(f"training-{k}.safetensors" for k in (0, 1))
-        return Stage(lambda out: (*call, "--out", out), results)
+        return Stage(
+            lambda out: (*call, "--out", out), results, "--resume continues where it stopped"
+        )
     if name == "fill":
         call = ("fill", inputs / "many.npy", "--model", inputs / "imputer")
         again = "the same command fills what is left"
         return Stage(lambda out: (*call, "-o", out / "filled.npy"), ("filled.npy",), again)
     parts = ("samples/images.npy", "imputer.safetensors", "training-0.safetensors")
     results = ("test_set_nogaps.npy", *(f"runs/smoke/{part}" for part in parts))
-    return Stage(lambda out: ("run", "--profile", "smoke", "--output", out), results)
+    again = "the same command continues where it stopped, with --verify it starts again"
+    return Stage(lambda out: ("run", "--profile", "smoke", "--output", out), results, again)
 
 
 def read_all(folder: Path) -> None:
