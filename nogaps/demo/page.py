@@ -10,7 +10,7 @@ import gradio as gr
 
 from nogaps.demo.pictures import colour_stops, downloads, view
 from nogaps.demo.uploads import Example, Filler, Item, Results
-from nogaps.images.orientation import PLANES
+from nogaps.images.nifti import PLANES
 from nogaps.runtime.errors import Advice, BadInput
 
 KEPT = 3600  # seconds that uploads and results are kept

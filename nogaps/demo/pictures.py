@@ -76,7 +76,7 @@ def _half_width(item: Item, index: int) -> np.ndarray:
     with item.opened(item.output) as source:
         if not isinstance(source, ArrayFile):
             return np.array(widths[index])
-        volumes = source.view(widths)
+        volumes = source.by_slices(widths)
     return np.array(volumes[divmod(index, volumes.shape[1])])
 
 

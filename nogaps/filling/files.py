@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -23,8 +24,7 @@ from nogaps.filling.survey import (
     notes_on_training,
 )
 from nogaps.images.arrays import ImageSource
-from nogaps.images.formats import check_output, open_images
-from nogaps.images.half_widths import half_width_file
+from nogaps.images.formats import check_half_widths, check_output, open_images
 from nogaps.images.mask_files import MaskFile, open_mask
 from nogaps.images.scaling import Span, rounded
 from nogaps.masks import shared_mask_of
@@ -105,10 +105,10 @@ def fill_file(
     with ExitStack() as stack:
         source = stack.enter_context(open_images(input, axis, plane))
         check_output(source, output)
-        targets = [(source, output)]
+        targets = [(source.dtype, partial(source.save, output))]
         if uncertainty is not None:
-            half = half_width_file(source, uncertainty, [input, output, mask or input])
-            targets += [(stack.enter_context(half), uncertainty)]
+            check_half_widths(uncertainty, [input, output, mask or input])
+            targets += [(np.dtype("f4"), partial(source.save_half_widths, uncertainty))]
             impute = imputer.with_half_width
         batch = _batch_of(source.shape, batch_size, imputer)
         if mask is not None:
@@ -125,13 +125,13 @@ def fill_file(
         who = None if alone and shards.few else identity(impute)
         if alone and who is None:
             found = survey()
-            _write(targets, fill_part(found), progress)
+            _write(targets, source.shape, fill_part(found), progress)
             return found.report
         if who is None:
             raise ValueError("several processes can only share the work of a torch module")
         settings = {"imputer": who, "device": device_of(imputer).type, "type": source.dtype.str}
         settings |= {"missing": missing, "batch": batch, "outputs": len(targets)}
-        join = partial(_write, targets, progress=progress, what="joining")
+        join = partial(_write, targets, source.shape, progress=progress, what="joining")
         return shards.fill(settings, survey, fill_part, join, progress)
 
 
@@ -145,19 +145,24 @@ def _filled_as(
 
 
 def _write(
-    targets: list[tuple[ImageSource, str | Path]],
+    targets: list[tuple[np.dtype, Callable[[np.ndarray], None]]],
+    shape: tuple[int, int, int],
     batches: Filled,
     progress: bool,
     what: str = "filling",
 ) -> None:
-    count = targets[0][0].shape[0]
-    bar = show(desc=what, total=count, delay=1, disable=not progress)
+    """Collect all batches in temporary files, then save each file: targets are (type, save)."""
+    bar = show(desc=what, total=shape[0], delay=1, disable=not progress)
     with ExitStack() as stack, bar:
-        writes = [stack.enter_context(like.writing(path)) for like, path in targets]
+        files = [stack.enter_context(tempfile.TemporaryFile()) for _ in targets]
         for start, results in batches:
-            for write, images in zip(writes, results, strict=True):
-                write(start, images)
+            for (dtype, _), file, images in zip(targets, files, results, strict=True):
+                file.seek(start * images[0].size * dtype.itemsize)
+                file.write(images.astype(dtype).tobytes())
             bar.update(len(results[0]))
+        for (dtype, save), file in zip(targets, files, strict=True):
+            file.flush()
+            save(np.memmap(file, dtype, "r", 0, shape))
 
 
 def fill(y: Images, mask: Images, imputer: Filling, batch_size: int | None = None) -> Images:

@@ -1,42 +1,37 @@
-"""Arrays of images in files, read and written batch by batch: .npy, and what others build on."""
+"""Images in files as one array: read slice by slice, written like the file they came from."""
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import math
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
-from nogaps.runtime.files import (
-    BadInput,
-    atomic,
-    check_length,
-    open_regular,
-    parsing,
-    read_npy_header,
-)
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import atomic, check_length, open_regular, parsing, read_npy_header
 
 LIMIT = 8 << 30  # bytes that a compressed file may unpack to
-BOMB_SIZE, BOMB_RATIO = 1 << 30, 500  # from this size on, a file may not shrink more than this
+IMAGE_PIXELS = 1 << 26  # of one image, which is held in memory several times over
 BLOCK = 1 << 20
-IMAGE_PIXELS = 1 << 26  # of one image: as few as one is in memory at a time, several times over
 SHAPES = {4: "(N, 1, H, W)", 3: "(N, H, W)", 2: "(H, W)"}
-Write = Callable[[int, np.ndarray], None]
 
 
-class ImageSource:
-    """Images of one file or folder, read batch by batch; use it in a `with`, or close it.
+class ImageSource(ABC):
+    """Images of one file or folder; use it in a `with`, or close it.
 
-    shape: (N,H,W). dtype: the file's own, byte order included. zero: the value of a stored 0.
-    slices: of these N, how many one volume has; N if there is only one.
+    Attributes:
+        kind: What `kind_of` says of its name.
+        path: The file or folder.
+        shape: (N, H, W).
+        dtype: The file's own, byte order included.
+        zero: The value that a stored 0 stands for.
+        slices: How many of the N images one volume has; N if there is only one volume.
     """
 
     kind: str
@@ -51,25 +46,50 @@ class ImageSource:
         return self.shape[0]
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Images start to stop-1 as stored, (n,H,W), in memory of their own.
+        """Read images start to stop-1.
 
-        Raises BadInput if the file turns out to be damaged.
+        Returns:
+            The stored values, (n, H, W), in memory of their own; fewer where the images end.
+
+        Raises:
+            BadInput: The file turns out to be damaged.
         """
-        raise NotImplementedError
+        return self.take(range(start, min(stop, self.shape[0])))
 
-    def writing(self, output: str | Path) -> AbstractContextManager[Write]:
-        """Context of `write(start, images)`, images (n,H,W): makes a file like this one.
+    @abstractmethod
+    def take(self, indices: Iterable[int]) -> np.ndarray:
+        """Read the images of these numbers; otherwise as `read`."""
 
-        Every image must be written. `output` appears, or changes, at once when the context ends
-        without an error. Raises BadInput if it cannot be written.
+    @abstractmethod
+    def save(self, output: str | Path, images: np.ndarray) -> None:
+        """Write a file or folder like this one that holds other images, in constant memory.
+
+        Args:
+            output: Its name, which `check_output` has accepted. It appears, or changes, at once.
+            images: (N, H, W) of this dtype; may be mapped from a file.
+
+        Raises:
+            BadInput: It cannot be written.
         """
-        raise NotImplementedError
 
-    def close(self) -> None:
+    def save_half_widths(self, output: str | Path, widths: np.ndarray) -> None:
+        """Write half-widths (N, H, W) to a .npy, each where its image has the pixel.
+
+        Raises:
+            BadInput: It cannot be written.
+        """
+        with atomic(output) as temporary, open(temporary, "wb") as file:
+            np.save(file, self.as_stored(widths), allow_pickle=False)
+
+    def as_stored(self, images: np.ndarray) -> np.ndarray:
+        """Return a view of images (N, H, W) in the shape that the file's array has."""
+        return images
+
+    def close(self) -> None:  # noqa: B027  PNGs are closed after each read
         """Release the file."""
 
     def __enter__(self) -> ImageSource:
-        """Itself."""
+        """Return itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -77,185 +97,161 @@ class ImageSource:
         self.close()
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(NamedTuple):
     """How an array lies in a file: `offset` bytes of header, then its values, in C or F order."""
 
-    shape: tuple[int, ...]
     dtype: np.dtype
-    order: Literal["C", "F"]
     offset: int
+    shape: tuple[int, ...]
+    order: Literal["C", "F"] = "C"
 
     @property
     def size(self) -> int:
         """Bytes of the whole file."""
         return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
-    def checked(self, path: Path, kinds: str, shapes: dict[int, str]) -> Layout:
-        """Itself; BadInput if its type is none of `kinds` (numpy's letters) or its shape is bad.
-
-        shapes: in words, by how many axes there are.
-        """
-        shape = self.shape
-        if len(shape) not in shapes or (shapes is SHAPES and len(shape) == 4 and shape[1] != 1):
-            expected = " or ".join(dict.fromkeys(shapes.values()))
-            raise BadInput(f"{path}: has shape {shape}, expected {expected}")
-        if min(shape) < 1:
-            raise BadInput(f"{path}: is empty, shape {shape}, expected at least one image")
-        if self.dtype.kind not in kinds:
-            expected = "bool" if kinds == "b" else "integers or floats"
-            raise BadInput(f"{path}: has dtype {str(self.dtype)[:40]}, expected {expected}")
-        return self
-
-
-def _as_listed(array: np.ndarray) -> np.ndarray:
-    """(N,1,H,W), (N,H,W) or (H,W) as (1,N,H,W)."""
-    if array.ndim == 4:
-        return array[None, :, 0]
-    return array[None] if array.ndim == 3 else array[None, None]
-
 
 class ArrayFile(ImageSource):
-    """An array that lies uncompressed in the open file `raw`.
+    """An array that lies uncompressed in the open file `raw`, which is `path` or was unpacked.
 
-    view: of the stored array as (volumes, slices, H, W), which it must not copy.
+    Raises:
+        BadInput: Its type is none of `kinds` (numpy's letters), it is empty, or has another shape.
     """
 
+    shapes = SHAPES
+
     def __init__(
-        self,
-        kind: str,
-        path: Path,
-        raw: IO[bytes],
-        layout: Layout,
-        view: Callable[[np.ndarray], np.ndarray] = _as_listed,
+        self, kind: str, path: Path, raw: IO[bytes], layout: Layout, kinds: str = "fiu"
     ) -> None:
-        self.kind, self.path, self.raw, self.layout, self.view = kind, path, raw, layout, view
+        check_layout(path, layout, kinds, self.shapes)
+        self.kind, self.path, self.raw, self.layout = kind, path, raw, layout
         self.dtype = layout.dtype
-        self.volumes, slices, height, width = self._images(raw, "r").shape
-        check_pixels(path, height, width)
-        self.shape = (self.volumes * slices, height, width)
+        self._set_shape()
+
+    def _set_shape(self) -> None:
+        volumes, self._slices, *size = self.by_slices(self._mapped()).shape
+        check_pixels(self.path, *size)
+        self.shape = (volumes * self._slices, *size)
 
     @property
     def slices(self) -> int:
         """See ImageSource."""
-        return self.shape[0] // self.volumes
+        return self._slices
 
-    def _images(self, raw: IO[bytes], mode: Literal["r", "r+"]) -> np.ndarray:
-        """(volumes,slices,H,W), memory-mapped anew: pages of a lasting map count as memory used."""
-        at = self.layout
-        return self.view(np.memmap(raw, at.dtype, mode, at.offset, at.shape, at.order))
+    def _mapped(self) -> np.ndarray:
+        """Map the array anew: pages of a lasting map count as memory used."""
+        dtype, *place = self.layout
+        return np.asarray(np.memmap(self.raw, dtype, "r", *place))
 
-    def _parts(self, start: int, stop: int) -> Iterator[tuple[slice, tuple[int, slice]]]:
-        """Images start to stop-1, volume by volume: their places after start, and those stored."""
-        at = start
-        while at < stop:
-            volume, first = divmod(at, self.slices)
-            last = min(self.slices, first + stop - at)
-            yield slice(at - start, at - start + last - first), (volume, slice(first, last))
-            at += last - first
+    def by_slices(self, stored: np.ndarray) -> np.ndarray:
+        """Return a view (volumes, slices, H, W) of an array of the file's shape."""
+        return stored.reshape(1, -1, *stored.shape[-2:])
 
-    def read(self, start: int, stop: int) -> np.ndarray:
+    def as_stored(self, images: np.ndarray) -> np.ndarray:
         """See ImageSource."""
-        stored, stop = self._images(self.raw, "r"), min(stop, self.shape[0])
-        images = np.empty((max(0, stop - start), *self.shape[1:]), self.dtype)
-        for place, part in self._parts(start, stop):
-            images[place] = stored[part]
+        return images.reshape(self.layout.shape)
+
+    def take(self, indices: Iterable[int]) -> np.ndarray:
+        """See ImageSource."""
+        indices, stored = list(indices), self.by_slices(self._mapped())
+        images = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        for image, index in zip(images, indices, strict=True):
+            image[:] = stored[divmod(index, self.slices)]
         if self.dtype.kind == "b" and (images.view(np.uint8) > 1).any():
-            raise BadInput(f"{self.path}: holds bytes that are no bool, expected 0 and 1")
+            raise BadInput("holds bytes that are not bool", "0 and 1", path=self.path)
         return images
+
+    def save(self, output: str | Path, images: np.ndarray) -> None:
+        """See ImageSource; the header is the input's, byte for byte."""
+        with atomic(output) as temporary, self._packed(temporary, Path(output)) as file:
+            self.raw.seek(0)
+            file.write(self.raw.read(self.layout.offset))
+            parts = ["external_loop", "buffered"]
+            order = self.layout.order
+            for part in np.nditer(self.as_stored(images), parts, buffersize=BLOCK, order=order):
+                file.write(part.tobytes())
+
+    @contextmanager
+    def _packed(self, temporary: Path, output: Path) -> Iterator[IO[bytes]]:
+        """Open the file to be written for its unpacked bytes."""
+        with open(temporary, "wb") as file:
+            if not output.name.lower().endswith(".gz"):
+                yield file
+                return
+            with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:  # same input, same bytes
+                yield packed
 
     def close(self) -> None:
         """Release the file."""
         self.raw.close()
 
-    @contextlib.contextmanager
-    def writing(self, output: str | Path) -> Iterator[Write]:
-        """See ImageSource; the header is the input's, byte for byte."""
-        pack = self._packer(Path(output))
-        with atomic(output) as temporary, ExitStack() as stack:
-            if pack:
-                raw = stack.enter_context(tempfile.TemporaryFile(dir=temporary.parent))
-            else:
-                raw = stack.enter_context(open(temporary, "r+b"))
-            self.raw.seek(0)
-            _copy(self.raw, raw, self.layout.offset)
-            _copy(None, raw, self.layout.size - self.layout.offset)
-            raw.flush()
 
-            def write(start: int, images: np.ndarray) -> None:
-                stored = self._images(raw, "r+")
-                for place, part in self._parts(start, start + len(images)):
-                    stored[part] = images[place]
+def check_layout(path: Path, layout: Layout, kinds: str, shapes: dict[int, str]) -> None:
+    """Raise BadInput for a type or shape that no array of images has.
 
-            yield write
-            if pack:
-                raw.seek(0)
-                pack(raw, temporary)
-
-    def _packer(self, output: Path) -> Callable[[IO[bytes], Path], None] | None:
-        return _gzip if output.name.lower().endswith(".gz") else None
-
-
-def _gzip(raw: IO[bytes], target: Path) -> None:
-    with open(target, "wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as out:
-        shutil.copyfileobj(raw, out, BLOCK)
-
-
-def _copy(source: IO[bytes] | None, target: IO[bytes], size: int) -> None:
-    """Copy `size` bytes, of zeros if there is no source.
-
-    The zeros take the disk space at once: a disk found full while memory-mapped kills the process.
+    Args:
+        path: The file.
+        layout: Of its array.
+        kinds: The types that may be, numpy's letters.
+        shapes: In words, by how many axes there are.
     """
-    while size:
-        block = source.read(min(size, BLOCK)) if source else bytes(min(size, BLOCK))
-        if not block:
-            raise ValueError(f"ends {size} bytes too early")
-        target.write(block)
-        size -= len(block)
-
-
-def check_bomb(path: Path, unpacked: int, packed: int) -> None:
-    """Raise BadInput if so many bytes, or so many out of so few, are not worth unpacking."""
-    if unpacked > LIMIT or (unpacked > BOMB_SIZE and unpacked > BOMB_RATIO * packed):
-        found = f"unpacks from {packed} to {unpacked} bytes"
-        raise BadInput(f"{path}: {found}, expected at most {LIMIT} and {BOMB_RATIO} times as many")
-
-
-def unpack(file: IO[bytes], size: int) -> IO[bytes]:
-    """The bytes of `file`, which must be `size`, in a temporary file."""
-    with ExitStack() as stack:
-        raw = stack.enter_context(tempfile.TemporaryFile())
-        _copy(file, raw, size)
-        if file.read(1):
-            raise ValueError("holds more bytes than its header declares")
-        raw.flush()
-        stack.pop_all()
-        return raw
+    shape, kind = layout.shape, layout.dtype.kind
+    if len(shape) not in shapes or (shapes is SHAPES and len(shape) == 4 and shape[1] != 1):
+        expected = " or ".join(dict.fromkeys(shapes.values()))
+        raise BadInput(f"has shape {shape}", expected, path=path)
+    if min(shape) < 1:
+        raise BadInput(f"is empty, shape {shape}", "at least one image", path=path)
+    if kind not in kinds:
+        expected = "bool" if kinds == "b" else "integers or floats"
+        raise BadInput(f"has dtype {str(layout.dtype)[:40]}", expected, path=path)
 
 
 def check_pixels(path: Path, height: int, width: int) -> None:
     """Raise BadInput for an image that is larger than IMAGE_PIXELS."""
     if height * width > IMAGE_PIXELS:
-        raise BadInput(f"{path}: is {height}×{width}, expected at most {IMAGE_PIXELS} pixels")
+        raise BadInput(f"is {height}×{width}", f"at most {IMAGE_PIXELS} pixels", path=path)
 
 
-def npy_layout(path: Path, file: IO[bytes], kinds: str) -> Layout:
-    """Layout of the .npy that `file` is, its type one of `kinds`; see `read_npy_header`."""
+def check_unpacked(path: Path, size: int) -> None:
+    """Raise BadInput for a compressed file that unpacks to more than LIMIT bytes."""
+    if size > LIMIT:
+        raise BadInput(f"unpacks to {size} bytes", f"at most {LIMIT}", path=path)
+
+
+def unpack(file: IO[bytes], size: int) -> IO[bytes]:
+    """Copy `file`, which must have `size` bytes, to a temporary file; ValueError if it has not."""
+    with ExitStack() as stack:
+        raw = stack.enter_context(tempfile.TemporaryFile())
+        while raw.tell() <= size and (block := file.read(BLOCK)):
+            raw.write(block)
+        check_length("", raw.tell(), size)
+        raw.flush()
+        stack.pop_all()
+        return raw
+
+
+def npy_layout(file: IO[bytes]) -> Layout:
+    """Read the header of a .npy; see `read_npy_header`."""
     shape, fortran, dtype = read_npy_header(file)
-    layout = Layout(tuple(map(int, shape)), dtype, "F" if fortran else "C", file.tell())
-    return layout.checked(path, kinds, SHAPES)
+    return Layout(dtype, file.tell(), tuple(map(int, shape)), "F" if fortran else "C")
 
 
 def open_npy(path: str | Path, kinds: str = "fiu") -> ArrayFile:
-    """Open a .npy of shape (N,1,H,W), (N,H,W) or (H,W), its type one of `kinds` (numpy's letters).
+    """Open a .npy of shape (N, 1, H, W), (N, H, W) or (H, W).
 
-    Raises BadInput if it is missing, damaged, pickled, empty, or of another shape or type.
+    Args:
+        path: The file.
+        kinds: The types that its values may have, numpy's letters.
+
+    Raises:
+        BadInput: It is missing, damaged, pickled, empty, or of another shape or type.
     """
     path = Path(path)
     with ExitStack() as stack, parsing(path, "a .npy array"):
         raw = stack.enter_context(open_regular(path))
-        layout = npy_layout(path, raw, kinds)
+        layout = npy_layout(raw)
+        check_layout(path, layout, kinds, SHAPES)
         check_length(path, path.stat().st_size, layout.size)
-        source = ArrayFile("npy", path, raw, layout)
+        source = ArrayFile("npy", path, raw, layout, kinds)
         stack.pop_all()
         return source

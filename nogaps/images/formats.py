@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from nogaps.images.arrays import ImageSource, open_npy
 from nogaps.images.nifti import open_nifti
 from nogaps.images.npz import open_npz
-from nogaps.images.png import PngFile, PngFolder, files_within
-from nogaps.runtime.files import BadInput, open_regular, parsing
+from nogaps.images.png import PngSource, files_within
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import open_regular, parsing
 
+READERS = {"npy": open_npy, "npz": open_npz, "png": PngSource}
 EXPECTED = {
     "npy": "a .npy file",
     "npz": "an .npz file",
@@ -21,63 +24,83 @@ EXPECTED = {
 
 
 def kind_of(path: str | Path) -> str:
-    """What a name promises: "npy", "npz", "nifti", "png", "folder" (of PNGs), "" for others."""
+    """Return what a name promises: "npy", "npz", "nifti", "png", "folder", or "" for others."""
     name = Path(path).name.lower()
     if name.endswith((".nii", ".nii.gz")):
         return "nifti"
-    kinds = {".npy": "npy", ".npz": "npz", ".png": "png", ".gz": "", ".zip": ""}
-    return kinds.get(Path(name).suffix, "folder")
+    suffix = Path(name).suffix[1:]
+    return suffix if suffix in READERS else "" if suffix in ("gz", "zip") else "folder"
 
 
 def open_images(path: str | Path, axis: int | None = None, plane: str | None = None) -> ImageSource:
     """Open .npy, .npz, .nii, .nii.gz, .png, or a folder of PNGs, in constant memory.
 
-    Arrays are (N,1,H,W), (N,H,W) or (H,W) of integers or floats; an .npz holds one array or one
-    named "images"; PNGs are grey, 8- or 16-bit, of one size, ordered by name, also in folders
-    within; NIfTI is sliced along `axis`, or by upright slices of a `plane`: see `open_nifti`.
-    Raises BadInput, one line, for everything else.
+    Args:
+        path: Arrays are (N,1,H,W), (N,H,W) or (H,W) of integers or floats; an .npz holds one
+            array or one named "images"; PNGs are grey, 8- or 16-bit, of one size, ordered by
+            name, also in folders within.
+        axis: NIfTI is sliced along this stored axis; see `open_nifti`.
+        plane: NIfTI is cut into upright slices of this plane; see `open_nifti`.
+
+    Raises:
+        BadInput: It is anything else.
     """
     path = Path(path)
     kind = "folder" if os.path.isdir(path) else kind_of(path)
     if kind == "nifti":
         source = open_nifti(path, axis, plane)
-        if (slope := source.space.scaling[0]) > 0:
+        if (slope := source.scaling[0]) > 0:
             return source
         source.close()  # its stored values are a negative
-        raise BadInput(f"{path}: has scl_slope {slope:g}, expected one above 0")
+        raise BadInput(f"has scl_slope {slope:g}", "one above 0", path=path)
     if plane is not None:
-        raise BadInput(f"--plane {plane}: is for NIfTI volumes, expected none for {path}")
-    if kind == "folder" and os.path.isdir(path):
-        return PngFolder(path)
-    if kind in ("npy", "npz", "png"):
-        return {"npy": open_npy, "npz": open_npz, "png": PngFile}[kind](path)
-    open_regular(path).close()  # an absent file is named as absent
-    raise BadInput(f"{path}: not a known kind, expected .npy, .npz, NIfTI, PNG or a folder of PNGs")
+        raise BadInput(f"--plane {plane}: is for NIfTI volumes", f"none for {path}")
+    if os.path.isdir(path):
+        return PngSource(path)
+    if kind in READERS:
+        return READERS[kind](path)
+    open_regular(path).close()  # a missing file is reported as missing
+    raise BadInput("has an unknown ending", ".npy, .npz, NIfTI, PNG or a folder of PNGs", path=path)
 
 
 def check_output(source: ImageSource, output: str | Path) -> None:
-    """Raise BadInput if `output` is of another kind than `source`, is `source`, or is in the way.
+    """Check that an output may be written.
 
-    A folder is only replaced if everything in it has a name that will be written again.
+    Args:
+        source: The images whose kind it must have.
+        output: Its name. A folder is only replaced if all names in it will be written again.
+
+    Raises:
+        BadInput: It is of another kind than `source`, is `source`, or is in the way.
     """
     if kind_of(output) != source.kind:
-        raise BadInput(
-            f"{output}: differs in kind from the input, expected {EXPECTED[source.kind]}"
-        )
+        raise BadInput("differs in kind from the input", EXPECTED[source.kind], path=output)
     with parsing(output, "a place to write to"):
-        _check_place(source, Path(output))
+        old, new = (Path(os.path.realpath(path)) for path in (source.path, output))
+        if _same(old, new):
+            raise BadInput("is the input itself", "another name", path=output)
+        if new.exists() and new.is_dir() != (source.kind == "folder"):
+            problem = "is a folder" if new.is_dir() else "is a file"
+            raise BadInput(problem, EXPECTED[source.kind], path=output)
+        if isinstance(source, PngSource) and source.kind == "folder":
+            if old in new.parents or new in old.parents:
+                problem = "lies inside the input or around it"
+                raise BadInput(problem, "another place", path=output)
+            if new.exists() and not set(files_within(new)) <= set(source.names):
+                raise BadInput("holds other files", "a new or an empty folder", path=output)
 
 
-def _check_place(source: ImageSource, output: Path) -> None:
-    old, new = (Path(os.path.realpath(path)) for path in (source.path, output))
-    there = os.path.exists(new)
-    if old == new or (there and new.samefile(old)):
-        raise BadInput(f"{output}: is the input itself, expected another name")
-    if there and new.is_dir() != (source.kind == "folder"):
-        found = "a folder" if new.is_dir() else "a file"
-        raise BadInput(f"{output}: is {found}, expected {EXPECTED[source.kind]}")
-    if isinstance(source, PngFolder):
-        if old in new.parents or new in old.parents:
-            raise BadInput(f"{output}: lies inside the input or around it, expected another place")
-        if there and not set(files_within(new)) <= set(source.names):
-            raise BadInput(f"{output}: holds other files, expected a new or an empty folder")
+def check_half_widths(path: str | Path, others: Iterable[str | Path]) -> None:
+    """Raise BadInput unless `path` may name a .npy of half-widths, outside of all `others`."""
+    if kind_of(path) != "npy" or os.path.isdir(path):
+        raise BadInput("is not the name of a .npy file", "one for half-widths", path=path)
+    real = Path(os.path.realpath(path))
+    for other in others:
+        taken = Path(os.path.realpath(other))
+        if taken in real.parents or _same(taken, real):
+            raise BadInput(f"is or lies in {other}", "another place", path=path)
+
+
+def _same(first: Path, second: Path) -> bool:
+    """Whether two resolved names are one file, also by a hard link."""
+    return first == second or (first.exists() and second.exists() and first.samefile(second))

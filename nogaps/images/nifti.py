@@ -1,90 +1,207 @@
-"""NIfTI volumes as images, with nibabel (`pip install nogaps[nifti]`) to read the header."""
+"""NIfTI volumes as images, by nibabel (`pip install nogaps[nifti]`)."""
 
 from __future__ import annotations
 
 import gzip
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from nogaps.images.arrays import ArrayFile, Layout, check_bomb, unpack
-from nogaps.images.orientation import Space, check_plane
-from nogaps.runtime.files import BadInput, check_length, open_regular, parsing
+import numpy as np
 
-SHAPES = {n: "(I, J), (I, J, K) or (I, J, K, volumes)" for n in range(2, 8)}
+from nogaps.images.arrays import ArrayFile, Layout, check_layout, check_unpacked, unpack
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import check_length, open_regular, parsing
+
+PLANES = ("sagittal", "coronal", "axial")  # by the axis they cut: right, anterior, superior
+# upright slices: where the axes slice, row and column point, in nibabel's letters
+UPRIGHT = {"sagittal": "RIA", "coronal": "AIR", "axial": "SPR"}
+
+
+def check_plane(plane: str | None) -> None:
+    """Raise BadInput unless `plane` is one of PLANES, or None."""
+    if plane not in (None, *PLANES):
+        raise BadInput(f"--plane {plane}: expected {', '.join(PLANES)}")
 
 
 class NiftiFile(ArrayFile):
-    """The slices of a NIfTI, those of one volume after those of the other.
+    """The slices of a NIfTI as stored (unscaled), those of one volume after those of the other.
 
-    axis: the stored one that they cut, unless upright: turned to show a plane; plane: which one
-    they show, "" if the file does not tell.
+    Attributes:
+        space: (I, J, K), voxels of one volume.
+        affine: Of voxels to RAS+, (4, 4).
+        scaling: Slope and intercept: a value is slope * stored + intercept.
+        axis: The stored axis that the slices cut.
+        plane: The one of PLANES that they show, "" if the affine does not tell.
+        upright: Whether they are turned to show the plane, or lie as they are stored.
     """
 
-    space: Space
-    axis: int
-    plane: str
-    upright: bool
+    shapes = dict.fromkeys(range(2, 8), "(I, J), (I, J, K) or (I, J, K, volumes)")
+
+    def __init__(self, path: Path, raw: IO[bytes], layout: Layout, image: Any) -> None:
+        self.space = (*layout.shape, 1)[:3]
+        self.affine = image.affine
+        self.scaling = (float(image.dataobj.slope), float(image.dataobj.inter))
+        self.zero = self.scaling[1]
+        self.axis, self.plane, self.upright = 0, "", False
+        self._turn = _stored_order(0)
+        super().__init__("nifti", path, raw, layout)
+
+    def single(self) -> int | None:
+        """Return the axis along which a volume is one slice, if there is just one."""
+        flat = [axis for axis, count in enumerate(self.space) if count == 1]
+        return flat[0] if len(flat) == 1 else None
+
+    def plane_of(self, axis: int) -> str:
+        """Return the one of PLANES that slices along a stored axis show.
+
+        Raises:
+            BadInput: The affine does not tell the axes apart.
+        """
+        return PLANES[int(self._orientation()[axis, 0])]
+
+    def cut(self, axis: int | None) -> None:
+        """Make the images slices along a stored axis, as they lie.
+
+        Args:
+            axis: None is the axis of length 1, if there is one, else the last.
+
+        Raises:
+            BadInput: There is no such axis.
+        """
+        if axis is None:
+            single = self.single()
+            axis = 2 if single is None else single
+        if not -3 <= axis < 3:
+            raise BadInput(f"has no axis {axis}", "0, 1 or 2", path=self.path)
+        self.axis, self.upright, self._turn = axis % 3, False, _stored_order(axis % 3)
+        try:
+            self.plane = self.plane_of(axis)
+        except BadInput:  # slices as they lie need no affine
+            self.plane = ""
+        self._set_shape()
+
+    def turn_to(self, plane: str) -> None:
+        """Make the images upright slices of a plane, along the closest stored axes.
+
+        The top of an image is superior, or anterior; its right is anterior, or the patient's
+        right; slice 0 is left, posterior or inferior.
+
+        Raises:
+            BadInput: The volume is one slice of another plane, or its affine does not tell.
+        """
+        from nibabel.orientations import axcodes2ornt, ornt_transform
+
+        if (single := self.single()) is not None and (own := self.plane_of(single)) != plane:
+            raise BadInput(f"is one {own} slice", f"--plane {own}", path=self.path)
+        turn = ornt_transform(self._orientation(), axcodes2ornt(UPRIGHT[plane]))
+        self._turn, self.axis = turn, int(np.argmin(turn[:, 0]))
+        self.plane, self.upright = plane, True
+        self._set_shape()
+
+    def _orientation(self) -> np.ndarray:
+        """Per stored axis its closest canonical axis and direction, (3, 2)."""
+        from nibabel import io_orientation
+
+        with parsing(self.path, "a NIfTI image with an affine"):
+            axes = io_orientation(self.affine)
+            lost = np.isnan(axes[:, 0])
+            if lost.sum() == 1 and self.space[int(lost.argmax())] == 1:  # one slice: no normal
+                axes[lost] = 3 - axes[~lost, 0].sum(), 1
+            elif lost.any():
+                raise ValueError("its affine does not tell the axes apart")
+            return axes
+
+    def by_slices(self, stored: np.ndarray) -> np.ndarray:
+        """See ArrayFile."""
+        from nibabel import apply_orientation
+
+        volumes = stored.reshape((*self.space, -1), order="F")
+        return np.moveaxis(apply_orientation(volumes, self._turn), 3, 0)
+
+    def as_stored(self, images: np.ndarray) -> np.ndarray:
+        """See ImageSource."""
+        from nibabel.orientations import apply_orientation, ornt_transform
+
+        volumes = np.moveaxis(images.reshape(-1, self.slices, *images.shape[1:]), 0, 3)
+        back = ornt_transform(_stored_order(0), self._turn)
+        return apply_orientation(volumes, back).reshape(self.layout.shape, order="F")
+
+    def spacing(self) -> tuple[float, float]:
+        """Return the height and width of a pixel, in the units of the affine.
+
+        Raises:
+            BadInput: One is not above 0.
+        """
+        sizes = np.linalg.norm(self.affine[:3, :3], axis=0)
+        height, width = (float(sizes[self._turn[:, 0] == axis][0]) for axis in (1, 2))
+        if not (0 < height < np.inf and 0 < width < np.inf):
+            raise BadInput(f"has voxels of {height:g}×{width:g}", "sizes above 0", path=self.path)
+        return height, width
+
+    def check_same_space(self, other: NiftiFile) -> None:
+        """Raise BadInput unless voxels of one index lie at one place, to a hundredth of a voxel."""
+        if self.space != other.space:
+            expected = f"{other.space} as {other.path}"
+            raise BadInput(f"has {self.space} voxels", expected, path=self.path)
+        apart = (np.abs(self.affine - other.affine)[:3] @ (*self.space, 1)).max()
+        sizes = np.linalg.norm(other.affine[:3, :3], axis=0)
+        if not apart <= sizes[sizes > 0].min(initial=np.inf) / 100:
+            problem = f"lies up to {apart:g} away from {other.path}"
+            raise BadInput(problem, "the same affine", path=self.path)
 
 
-def _header(path: Path, file: IO[bytes]) -> tuple[Layout, Space]:
+def _stored_order(axis: int) -> np.ndarray:
+    """The orientation in nibabel's terms, (3, 2), that puts `axis` first and turns nothing."""
+    order = [axis, *(k for k in range(3) if k != axis)]
+    return np.array([(order.index(k), 1) for k in range(3)])
+
+
+def _load(path: Path) -> Any:
+    """Read the header by nibabel."""
     try:
-        from nibabel import Nifti1Header, Nifti2Header
+        import nibabel
     except ImportError as error:
-        raise BadInput(f"{path}: needs nibabel, expected: pip install nogaps[nifti]") from error
-    start = file.read(Nifti2Header.sizeof_hdr)
-    for kind, magic in ((Nifti1Header, b"n+1"), (Nifti2Header, b"n+2")):
-        if len(start) >= kind.sizeof_hdr:
-            header = kind(start[: kind.sizeof_hdr], check=False)
-            if header["sizeof_hdr"] == kind.sizeof_hdr and header["magic"].item()[:3] == magic:
-                break
-    else:
+        raise BadInput("needs nibabel", "pip install nogaps[nifti]", path=path) from error
+    from nibabel.imageglobals import LoggingOutputSuppressor
+
+    with LoggingOutputSuppressor():
+        image = nibabel.load(path)
+    if not isinstance(image, nibabel.Nifti1Image):  # or its subclass Nifti2Image
         raise ValueError("no NIfTI header")
-    shape, offset = tuple(map(int, header.get_data_shape())), header.get_data_offset()
-    if offset < kind.sizeof_hdr:
-        raise ValueError(f"data at byte {offset}, inside the header")
-    layout = Layout(shape, header.get_data_dtype(), "F", offset).checked(path, "fiu", SHAPES)
-    return layout, Space(path, (*shape, 1)[:3], header)
-
-
-def _plane_of(space: Space, axis: int) -> str:
-    try:
-        return space.plane_of(axis)
-    except BadInput:  # only who asks for a plane needs to know
-        return ""
+    return image
 
 
 def open_nifti(path: str | Path, axis: int | None = None, plane: str | None = None) -> NiftiFile:
-    """Open a .nii or .nii.gz: (N,H,W) slices, values as stored (unscaled).
+    """Open a .nii or .nii.gz: (N, H, W) slices, values as stored (unscaled).
 
-    plane: one of PLANES, for slices that are upright (see `Space.upright`). Without it slices are
-    as stored, along `axis`; None is the axis of length 1, if there is one, else the last. A file
-    of several volumes, along the fourth and further axes, has all slices of each, one volume
-    after the other.
+    Args:
+        path: The file. Of several volumes, along the fourth and further axes, all slices of one
+            follow those of the other.
+        axis: Slices are as stored, along this axis; see `NiftiFile.cut`.
+        plane: One of PLANES, for slices that are upright; see `NiftiFile.turn_to`.
 
-    Raises BadInput if it is missing, damaged, of another shape or type, or nibabel is missing, and
-    for a plane that the file does not tell.
+    Raises:
+        BadInput: It is missing, damaged, of another shape or type, nibabel is missing, or the
+            file does not tell its planes.
     """
     path = Path(path)
     check_plane(plane)
     with ExitStack() as stack, parsing(path, "a NIfTI image"):
         raw = stack.enter_context(open_regular(path))
-        packed = path.name.lower().endswith(".gz")
-        file = stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
-        layout, space = _header(path, file)
-        single = space.single()
-        axis = axis if axis is not None else -1 if single is None else single
-        if not -3 <= axis < 3:
-            raise BadInput(f"{path}: has no axis {axis}, expected 0, 1 or 2")
-        view = space.upright(plane) if plane else space.stored(axis % 3)
-        if packed:
-            check_bomb(path, layout.size, path.stat().st_size)
-            file.seek(0)
-            raw = unpack(file, layout.size)
+        image = _load(path)
+        stored = image.dataobj
+        layout = Layout(stored.dtype, int(stored.offset), tuple(map(int, stored.shape)), "F")
+        check_layout(path, layout, "fiu", NiftiFile.shapes)
+        if path.name.lower().endswith(".gz"):
+            check_unpacked(path, layout.size)
+            raw = stack.enter_context(unpack(gzip.GzipFile(fileobj=raw), layout.size))
         else:
             check_length(path, path.stat().st_size, layout.size)
-            stack.pop_all()
-        source = NiftiFile("nifti", path, raw, layout, view)
-        source.space, source.zero, source.axis = space, space.scaling[1], axis
-        source.plane, source.upright = plane or _plane_of(space, axis % 3), bool(plane)
+        source = NiftiFile(path, raw, layout, image)
+        if plane:
+            source.turn_to(plane)
+        else:
+            source.cut(axis)
+        stack.pop_all()
         return source

@@ -1,180 +1,137 @@
-"""Grey PNGs as images, one file or a folder of them, read and written with Pillow."""
+"""PNGs as images, one file or a folder of them, read and written by Pillow."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import struct
-import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
-from nogaps.images.arrays import BLOCK, ImageSource, Write, check_pixels
-from nogaps.runtime.files import BadInput, atomic, atomic_folder, open_regular, parsing
+from nogaps.images.arrays import ImageSource, check_pixels
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import atomic, atomic_folder, open_regular, parsing
 
-COLOUR_TYPES = {0: "grey", 2: "colour", 3: "palette", 4: "grey with alpha", 6: "colour with alpha"}
-CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
-# signature, IHDR, width, height, depth, colour type, interlace
-HEADER = struct.Struct(">8s4x4sIIBBxxB")
-# first row and column, and steps, of the passes of an interlaced PNG
-ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2))
-ADAM7 += ((1, 0, 2, 1),)
+BITS = {"L": 8, "I;16": 16, "I": 16}  # of Pillow's modes of grey levels
+MODES = {
+    "1": "black and white",
+    "P": "a palette",
+    "LA": "grey with alpha",
+    "RGB": "colour",
+    "RGBA": "colour with alpha",
+}
 
 
-def read_header(path: Path, file: IO[bytes]) -> tuple[int, int, int, int, int]:
-    """Height, width, bits per value, colour type, and whether it is interlaced (0 or 1).
+@contextlib.contextmanager
+def open_picture(path: str | Path, formats: tuple[str, ...] = ("PNG",)) -> Iterator[Image.Image]:
+    """Open a picture whose pixels are not decoded yet.
 
-    Raises BadInput if it is no PNG.
+    Args:
+        path: The file.
+        formats: Pillow's names of those that it may have.
+
+    Raises:
+        BadInput: It is missing, damaged, of another format, or has more than IMAGE_PIXELS.
     """
-    with parsing(path, "a PNG"):
-        signature, chunk, width, height, bits, colour, interlace = HEADER.unpack(
-            file.read(HEADER.size)
-        )
-    if (signature, chunk) != (b"\x89PNG\r\n\x1a\n", b"IHDR") or not height * width:
-        raise BadInput(f"{path}: is not a PNG, expected one")
-    return height, width, bits, colour, interlace
+    expected = f"a {' or '.join(formats)} image"
+    with open_regular(path) as file, parsing(path, expected):
+        try:
+            picture = Image.open(file, formats=formats)
+        except UnidentifiedImageError as error:
+            raise BadInput("is not an image", expected, path=path) from error
+        with picture:
+            check_pixels(path, picture.height, picture.width)
+            yield picture
 
 
-def check_rows(path: Path) -> None:
-    """Raise BadInput for a PNG whose rows end too early: Pillow fills up with black, silently."""
-    with open_regular(path) as file:
-        height, width, bits, colour, interlace = read_header(path, file)
-        with parsing(path, "a PNG"):
-            bits *= CHANNELS[colour]
-            declared = 0
-            for row, column, down, right in ADAM7 if interlace else ((0, 0, 1, 1),):
-                rows, columns = -((row - height) // down), -((column - width) // right)
-                declared += max(0, rows) * (1 + -(-columns * bits // 8)) if columns > 0 else 0
-            if (found := _unpacked(file, declared)) < declared:
-                raise ValueError(f"its rows hold {found} bytes, its header declares {declared}")
+def read_grey(path: str | Path, formats: tuple[str, ...] = ("PNG",)) -> np.ndarray:
+    """Read the grey levels of a picture.
+
+    Returns:
+        (H, W) uint16 where the file has 16 bits of grey, else uint8; colours become grey.
+
+    Raises:
+        BadInput: As `open_picture`.
+    """
+    with open_picture(path, formats) as picture:
+        picture.verify()  # the checksums, which decoding skips
+    with open_picture(path, formats) as picture:
+        grey = picture if picture.mode in BITS else picture.convert("L")
+        return np.asarray(grey).astype(_dtype(BITS[grey.mode]))
 
 
-def _unpacked(file: IO[bytes], declared: int) -> int:
-    """How many bytes the image data are; ValueError if they do not end, or hold far more."""
-    found, inflate = 0, zlib.decompressobj()
-    for data in _image_data(file):
-        while data and not inflate.eof:
-            found += len(inflate.decompress(data, BLOCK))
-            data = inflate.unconsumed_tail
-            if found > declared + BLOCK:
-                raise ValueError("more rows than its header declares")
-    found += len(inflate.flush())
-    if not inflate.eof:  # its checksum stands at the end
-        raise ValueError("its rows do not end")
-    return found
+def _dtype(bits: int) -> np.dtype:
+    return np.dtype(f"u{bits // 8}")
 
 
-def _image_data(file: IO[bytes]) -> Iterator[bytes]:
-    """What the first run of image chunks holds; others come too late to be read."""
-    file.seek(HEADER.size + 4)
-    began = False
-    while len(head := file.read(8)) == 8:
-        left, kind = int.from_bytes(head[:4], "big"), head[4:]
-        if kind == b"IHDR" or (began and kind != b"IDAT"):
-            return
-        began = kind == b"IDAT"
-        if not began:
-            file.seek(left, os.SEEK_CUR)
-        while began and left and (data := file.read(min(left, BLOCK))):
-            left -= len(data)
-            yield data
-        file.seek(4, os.SEEK_CUR)
+class PngSource(ImageSource):
+    """One grey PNG, or those in a folder and in the folders within; 8 or 16 bits, of one size.
 
+    Attributes:
+        names: Of the files, relative to `folder`, in their order; hidden ones do not count.
+    """
 
-class Pngs(ImageSource):
-    """Grey PNG files of one size, of 8 or 16 bits: `names`, relative to `folder`."""
-
-    def __init__(self, path: Path, folder: Path, names: list[str]) -> None:
-        self.path, self.folder, self.names = path, folder, names
-        height, width, bits = self._header(names[0])
-        for name in names[1:]:
-            if (found := self._header(name)) != (height, width, bits):
-                sizes = "{}×{} with {} bits, expected {}×{} with {}".format(
-                    *found, height, width, bits
+    def __init__(self, path: Path) -> None:
+        self.path, self.kind = path, "folder" if path.is_dir() else "png"
+        self.folder, self.names = path.parent, [path.name]
+        if self.kind == "folder":
+            with parsing(path, "a folder of PNGs"):
+                self.folder, self.names = path, sorted(filter(_is_png, files_within(path)))
+        if not self.names:
+            raise BadInput("holds no .png file", "at least one", path=path)
+        first = self._header(self.names[0])
+        for name in self.names[1:]:
+            if (other := self._header(name)) != first:
+                problem, expected = map("{0[0]}×{0[1]} with {0[2]} bits".format, (other, first))
+                raise BadInput(
+                    f"is {problem}", f"{expected} as {self.names[0]}", path=self.folder / name
                 )
-                raise BadInput(f"{folder / name}: is {sizes} as {names[0]}")
-        self.shape = (len(names), height, width)
-        self.dtype = np.dtype(np.uint8 if bits == 8 else np.uint16)
+        self.shape, self.dtype = (len(self.names), *first[:2]), _dtype(first[2])
 
     def _header(self, name: str) -> tuple[int, int, int]:
         """Height, width and bits per pixel."""
         path = self.folder / name
-        with open_regular(path) as file:
-            height, width, bits, colour, _ = read_header(path, file)
-        check_pixels(path, height, width)
-        if colour != 0 or bits not in (8, 16):
-            kind = COLOUR_TYPES.get(colour, "unknown")
-            raise BadInput(f"{path}: is {kind} with {bits} bits, expected grey with 8 or 16 bits")
-        return height, width, bits
+        with open_picture(path) as picture:
+            if picture.mode not in BITS:
+                problem = f"is {MODES.get(picture.mode, picture.mode)}"
+                raise BadInput(problem, "grey with 8 or 16 bits", path=path)
+            return picture.height, picture.width, BITS[picture.mode]
 
-    def _pixels(self, name: str) -> np.ndarray:
-        from PIL import Image
-
-        path = self.folder / name
-        check_rows(path)
-        with parsing(path, "a grey PNG"):
-            with Image.open(path, formats=["PNG"]) as image:
-                image.verify()  # the checksums, which decoding skips
-            with Image.open(path, formats=["PNG"]) as image:
-                frames = getattr(image, "n_frames", 1)
-                pixels = np.asarray(image)
-            if pixels.shape != self.shape[1:] or frames != 1:
-                raise BadInput(f"{path}: holds {frames} images of shape {pixels.shape}, expected 1")
-        return pixels.astype(self.dtype)
-
-    def read(self, start: int, stop: int) -> np.ndarray:
+    def take(self, indices: Iterable[int]) -> np.ndarray:
         """See ImageSource."""
-        return np.stack([self._pixels(name) for name in self.names[start:stop]])
+        names = [self.names[index] for index in indices]
+        images = np.empty((len(names), *self.shape[1:]), self.dtype)
+        for image, name in zip(images, names, strict=True):
+            with parsing(self.folder / name, "a PNG that does not change"):
+                image[:] = read_grey(self.folder / name)
+        return images
 
-
-class PngFile(Pngs):
-    """One PNG."""
-
-    kind = "png"
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, path.parent, [path.name])
-
-    @contextlib.contextmanager
-    def writing(self, output: str | Path) -> Iterator[Write]:
-        """See ImageSource."""
-        with atomic(output) as temporary:
-            yield lambda start, images: _save(temporary, images[0])
-
-
-class PngFolder(Pngs):
-    """The .png files in a folder and in the folders within, by name; hidden ones do not count."""
-
-    kind = "folder"
-
-    def __init__(self, path: Path) -> None:
-        with parsing(path, "a folder of PNGs"):
-            names = [name for name in files_within(path) if name.lower().endswith(".png")]
-        names = sorted(n for n in names if not any(part[0] == "." for part in n.split("/")))
-        if not names:
-            raise BadInput(f"{path}: holds no .png file, expected at least one")
-        super().__init__(path, path, names)
-
-    @contextlib.contextmanager
-    def writing(self, output: str | Path) -> Iterator[Write]:
-        """See ImageSource; each file has the name of the one it was made from."""
+    def save(self, output: str | Path, images: np.ndarray) -> None:
+        """See ImageSource; each file has the name of the one that it was made from."""
+        if self.kind == "png":
+            with atomic(output) as temporary:
+                Image.fromarray(images[0]).save(temporary, format="PNG")
+            return
         with atomic_folder(Path(os.path.realpath(output))) as folder:
-
-            def write(start: int, images: np.ndarray) -> None:
-                for name, image in zip(self.names[start:], images, strict=False):
-                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                    _save(folder / name, image)
-
-            yield write
+            for name, image in zip(self.names, images, strict=True):
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(image).save(folder / name, format="PNG")
 
 
-def files_within(folder: Path) -> Iterator[str]:
-    """Everything in a folder and the folders within that is no folder; links are not followed.
+def _is_png(name: str) -> bool:
+    return name.lower().endswith(".png") and not any(part[0] == "." for part in name.split("/"))
 
-    Relative to it, with / between. Raises OSError if one of them cannot be read.
+
+def files_within(folder: str | Path) -> Iterator[str]:
+    """List the files in a folder and the folders within; links to folders are not followed.
+
+    Returns:
+        Names relative to `folder`, with / between; a link to a folder counts as a file.
+
+    Raises:
+        OSError: A folder cannot be read.
     """
 
     def fail(error: OSError) -> None:
@@ -184,9 +141,3 @@ def files_within(folder: Path) -> Iterator[str]:
         links = [name for name in folders if os.path.islink(os.path.join(place, name))]
         for name in (*files, *links):
             yield os.path.relpath(os.path.join(place, name), folder).replace(os.sep, "/")
-
-
-def _save(path: Path, image: np.ndarray) -> None:
-    from PIL import Image
-
-    Image.fromarray(image).save(path, format="PNG")

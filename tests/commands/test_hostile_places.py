@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from fuzz_targets import make_imputer
+from image_files import IMAGES
 from in_process import called
 
 from nogaps.imputers.loading import WEIGHTS
 from nogaps.submission.marks import write_csv
-from tests.images.test_formats import IMAGES
 
 UNIT = (IMAGES / 60_000).astype(np.float32)[:, None]
 

@@ -10,10 +10,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from image_files import DTYPES, NAMES, PROPERTY, contents, load, refused, store
 
 from nogaps.filling.files import FillReport, fill, fill_file
 from nogaps.interpolation import linear
-from tests.images.test_formats import DTYPES, NAMES, PROPERTY, contents, load, refused, store
 
 RNG = np.random.default_rng(0)
 MASK = RNG.random((8, 10)) > 0.4

@@ -1,99 +1,127 @@
-"""Readers and writers: any dtype, byte order and layout; damaged files are one line."""
+"""One registry of formats crossed with what every reader must do; then what is special to each."""
 
 from __future__ import annotations
 
 import gzip
 import os
-import subprocess
+import resource
+import signal
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from image_files import DTYPES, IMAGES, NAMES, PROPERTY, contents, load, refused, store
 from PIL import Image
 
-from nogaps.images.formats import check_output, kind_of, open_images
-from nogaps.runtime.files import BadInput, sha256
+from nogaps.images.formats import check_half_widths, check_output, kind_of, open_images
+from nogaps.runtime.errors import BadInput
 
-NAMES = ["a.npy", "a.npz", "a.nii", "a.nii.gz", "a"]
-DTYPES = [np.dtype(c).newbyteorder(o) for c in "bBhHiIlLefd" for o in "<>"] + [np.dtype("g")]
-PROPERTY = settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-IMAGES = np.random.default_rng(0).integers(1, 60_000, (5, 8, 6)).astype(np.uint16)
+FORMATS = [*NAMES, "a.png"]  # the last holds one image
 
 
-def store(path: Path, images: np.ndarray) -> Path:
-    """Write images (N,H,W) in the format that the name asks for."""
-    kind = kind_of(path)
-    if kind == "npy":
-        np.save(path, images[:, None])
-    elif kind == "npz":
-        np.savez_compressed(path, images=images, age=np.arange(3))
-    elif kind == "nifti":
-        nib = pytest.importorskip("nibabel")
-        data, affine = np.moveaxis(images, 0, -1), np.diag([1.5, 2, 3, 1])
-        header = nib.Nifti1Header(endianness="<" if images.dtype.isnative else ">")
-        nib.Nifti1Image(data, affine, header, dtype=images.dtype).to_filename(path)
-    else:
-        path.mkdir()
-        for k, image in enumerate(images):
-            Image.fromarray(image).save(path / f"{k}.png")
-    return path
+def images_of(name: str, images: np.ndarray = IMAGES) -> np.ndarray:
+    return images[:1] if name == "a.png" else images
 
 
-def load(path: Path) -> np.ndarray:
+def copy(path: Path, output: Path) -> None:
     with open_images(path) as source:
-        return source.read(0, source.shape[0])
-
-
-def contents(path: Path) -> dict[str, str]:
-    return (
-        {f.name: sha256(f) for f in sorted(path.iterdir())} if path.is_dir() else {"": sha256(path)}
-    )
-
-
-def copy(path: Path, output: Path, batch: int = 2) -> None:
-    with open_images(path) as source, source.writing(output) as write:
-        for start in range(0, source.shape[0], batch):
-            write(start, source.read(start, start + batch))
-
-
-def refused(call: Callable[[], object]) -> str:
-    with pytest.raises(BadInput) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message and "expected" in message and len(message) < 400
-    return message
+        source.save(output, source.read(0, source.shape[0]))
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", FORMATS)
 def test_copy_is_the_same(tmp_path: Path, name: str, dtype: type) -> None:
-    images = IMAGES.astype(dtype)
+    images = images_of(name, IMAGES.astype(dtype))
     path, output = store(tmp_path / name, images), tmp_path / "out" / name
     before = contents(path)
     with open_images(path) as source:
-        assert source.shape == (5, 8, 6) and source.dtype == dtype
+        assert source.shape == images.shape and source.dtype == dtype
+        assert source.kind == kind_of(name) and source.slices == len(images)
         assert np.array_equal(source.read(1, 3), images[1:3])
+        assert np.array_equal(source.read(0, 99), images)
+        assert np.array_equal(source.take([0, len(images) - 1, 0]), images[[0, -1, 0]])
     copy(path, output)
-    found = load(output)
-    assert found.dtype == dtype and np.array_equal(found, images)
+    copied = load(output)
+    assert copied.dtype == dtype and np.array_equal(copied, images)
     assert contents(path) == before
     if name in ("a.npy", "a.nii"):
         assert contents(output) == before
     assert os.listdir(output.parent) == [name], "a temporary file was left behind"
     first = contents(output)
-    copy(path, output, batch=5)  # over the earlier result
+    copy(path, output)  # over the earlier result
     assert contents(output) == first
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_half_widths_lie_like_the_images(tmp_path: Path, name: str) -> None:
+    images = images_of(name)
+    with open_images(store(tmp_path / name, images)) as source:
+        source.save_half_widths(tmp_path / "half.npy", (images / 2).astype(np.float32))
+    widths = np.load(tmp_path / "half.npy")
+    assert widths.dtype == np.float32
+    if name == "a.npy":
+        assert widths.shape == (5, 1, 8, 6)
+    widths = np.moveaxis(widths, -1, 0) if "nii" in name else widths
+    assert np.array_equal(widths.reshape(images.shape), images / 2)
+
+
+def output_error(source: Path, output: Path) -> str:
+    with open_images(source) as images:
+        return refused(lambda: check_output(images, output))
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_output_is_of_the_same_kind_and_another_file(tmp_path: Path, name: str) -> None:
+    path = store(tmp_path / name, IMAGES)
+    others = [n for n in [*FORMATS, "b.zip"] if kind_of(n) != kind_of(name)]
+    for other in others:
+        assert "kind" in output_error(path, tmp_path / f"out{other}")
+    (tmp_path / f"link{name}").symlink_to(path)
+    for same in (path, tmp_path / "nowhere" / ".." / name, tmp_path / f"link{name}"):
+        assert "input itself" in output_error(path, same)
+    if name == "a":
+        (tmp_path / "b").write_text("a file")
+        assert "is a file" in output_error(path, tmp_path / "b")
+        assert "inside" in output_error(path, path / "b")
+        assert "inside" in output_error(path, tmp_path)
+        assert "other files" in output_error(path, store(tmp_path / "c", IMAGES[[0] * 6]))
+    else:
+        os.link(path, tmp_path / f"hard{name}")
+        assert "input itself" in output_error(path, tmp_path / f"hard{name}")
+        (tmp_path / f"folder{name}").mkdir()
+        assert "is a folder" in output_error(path, tmp_path / f"folder{name}")
+
+
+def test_half_widths_are_a_npy_outside_of_all_other_files(tmp_path: Path) -> None:
+    path, folder = store(tmp_path / "a.npy", IMAGES), store(tmp_path / "a", IMAGES)
+    (tmp_path / "b.npy").mkdir()
+    for taken in (path, folder / "b.npy", tmp_path / "b.npy", tmp_path / "b.npz"):
+        refused(lambda taken=taken: check_half_widths(taken, [path, folder]))
+    check_half_widths(tmp_path / "c.npy", [path, folder, tmp_path / "absent.npy"])
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (5, 300, 300)).astype(np.uint8)
+    path, old = store(tmp_path / name, noise), tmp_path / "out" / name
+    old.parent.mkdir()
+    before = contents(store(old, IMAGES))
+    handler, limits = signal.getsignal(signal.SIGXFSZ), resource.getrlimit(resource.RLIMIT_FSIZE)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with open_images(path) as source:
+        images = source.read(0, 5)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))  # longer: no space
+            with pytest.raises(BadInput, match="cannot be written"):
+                source.save(old, images)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            signal.signal(signal.SIGXFSZ, handler)
+    assert contents(old) == before and os.listdir(old.parent) == [name]
 
 
 @PROPERTY
@@ -109,14 +137,13 @@ def test_arrays_of_any_type_and_layout(
     values = np.random.default_rng(1).integers(0, 99, shape).astype(dtype, order=order)
     (np.save if name == "x.npy" else np.savez)(tmp_path / name, values)
     copy(tmp_path / name, tmp_path / f"y{name}")
-    found = np.load(tmp_path / f"y{name}")
-    found = found if name == "x.npy" else found["arr_0"]
-    assert (found.dtype, found.shape) == (values.dtype, shape)
-    assert np.array_equal(found, values)
-    assert found.flags.f_contiguous == values.flags.f_contiguous
-    assert (
-        load(tmp_path / name).shape == (1, *shape) if len(shape) == 2 else (shape[0], *shape[-2:])
-    )
+    copied = np.load(tmp_path / f"y{name}")
+    copied = copied if name == "x.npy" else copied["arr_0"]
+    assert (copied.dtype, copied.shape) == (values.dtype, shape)
+    assert np.array_equal(copied, values)
+    assert copied.flags.f_contiguous == values.flags.f_contiguous
+    images = load(tmp_path / name)
+    assert images.dtype == dtype and np.array_equal(images, values.reshape(-1, *shape[-2:]))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2, -1, -3])
@@ -133,12 +160,9 @@ def test_nifti_keeps_its_header_along_any_axis(tmp_path: Path, dtype: str, axis:
         moved = np.moveaxis(values, axis, 0)
         assert source.shape == moved.shape and source.dtype == np.dtype(dtype)
         assert np.array_equal(source.read(0, 9), moved)
-        with source.writing(tmp_path / "y.nii.gz") as write:
-            for k in reversed(range(len(moved))):
-                write(k, source.read(k, k + 1))
-    assert (
-        gzip.decompress((tmp_path / "y.nii.gz").read_bytes()) == (tmp_path / "x.nii").read_bytes()
-    )
+        source.save(tmp_path / "y.nii.gz", source.read(0, 9))
+    whole = (tmp_path / "x.nii").read_bytes()
+    assert gzip.decompress((tmp_path / "y.nii.gz").read_bytes()) == whole
 
 
 def test_nifti_is_read_as_stored_and_says_what_zero_means(tmp_path: Path) -> None:
@@ -146,11 +170,13 @@ def test_nifti_is_read_as_stored_and_says_what_zero_means(tmp_path: Path) -> Non
     image = nib.Nifti2Image(np.arange(24, dtype="i2").reshape(4, 6), np.eye(4))
     image.header.set_slope_inter(2, -1024)
     image.to_filename(tmp_path / "x.nii")
+    stored = nib.load(tmp_path / "x.nii").dataobj.get_unscaled()
     with open_images(tmp_path / "x.nii") as source:
         assert source.zero == -1024 and source.dtype == np.int16
-        assert np.array_equal(
-            source.read(0, 1), nib.load(tmp_path / "x.nii").dataobj.get_unscaled()[None]
-        )
+        assert np.array_equal(source.read(0, 1), stored[None])
+    image.header.set_slope_inter(-1, 0)
+    image.to_filename(tmp_path / "x.nii")
+    assert "scl_slope -1" in refused(lambda: open_images(tmp_path / "x.nii"))
 
 
 def test_nifti_without_nibabel_says_what_to_install(
@@ -170,84 +196,19 @@ def test_npz_keeps_what_else_it_holds(tmp_path: Path) -> None:
         assert all(a.read(name) == b.read(name) for name in a.namelist())
 
 
-def test_png_folder_is_ordered_by_name(tmp_path: Path) -> None:
+def test_png_folders_are_ordered_by_name_to_any_depth(tmp_path: Path) -> None:
     folder = store(tmp_path / "a", IMAGES)
     (folder / "0.png").rename(folder / "z.PNG")
+    for inner in ("p1", ".thumbs"):
+        (folder / inner).mkdir()
+    (folder / "2.png").rename(folder / "p1" / "2.png")
+    Image.new("L", (2, 2)).save(folder / ".thumbs" / "0.png")
     (folder / "notes.txt").write_text("not an image")
     (folder / "._1.png").write_text("what macOS leaves behind")
-    assert np.array_equal(load(folder), IMAGES[[1, 2, 3, 4, 0]])
+    assert np.array_equal(load(folder), IMAGES[[1, 3, 4, 2, 0]])
     copy(folder, tmp_path / "b")
-    assert sorted(os.listdir(tmp_path / "b")) == ["1.png", "2.png", "3.png", "4.png", "z.PNG"]
-
-
-def output_error(source: Path, output: Path) -> str:
-    with open_images(source) as images:
-        return refused(lambda: check_output(images, output))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_output_is_of_the_same_kind_and_another_file(tmp_path: Path, name: str) -> None:
-    path = store(tmp_path / name, IMAGES)
-    others = [n for n in [*NAMES, "b.png", "b.zip"] if kind_of(n) != kind_of(name)]
-    for other in others:
-        assert "kind" in output_error(path, tmp_path / f"out{other}")
-    (tmp_path / f"link{name}").symlink_to(path)
-    for same in (path, tmp_path / "nowhere" / ".." / name, tmp_path / f"link{name}"):
-        assert "input itself" in output_error(path, same)
-    if name == "a":
-        (tmp_path / "b").write_text("a file")
-        assert "is a file" in output_error(path, tmp_path / "b")
-        assert "inside" in output_error(path, path / "b")
-        assert "inside" in output_error(path, tmp_path)
-        assert "other files" in output_error(path, store(tmp_path / "c", IMAGES[[0] * 6]))
-    else:
-        os.link(path, tmp_path / f"hard{name}")
-        assert "input itself" in output_error(path, tmp_path / f"hard{name}")
-        (tmp_path / f"folder{name}").mkdir()
-        assert "is a folder" in output_error(path, tmp_path / f"folder{name}")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_interrupted_writing_leaves_what_was_there(tmp_path: Path, name: str) -> None:
-    path = store(tmp_path / name, IMAGES)
-    (tmp_path / "out").mkdir()
-    old = store(tmp_path / "out" / name, IMAGES[::-1])
-    before = contents(old)
-    with (
-        pytest.raises(KeyboardInterrupt),
-        open_images(path) as source,
-        source.writing(old) as write,
-    ):
-        write(0, source.read(0, 2))
-        raise KeyboardInterrupt
-    assert contents(old) == before and os.listdir(tmp_path / "out") == [name]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path, name: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (5, 300, 300)).astype(np.uint8)
-    path = store(tmp_path / name, noise)
-    (tmp_path / "out").mkdir()
-    program = """
-import resource, signal, sys
-from nogaps.runtime.files import BadInput
-from nogaps.images.formats import open_images
-with open_images(sys.argv[1]) as source:
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))  # any longer file: no space
-    try:
-        with source.writing(sys.argv[2]) as write:
-            write(0, source.read(0, 5))
-    except BadInput as error:
-        print(error)
-assert "torch" not in sys.modules
-"""
-    command = [sys.executable, "-c", program, str(path), str(tmp_path / "out" / name)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "cannot be written" in done.stdout and done.stdout.count("\n") == 1
-    assert os.listdir(tmp_path / "out") == []
+    names = sorted(p.relative_to(tmp_path / "b").as_posix() for p in tmp_path.rglob("b/**/*.*"))
+    assert names == ["1.png", "3.png", "4.png", "p1/2.png", "z.PNG"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
@@ -256,6 +217,6 @@ def test_unreadable_and_unwritable_places(tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     locked.mkdir(0o500)
     with open_images(path) as source:
-        refused(lambda: source.writing(locked / "b.npy").__enter__())
+        refused(lambda: source.save(locked / "b.npy", IMAGES))
     path.chmod(0)
     refused(lambda: open_images(path))

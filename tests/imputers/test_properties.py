@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from image_files import contents, load, store
 
 from nogaps.filling.files import fill, fill_file
 from nogaps.runtime.files import BadInput, load_images, load_npy
-from tests.images.test_formats import contents, load, store
 
 FILLED = [np.dtype(c).newbyteorder(o) for c in "bBhHiIlLefd" for o in "<>"] + [np.dtype("g")]
 OTHERS = [np.dtype(d) for d in ("?", "<c8", ">c16", "S3", "U2", "<M8[s]", ">m8[D]", "V5", "O")]

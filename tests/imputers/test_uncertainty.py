@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_files import load, refused, store
 from torch import nn
 
 from nogaps.Assessment import PROFILES, Ensemble, corrupt, new_imputer
@@ -19,7 +20,6 @@ from nogaps.imputers.uncertainty import TERMS, Calibrated, Calibration, Ratios
 from nogaps.interpolation import keep_observed, linear
 from nogaps.runtime.checkpoint import save_model
 from nogaps.runtime.files import BadInput
-from tests.images.test_formats import load, refused, store
 
 WEIGHTS = dict(zip(TERMS, (0.02, 0.9, 0.2, 0.05), strict=True))
 

@@ -13,10 +13,11 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from nogaps.augmentation import sharpen, warp
+from nogaps.images.framing import frame_slice
 from nogaps.metrics import gradient_energy
 from nogaps.prior.autoencoder import encode, reconstruct, train_autoencoder
 from nogaps.prior.diffusion import train_diffusion
-from nogaps.prior.frames.heads import frame_slice, load_frames, prepare, read_index
+from nogaps.prior.frames.heads import load_frames, prepare, read_index
 from nogaps.prior.loading import load_part, load_prior
 from nogaps.prior.sampling import generate
 from nogaps.prior.training import Schedule

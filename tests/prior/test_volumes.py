@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from image_files import contents, refused, store
 from in_process import called
 from PIL import Image
 
@@ -17,7 +18,6 @@ from nogaps.filling.files import fill_file
 from nogaps.images.formats import open_images
 from nogaps.interpolation import linear
 from tests.filling.test_files import same_bits, spy
-from tests.images.test_formats import contents, refused, store
 
 nib = pytest.importorskip("nibabel")
 RNG = np.random.default_rng(3)
@@ -195,7 +195,9 @@ def test_what_a_plane_needs(tmp_path: Path) -> None:
     volume = stored(tmp_path / "y.nii", HEAD)
     assert "sagittal, coronal, axial" in refused(lambda: open_images(volume, plane="up"))
     masks = stored(tmp_path / "m.nii", MASK.astype("u1"))
-    assert "is no NIfTI" in refused(lambda: fill_file(path, tmp_path / "b.npy", linear(), masks))
+    assert "is a NIfTI, but" in refused(
+        lambda: fill_file(path, tmp_path / "b.npy", linear(), masks)
+    )
     image = nib.Nifti1Image(HEAD, None)
     image.header.set_sform(np.diag([1, 0, 0, 1]), 2)
     image.to_filename(volume)

@@ -14,34 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import ndimage
 
+from nogaps.images.framing import frame_slice
 from nogaps.images.npz import load_npz
 from nogaps.prior.frames.sources import read_still
 from nogaps.runtime.files import BadInput, open_regular, parsing, save_npz
 
-FRAME = 128  # frames are kept at twice the size of the test set, for warping
-SIZE = 64
-TOP_ROW, HEAD_COLUMNS = 8.0, 57.0  # where the head lies, in pixels of a 64x64 image
 INDEX_FILE = 1 << 24  # bytes of an index, at most
 FARTHEST = 10_000  # pixels of a slice that a landmark may lie away from its corner
 LANDMARKS = ("flip_left_right", "skull_top_row", "occiput_col", "forehead_col")
-
-
-def frame_slice(image: np.ndarray, top: float, occiput: float, forehead: float) -> np.ndarray:
-    """Resample one slice so that its head lies where the test set's heads lie.
-
-    image: (H,W), any range; top, occiput, forehead: landmarks in its pixels.
-    Returns (128,128) float in the range of the input; 0 outside the slice. The Gaussian prefilter
-    keeps frequencies that 64x64 cannot hold from folding back.
-    """
-    scale = (forehead - occiput) / HEAD_COLUMNS
-    smooth = ndimage.gaussian_filter(image.astype(np.float64), max(0.0, scale / 4 - 0.5))
-    position = (np.arange(FRAME) + 0.5) / 2
-    rows = top + (position - TOP_ROW) * scale
-    columns = (occiput + forehead) / 2 + (position - (SIZE - 1) / 2) * scale
-    grid = np.meshgrid(rows, columns, indexing="ij")
-    return ndimage.map_coordinates(smooth, grid, order=1, mode="constant", cval=0.0)
 
 
 def read_index(path: str | Path) -> list[dict[str, str]]:

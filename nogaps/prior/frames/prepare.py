@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nogaps.images.orientation import check_plane
+from nogaps.images.nifti import check_plane
 from nogaps.prior.frames.sources import SourceFile, list_files, read_files
 from nogaps.prior.frames.volumes import Slice
 from nogaps.runtime.files import BadInput, atomic, parsing, save_npz

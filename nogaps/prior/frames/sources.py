@@ -15,7 +15,6 @@ from PIL import Image, UnidentifiedImageError
 
 from nogaps.images.arrays import check_pixels
 from nogaps.images.formats import kind_of
-from nogaps.images.png import check_rows
 from nogaps.prior.frames.volumes import Slice, read_array, read_volume
 from nogaps.runtime.files import BadInput, open_regular, parsing
 from nogaps.runtime.progress import progress
@@ -178,9 +177,6 @@ def read_still(path: Path, size: tuple[int, int] | None = None) -> Slice:
         if getattr(picture, "n_frames", 1) != 1:
             raise BadInput(f"{path}: holds {picture.n_frames} images, expected one")
         picture.verify()  # the checksums, which decoding skips
-        png = picture.format == "PNG"
-    if png:
-        check_rows(path)
     with _picture(path) as picture:
         if picture.mode.startswith("I"):
             pixels = np.asarray(picture).astype(np.uint16)

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from nogaps.images.arrays import BLOCK, ArrayFile, ImageSource, open_npy
-from nogaps.images.nifti import open_nifti
-from nogaps.images.orientation import PLANES
+from nogaps.images.arrays import BLOCK, ImageSource, open_npy
+from nogaps.images.nifti import PLANES, open_nifti
 from nogaps.runtime.files import BadInput
 
 
@@ -76,16 +75,15 @@ def read_volume(path: Path, plane: str | None, slices: slice | float) -> Iterato
     an image is superior, or anterior; its right is anterior, or the patient's right. slices: of
     the canonical axis (left, posterior or inferior is 0), or a share of it around the middle.
     """
-    with open_nifti(path) as stored:
-        space, single = stored.space, stored.space.single()
-        plane = plane or (PLANES[0] if single is None else space.plane_of(single))
-        source = ArrayFile("nifti", path, stored.raw, stored.layout, space.upright(plane))
-        if source.volumes > 1:
-            raise BadInput(f"{path}: has shape {stored.layout.shape}, expected one volume")
-        numbers, spacing = _numbers(path, source.shape[0], slices), space.spacing(plane)
-        levels = _levels(stored, *space.scaling)
+    with open_nifti(path) as source:
+        if source.slices < source.shape[0]:
+            raise BadInput(f"{path}: has shape {source.layout.shape}, expected one volume")
+        single = source.single()
+        source.turn_to(plane or (PLANES[0] if single is None else source.plane_of(single)))
+        numbers, spacing = _numbers(path, source.shape[0], slices), source.spacing()
+        levels = _levels(source, *source.scaling)
         for number in numbers:
-            label = f"{plane} {number}" if source.shape[0] > 1 else ""
+            label = f"{source.plane} {number}" if source.shape[0] > 1 else ""
             yield Slice(levels(source.read(number, number + 1)[0]), 65535, label, spacing)
 
 

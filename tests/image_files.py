@@ -1,0 +1,64 @@
+"""Small files of images in every format, and what the tests of several rooms do with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from PIL import Image
+
+from nogaps.images.formats import kind_of, open_images
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import sha256
+
+NAMES = ["a.npy", "a.npz", "a.nii", "a.nii.gz", "a"]  # one of each format that holds many images
+DTYPES = [np.dtype(c).newbyteorder(o) for c in "bBhHiIlLefd" for o in "<>"] + [np.dtype("g")]
+IMAGES = np.random.default_rng(0).integers(1, 60_000, (5, 8, 6)).astype(np.uint16)
+PROPERTY = settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def store(path: Path, images: np.ndarray) -> Path:
+    """Write images (N,H,W) in the format that the name asks for."""
+    kind = kind_of(path)
+    if kind == "npy":
+        np.save(path, images[:, None])
+    elif kind == "npz":
+        np.savez_compressed(path, images=images, age=np.arange(3))
+    elif kind == "nifti":
+        nib = pytest.importorskip("nibabel")
+        data, affine = np.moveaxis(images, 0, -1), np.diag([1.5, 2, 3, 1])
+        header = nib.Nifti1Header(endianness="<" if images.dtype.isnative else ">")
+        nib.Nifti1Image(data, affine, header, dtype=images.dtype).to_filename(path)
+    elif kind == "png":
+        Image.fromarray(images[0]).save(path)
+    else:
+        path.mkdir()
+        for k, image in enumerate(images):
+            Image.fromarray(image).save(path / f"{k}.png")
+    return path
+
+
+def load(path: Path) -> np.ndarray:
+    with open_images(path) as source:
+        return source.read(0, source.shape[0])
+
+
+def contents(path: Path) -> dict[str, str]:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return {file.name if path.is_dir() else "": sha256(file) for file in files}
+
+
+def refused(call: Callable[[], object]) -> str:
+    with pytest.raises(BadInput) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message and "expected" in message and len(message) < 400
+    return message
