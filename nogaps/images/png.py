@@ -35,12 +35,12 @@ def open_picture(path: str | Path, formats: tuple[str, ...] = ("PNG",)) -> Itera
     Raises:
         BadInput: It is missing, damaged, of another format, or has more than IMAGE_PIXELS.
     """
-    expected = f"a {' or '.join(formats)} image"
+    expected = f"a {' or '.join(formats)}"
     with open_regular(path) as file, parsing(path, expected):
         try:
             picture = Image.open(file, formats=formats)
         except UnidentifiedImageError as error:
-            raise BadInput("is not an image", expected, path=path) from error
+            raise BadInput(f"is not {expected}", "one", path=path) from error
         with picture:
             check_pixels(path, picture.height, picture.width)
             yield picture
