@@ -15,8 +15,8 @@ import typer
 
 from benchmarks import run
 from benchmarks.imputers import RESULTS
-from nogaps.imputers.hub import SUMMARY, HubImputer, about_imputer
-from nogaps.imputers.loading import SHIPPED
+from nogaps.imputers.hub import SUMMARY, about_imputer
+from nogaps.imputers.loading import SHIPPED, load_imputer
 from nogaps.runtime.files import atomic, load_json, save_json
 from nogaps.runtime.hub import CARD
 
@@ -24,7 +24,7 @@ from nogaps.runtime.hub import CARD
 def card_text(results: Path = RESULTS) -> str:
     """The card of the shipped imputer."""
     about = about_imputer(None, results)
-    return str(HubImputer.read().generate_model_card(about))
+    return str(load_imputer().generate_model_card(about))
 
 
 def main(

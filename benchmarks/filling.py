@@ -52,7 +52,7 @@ def networks(small: bool) -> dict[str, Impute]:
     """What can compute in either precision: ours and the coursework's, and their U-Nets alone."""
     best = load_imputer()
     return {
-        "ours, fast": best.networks[0],
+        "ours, fast": load_imputer(quality="fast"),
         "ours, best": best,
         "coursework": rivals(small)["coursework"],
         "one U-Net of ours alone": alone(best.networks[0].unet, 2),
@@ -66,7 +66,7 @@ def measure_imputers(count: int, repetitions: int, seconds: float, small: bool) 
     mask = torch.from_numpy(standin.course_mask())[None, None]
     classical = {name: one for name, one in rivals(small).items() if name != "coursework"}
     nets = networks(small)
-    classical["kriging"] = nets["ours, fast"].interpolation
+    classical["kriging"] = nets["ours, fast"].kriging
     plan = {(name, ""): one for name, one in classical.items()}
     plan |= {(name, k): one for k in timing.native_precisions() for name, one in nets.items()}
 

@@ -39,7 +39,7 @@ CLASSICAL = ("linear", "biharmonic", "kriging")
 def imputers(models: list[Path]) -> dict[str, object]:
     """Every network and every ensemble of the runs, by name, beside three that need no network."""
     found: dict[str, object] = {"linear": linear(), "biharmonic": biharmonic}
-    found["kriging"] = load_imputer(quality="fast").interpolation
+    found["kriging"] = load_imputer(quality="fast").kriging
     for path in models:
         ensemble = load_imputer(path)
         found |= {f"{path}#{k}": one for k, one in enumerate(ensemble.networks)}

@@ -30,9 +30,8 @@ from nogaps import standin
 from nogaps.Assessment import corrupt, fill
 from nogaps.evaluation.scoring import as_table
 from nogaps.figures import show_rows
-from nogaps.imputers.loading import load_imputer
+from nogaps.imputers.loading import load_imputer, weights_fingerprint
 from nogaps.imputers.posterior import Posterior
-from nogaps.imputers.uncertainty import identity
 from nogaps.interpolation import biharmonic, keep_observed, kriging, linear
 from nogaps.metrics import bootstrap, hole_scores, summarize
 from nogaps.prior.frames.heads import load_frames, to_size
@@ -82,7 +81,7 @@ def gather(
         "zero": zero,
         "linear": linear(),
         "biharmonic": biharmonic,
-        "kriging (synthetic)": best.networks[0].interpolation,
+        "kriging (synthetic)": best.kriging,
     }
     if frames:
         x = torch.cat([to_size(load_frames(path, "train")[0]) for path in frames])
@@ -206,7 +205,7 @@ def main(
     machine = {"torch": torch.__version__, "numpy": np.__version__, "machine": platform.machine()}
     found = {"machine": machine, "weights": weights, "training": training, "tables": tables}
     found["heads"] = {name: fingerprint(x) for name, (x, _) in sets.items()}
-    found["imputer"] = identity(load_imputer(model))
+    found["imputer"] = weights_fingerprint(load_imputer(model))
     if out.exists():
         keep_earlier(found, load_json(out), {name: groups for name, (_, groups) in sets.items()})
     report(tables)

@@ -51,7 +51,7 @@ def main(
         for key, mask in masks(torch.from_numpy(standin.course_mask())[None, None]).items():
             y = corrupt(x, mask)
             ours = summarize(fill(imputer, y, mask), x, mask, groups)
-            kriged = summarize(imputer.networks[0].interpolation(y, mask), x, mask, groups)
+            kriged = summarize(imputer.kriging(y, mask), x, mask, groups)
             tables[name][key] = {"ours": ours, "kriging": kriged}
             print(f"{key:15} {ours['psnr']:6.2f} {kriged['psnr']:8.2f}")
     save_json(out, tables)

@@ -70,7 +70,7 @@ def measure_sizes(sizes: tuple[int, ...], repetitions: int) -> dict:
     for size in sizes:
         y, mask = striped(size)
         image[size] = partial(fill, y, mask, imputer)
-        weights[size] = partial(imputer.interpolation._square, mask[0, 0].numpy())
+        weights[size] = partial(imputer.kriging._square, mask[0, 0].numpy())
     # not in one round: after seconds of large weights a small image would find cold caches
     found = {"image": timing.interleaved(image, repetitions, seconds=10)}
     found["weights"] = timing.interleaved(weights, repetitions, seconds=50)

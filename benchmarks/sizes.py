@@ -24,8 +24,8 @@ from benchmarks import run
 from benchmarks.imputers import Impute
 from nogaps import standin
 from nogaps.Assessment import Imputer, corrupt
+from nogaps.imputers.intervals import coverage_by_group
 from nogaps.imputers.loading import load_imputer
-from nogaps.imputers.uncertainty import coverage_by_group, load_calibrated
 from nogaps.interpolation import biharmonic, kriging
 from nogaps.metrics import bootstrap, hole_scores, summarize
 from nogaps.prior.frames.heads import load_frames, read_index, read_slice, to_size, unit_range
@@ -94,8 +94,7 @@ def measure(heads: Heads, mask: torch.Tensor) -> dict[str, object]:
     "more_db" is what ours has more than the best of the others.
     """
     y, ensemble = corrupt(heads.x, mask), load_imputer()
-    sure = load_calibrated(ensemble)
-    parts = [sure.with_half_width(batch, mask) for batch in y.split(8)]
+    parts = [ensemble.with_half_width(batch, mask) for batch in y.split(8)]
     x_hat, half = (torch.cat(part) for part in zip(*parts, strict=True))
     fillings = {"ours": x_hat}
     for name, impute in classical(heads, ensemble.networks[0]).items():

@@ -24,8 +24,9 @@ from benchmarks.imputers import heads
 from nogaps import standin
 from nogaps.Assessment import corrupt
 from nogaps.figures import show_rows
-from nogaps.imputers import uncertainty
-from nogaps.imputers.loading import load_imputer
+from nogaps.imputers import intervals
+from nogaps.imputers.loading import CALIBRATION, load_imputer, weights_file, weights_fingerprint
+from nogaps.imputers.uncertainty import ensemble_terms, save_calibration
 from nogaps.prior.frames.heads import load_frames, to_size
 from nogaps.runtime.files import atomic, save_json
 
@@ -45,10 +46,10 @@ class Filled:
 
 def filled(
     ensemble: torch.nn.Module, x: torch.Tensor, groups: list[str], mask: torch.Tensor
-) -> tuple[Filled, int]:
-    """What the ensemble makes of x (N,1,H,W) under a mask, and how many members it has."""
-    x_hat, terms, members = uncertainty.ensemble_terms(ensemble, corrupt(x, mask), mask)
-    return Filled(x, x_hat, terms, groups), members
+) -> Filled:
+    """What the ensemble makes of x (N,1,H,W) under a mask."""
+    x_hat, terms = ensemble_terms(ensemble, corrupt(x, mask), mask)
+    return Filled(x, x_hat, terms, groups)
 
 
 def joined(sets: list[Filled]) -> Filled:
@@ -58,10 +59,10 @@ def joined(sets: list[Filled]) -> Filled:
     return Filled(x, x_hat, terms, [name for one in sets for name in one.groups])
 
 
-def ratios(one: Filled, weights: dict[str, float], mask: torch.Tensor) -> uncertainty.Ratios:
+def ratios(one: Filled, weights: dict[str, float], mask: torch.Tensor) -> intervals.Ratios:
     """|error| over scale of a set."""
-    scale = uncertainty.scale_of(one.terms, weights)
-    return uncertainty.Ratios(one.x_hat - one.x, scale, mask, one.groups)
+    scale = intervals.scale_of(one.terms, weights)
+    return intervals.Ratios(one.x_hat - one.x, scale, mask, one.groups)
 
 
 def thirds(half: torch.Tensor, error: torch.Tensor, by: torch.Tensor, hole: torch.Tensor) -> list:
@@ -71,20 +72,20 @@ def thirds(half: torch.Tensor, error: torch.Tensor, by: torch.Tensor, hole: torc
     return [float(inside[third == k].mean()) for k in range(3)]
 
 
-def describe(one: Filled, calibration: uncertainty.Calibration, mask: torch.Tensor) -> dict:
+def describe(one: Filled, calibration: intervals.Calibration, mask: torch.Tensor) -> dict:
     """Coverage, width and rank correlation of a set's intervals."""
-    scale = uncertainty.scale_of(one.terms, calibration.weights)
-    half = uncertainty.half_width(one.x_hat, scale, calibration.factor, mask)
+    scale = intervals.scale_of(one.terms, calibration.weights)
+    half = intervals.half_width(one.x_hat, scale, calibration.factor, mask)
     error, hole = one.x_hat - one.x, (~mask).expand_as(one.x)
-    by_group = uncertainty.coverage_by_group(one.x_hat, half, one.x, mask, one.groups)
+    by_group = intervals.coverage_by_group(one.x_hat, half, one.x, mask, one.groups)
     covered = np.array(list(by_group.values()))
-    low, high = uncertainty.interval(one.x_hat, half)
+    low, high = intervals.interval(one.x_hat, half)
     return {
         "groups": len(covered),
         "coverage": float(covered.mean()),
         "groups_5_50_95": [float(q) for q in np.quantile(covered, [0.05, 0.5, 0.95])],
         "mean_width": float((high - low)[hole].mean()),
-        "rank_correlation": uncertainty.rank_correlation(half, error, mask),
+        "rank_correlation": intervals.rank_correlation(half, error, mask),
         "coverage_by_brightness": thirds(half, error, one.x_hat, hole),
         "coverage_by_width": thirds(half, error, half, hole),
     }
@@ -92,20 +93,20 @@ def describe(one: Filled, calibration: uncertainty.Calibration, mask: torch.Tens
 
 def calibrated(
     fit: Filled, val: Filled, mask: torch.Tensor, members: int, identity: str, level: float
-) -> tuple[uncertainty.Calibration, dict]:
+) -> tuple[intervals.Calibration, dict]:
     """Calibration on val with weights from fit, and the coverage of groups that are left out.
 
     "half": each half of the groups calibrates for the other; "nine tenths": as many as can.
     """
-    weights = uncertainty.fit_weights(fit.terms, fit.x_hat - fit.x, mask)
+    weights = intervals.fit_weights(fit.terms, fit.x_hat - fit.x, mask)
     found = ratios(val, weights, mask)
     names = (level, found.factor(level), weights, members, identity, len(found.names))
     rows = {}
     for name, share in (("half", 0.5), ("nine tenths", 0.9)):
-        covered = uncertainty.cross_validate(found, level, share)
+        covered = intervals.cross_validate(found, level, share)
         low, high = np.quantile(covered, [0.025, 0.975])
         rows[name] = {"coverage": float(covered.mean()), "splits_95": [float(low), float(high)]}
-    return uncertainty.Calibration(*names), rows
+    return intervals.Calibration(*names), rows
 
 
 def as_table(tables: dict[str, dict], left_out: dict[str, dict]) -> str:
@@ -125,11 +126,11 @@ def as_table(tables: dict[str, dict], left_out: dict[str, dict]) -> str:
     return "\n".join(lines)
 
 
-def draw(one: Filled, calibration: uncertainty.Calibration, mask: torch.Tensor, out: Path) -> None:
+def draw(one: Filled, calibration: intervals.Calibration, mask: torch.Tensor, out: Path) -> None:
     """Ten images: filled, truth, error, half-width (the same colours for both, white is 0)."""
     pick = slice(None, None, max(1, len(one.x) // 10))
-    scale = uncertainty.scale_of(one.terms, calibration.weights)
-    half = uncertainty.half_width(one.x_hat, scale, calibration.factor, mask)
+    scale = intervals.scale_of(one.terms, calibration.weights)
+    half = intervals.half_width(one.x_hat, scale, calibration.factor, mask)
     rows = {"filled": one.x_hat, "truth": one.x, "error": one.x_hat - one.x, "half-width": half}
     title = f"Half-widths of {calibration.level:.0%} intervals, beside the error"
     figure = show_rows({k: v[pick] for k, v in rows.items()}, title, 10, ("error", "half-width"))
@@ -151,21 +152,23 @@ def main(
     mask = torch.from_numpy(standin.course_mask())[None, None]
     x, groups = load_frames(frames, "train")
     step = -(-len(x) // MOST)
-    fit, _ = filled(ensemble, to_size(x[::step]), groups[::step], mask)
-    sets, members = {}, 0
+    fit = filled(ensemble, to_size(x[::step]), groups[::step], mask)
+    sets = {}
     for name, (clean, names) in heads(frames).items():
         key = name if name == "stand-in" else f"{name} (calibrated on)"  # in-sample
-        sets[key], members = filled(ensemble, clean, names, mask)
+        sets[key] = filled(ensemble, clean, names, mask)
     val = joined([one for name, one in sets.items() if name != "stand-in"])
-    identity = uncertainty.identity(ensemble)
+    identity = weights_fingerprint(ensemble)
+    members = len(ensemble.networks)
     calibration, left_out = calibrated(fit, val, mask, members, identity, level)
     tables = {name: describe(one, calibration, mask) for name, one in sets.items()}
     measured = {"heads": tables, "left out": left_out}
     print(f"factor {calibration.factor:.3f}, weights", calibration.weights)
     print(as_table(tables, left_out))
-    path = uncertainty.calibration_file(model)
-    uncertainty.save_calibration(path, calibration, measured)
-    save_json(out, vars(calibration) | measured)
+    path = weights_file(model).parent / CALIBRATION
+    save_calibration(path, calibration, measured)
+    numbers = {name: value for name, value in vars(calibration).items() if name != "measured"}
+    save_json(out, numbers | measured)
     print(f"{path}: written")
     if figure:
         draw(sets["stand-in"], calibration, mask, figure)

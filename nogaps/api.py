@@ -11,15 +11,15 @@ from typing import Literal, TypeVar, overload
 import numpy as np
 import torch
 
-from nogaps.filling.files import Filling, as_numpy, fill_array
+from nogaps.filling.files import as_numpy, fill_array
+from nogaps.filling.method import Filling, FillingMethod, as_method
 from nogaps.filling.survey import HOLES
-from nogaps.imputers.loading import load_imputer
-from nogaps.imputers.uncertainty import load_calibrated
+from nogaps.imputers.loading import TrainedEnsemble, load_imputer
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.errors import BadInput
 
 Images = TypeVar("Images", np.ndarray, torch.Tensor)
-Model = str | Path | Filling | None
+Model = str | Path | FillingMethod | Filling | None
 IN_PYTHON = {  # what errors call an option, and what it is here
     "--mask MASK.npy": "mask=",
     "--missing nan": "missing='nan'",
@@ -87,10 +87,11 @@ def fill(
     if missing not in HOLES:
         raise BadInput(f"missing {missing!r}: is unknown, expected 'zero' or 'nan'")
     with _in_words_of_python():
-        imputer = _imputer(y, model, quality, half_width)
+        method = _method(y, model, quality)
         images = array.reshape(-1, 1, *array.shape[-2:])
         seen = None if mask is None else _mask_of(images, as_numpy(mask))
-        found = [part.reshape(array.shape) for part in fill_array(images, seen, imputer, missing)]
+        parts = fill_array(images, seen, method, missing, half_width=half_width)
+        found = [part.reshape(array.shape) for part in parts]
     if not isinstance(y, torch.Tensor):
         return tuple(found) if half_width else found[0]
     x_hat, *half = (torch.from_numpy(part).to(y.device) for part in found)
@@ -107,23 +108,17 @@ def _mask_of(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return mask.reshape(-1, *one[1:])
 
 
-def _imputer(y: object, model: Model, quality: str, half_width: bool) -> Filling:
-    """The imputer to call, on the device of y if that is no CPU, else where `nogaps fill` runs."""
+def _method(y: object, model: Model, quality: str) -> FillingMethod:
+    """The method to call, on the device of y if that is a GPU, else where `nogaps fill` runs."""
     if callable(model):
-        imputer = model
-        if half_width and not hasattr(imputer, "with_half_width"):
-            raise BadInput("half_width: this model has no calibration, expected a file or None")
-    else:
-        elsewhere = isinstance(y, torch.Tensor) and y.device.type != "cpu"
-        device = y.device if elsewhere else pick_device()
-        load = _shipped if model is None else load_imputer
-        imputer = load(model, device, quality)
-        imputer = load_calibrated(imputer, model) if half_width else imputer
-    return imputer.with_half_width if half_width else imputer
+        return as_method(model)
+    elsewhere = isinstance(y, torch.Tensor) and y.device.type != "cpu"
+    load = _shipped if model is None else load_imputer
+    return load(model, y.device if elsewhere else pick_device(), quality)
 
 
 @lru_cache(maxsize=2)
-def _shipped(model: None, device: torch.device, quality: str) -> torch.nn.Module:
+def _shipped(model: None, device: torch.device, quality: str) -> TrainedEnsemble:
     """The shipped imputer, loaded once: the files of a package do not change while it runs."""
     return load_imputer(model, device, quality)
 

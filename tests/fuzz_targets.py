@@ -18,8 +18,14 @@ from nogaps.evaluation import scoring
 from nogaps.filling.files import fill
 from nogaps.images.arrays import open_npy
 from nogaps.images.formats import open_images
-from nogaps.imputers.loading import WEIGHTS, load_imputer
-from nogaps.imputers.uncertainty import CALIBRATION, Calibration, identity, load_calibrated
+from nogaps.imputers.intervals import Calibration
+from nogaps.imputers.loading import (
+    CALIBRATION,
+    WEIGHTS,
+    TrainedEnsemble,
+    load_imputer,
+    weights_fingerprint,
+)
 from nogaps.prior.frames import heads
 from nogaps.prior.frames.prepare import prepare_images
 from nogaps.prior.loading import load_prior
@@ -141,13 +147,13 @@ def read_imputer(folder: Path) -> None:
 
 def make_calibration(folder: Path) -> Files:
     weights = dict.fromkeys(("image", "spread", "contrast", "brightness"), 0.5)
-    made = Calibration(0.9, 2.0, weights, 2, identity(network()), 20)
+    made = Calibration(0.9, 2.0, weights, 2, weights_fingerprint(network()), 20)
     save_json(folder / CALIBRATION, {**vars(made), "measured": "x"})
     return [(folder / CALIBRATION, "json")]
 
 
 def read_calibration(folder: Path) -> None:
-    sure = load_calibrated(network(), folder / WEIGHTS)
+    sure = TrainedEnsemble(list(network().networks), folder=folder)
     y, mask = torch.from_numpy(IMAGES[:, None]), torch.from_numpy(MASK[None, None])
     half = sure.with_half_width(y, mask)[1]
     assert half.isfinite().all() and half.min() >= 0 and half.max() <= 1

@@ -14,7 +14,7 @@ from conftest import ROOT
 import nogaps
 from nogaps import BadInput, fill, generate, load_imputer, standin
 from nogaps.filling.files import fill_file
-from nogaps.imputers.uncertainty import load_calibrated
+from nogaps.interpolation import biharmonic
 from nogaps.prior.loading import Prior
 
 Y = standin.corrupted_images()[:9]
@@ -57,7 +57,7 @@ def test_half_widths_are_those_of_the_command(tmp_path: Path) -> None:
     y = of_type(np.int32, 900)
     np.save(tmp_path / "y.npy", y)
     files = [tmp_path / name for name in ("y.npy", "filled.npy")]
-    imputer = load_calibrated(load_imputer())
+    imputer = load_imputer()
     fill_file(*files, imputer, uncertainty=tmp_path / "half.npy")
     for model in (None, imputer):
         x_hat, half = fill(y, model=model, half_width=True)
@@ -69,7 +69,7 @@ def test_half_widths_are_those_of_the_command(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="quality='best'"):
         fill(y, quality="fast", half_width=True)
     with pytest.raises(BadInput, match="no calibration"):
-        fill(y, model=load_imputer(), half_width=True)
+        fill(y, model=biharmonic, half_width=True)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16", "uint8"])
@@ -115,7 +115,7 @@ BAD = {
     "mask of another size": (dict(y=Y, mask=MASK[:32]), r"\(32, 64\), expected bool"),
     "mask of nothing": (dict(y=Y, mask=MASK & False), "expected observed"),
     "missing": (dict(y=Y, missing="zeros"), "'zeros': is unknown"),
-    "quality": (dict(y=Y, quality="good"), "fast, best"),
+    "quality": (dict(y=Y, quality="good"), "fast or best"),
     "model": (dict(y=Y, model="absent"), "absent: .*No such file"),
 }
 

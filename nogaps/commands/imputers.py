@@ -90,9 +90,6 @@ def fill(
     imputer = load_imputer(model, pick_device(), quality)
     intervals = {}
     if uncertainty is not None:
-        from nogaps.imputers.uncertainty import load_calibrated
-
-        imputer = load_calibrated(imputer, model)
         intervals = {"uncertainty": uncertainty, "level": imputer.calibration.level}
     options = {"mask": mask, "missing": missing, "uncertainty": uncertainty, "plane": plane}
     report = fill_file(source, output, imputer, **options)

@@ -17,7 +17,8 @@ import torch
 from scipy import ndimage
 from scipy.stats import spearmanr
 
-from nogaps.filling.files import Filling, fill
+from nogaps.filling.files import fill
+from nogaps.filling.method import Filling, FillingMethod
 from nogaps.imputers.loading import load_imputer
 from nogaps.metrics import bootstrap, hole_scores
 
@@ -85,7 +86,7 @@ def hidden_folds(mask: torch.Tensor, folds: int = 8, seed: int = 0) -> torch.Ten
 
 
 def hidden_score(
-    imputer: Filling,
+    imputer: FillingMethod | Filling,
     y: torch.Tensor,
     mask: torch.Tensor,
     folds: int = 8,
@@ -111,7 +112,7 @@ def hidden_score(
         ValueError: No observed pixel lies beside a hole.
     """
     hidden = hidden_folds(mask, folds, seed)
-    reference = kriging or load_imputer(quality="fast").interpolation
+    reference = kriging or load_imputer(quality="fast").kriging
     mse, reference_mse = (_hidden_mse(each, y, mask, hidden) for each in (imputer, reference))
     if np.isnan(mse).any():
         raise ValueError("no observed pixel lies beside a hole: nothing can be hidden")
@@ -148,7 +149,7 @@ def _row(mse: np.ndarray, groups: Sequence[str] | None) -> dict[str, float | lis
 
 
 def rank_agreement(
-    models: Mapping[str, Filling],
+    models: Mapping[str, FillingMethod | Filling],
     x: torch.Tensor,
     mask: torch.Tensor,
     folds: int = 8,

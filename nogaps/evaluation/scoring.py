@@ -69,7 +69,7 @@ def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) ->
     fillings = {
         "linear": linear()(y, mask),
         "biharmonic": biharmonic(y, mask),
-        "kriging": load_imputer(quality="fast").interpolation(y, mask),
+        "kriging": load_imputer(quality="fast").kriging(y, mask),
     }
     name = Path(output).name
     fillings[f"./{name}" if name in fillings else name] = x_hat

@@ -13,7 +13,8 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from nogaps.filling.sharding import Filled, Shards, device_of, identity
+from nogaps.filling.method import Filling, FillingMethod, as_method
+from nogaps.filling.sharding import Filled, Shards
 from nogaps.filling.survey import (
     HOLES,
     FillReport,
@@ -32,7 +33,6 @@ from nogaps.runtime import processes
 from nogaps.runtime.files import BadInput
 from nogaps.runtime.progress import progress as show
 
-Filling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 Find = Callable[[int, np.ndarray], np.ndarray]  # the mask of images that start at some index
 Images = TypeVar("Images", np.ndarray, torch.Tensor)
 BATCH_PIXELS = 64 * 64  # batch_size counts images of this size; of larger ones a batch has fewer
@@ -66,7 +66,7 @@ class _Stream:
 def fill_file(
     input: str | Path,
     output: str | Path,
-    imputer: Filling,
+    imputer: FillingMethod | Filling,
     mask: str | Path | None = None,
     missing: str = "zero",
     batch_size: int | None = None,
@@ -87,10 +87,10 @@ def fill_file(
     and files with any value outside [0,1], are scaled image by image and back, so that holes lie
     between the image's lowest (or zero) and highest observed value. batch_size: images of 64×64
     at a time, 256 or on a CPU 32 unless told; of larger ones, fewer. uncertainty: a .npy for
-    the half-widths of the intervals of a `Calibrated` imputer, float32, in the output's shape and
+    the half-widths of the intervals of a calibrated imputer, float32, in the output's shape and
     stored units, 0 where observed.
 
-    Many images are filled shard by shard if the imputer is a torch module: an interrupted call is
+    Many images are filled shard by shard if the imputer has an identity: an interrupted call is
     continued by the same call, and several processes (see `processes`) that all call this share
     the work. The output has the same bits however that was (on the CPU with as many threads).
 
@@ -101,7 +101,7 @@ def fill_file(
         raise BadInput(f"--missing {missing}: is unknown, expected zero or nan")
     if batch_size is not None and batch_size < 1:
         raise BadInput(f"batch size {batch_size}: is too small, expected at least 1")
-    impute = imputer
+    method = as_method(imputer)
     with ExitStack() as stack:
         source = stack.enter_context(open_images(input, axis, plane))
         check_output(source, output)
@@ -109,8 +109,7 @@ def fill_file(
         if uncertainty is not None:
             check_half_widths(uncertainty, [input, output, mask or input])
             targets += [(np.dtype("f4"), partial(source.save_half_widths, uncertainty))]
-            impute = imputer.with_half_width
-        batch = _batch_of(source.shape, batch_size, imputer)
+        batch = _batch_of(source.shape, batch_size, method)
         if mask is not None:
             given = open_mask(mask, source)
             stack.callback(given.close)
@@ -118,30 +117,37 @@ def fill_file(
         else:
             find, hole = _nan_mask if missing == "nan" else None, HOLES[missing]
         stream = _Stream(str(input), hole, source.shape, batch, source.read, find)
-        survey = partial(_survey_file, stream, missing, source, imputer, uncertainty is not None)
-        fill_part = partial(_filled_as, stream=stream, imputer=impute)
+        intervals = uncertainty is not None
+        survey = partial(_survey_file, stream, missing, source, method, intervals)
+        fill_part = partial(_filled_as, stream=stream, method=method, half_width=intervals)
         shards = Shards(output, source.shape[0], batch, len(targets))
         alone = processes.count() == 1
-        who = None if alone and shards.few else identity(impute)
+        who = None if alone and shards.few else method.identity
         if alone and who is None:
             found = survey()
             _write(targets, source.shape, fill_part(found), progress)
             return found.report
         if who is None:
-            raise ValueError("several processes can only share the work of a torch module")
-        settings = {"imputer": who, "device": device_of(imputer).type, "type": source.dtype.str}
+            raise ValueError("several processes can only share the work of a loaded imputer")
+        settings = {"imputer": who, "device": method.device.type, "type": source.dtype.str}
         settings |= {"missing": missing, "batch": batch, "outputs": len(targets)}
         join = partial(_write, targets, source.shape, progress=progress, what="joining")
         return shards.fill(settings, survey, fill_part, join, progress)
 
 
 def _filled_as(
-    found: Surveyed, start: int = 0, stop: int | None = None, *, stream: _Stream, imputer: Filling
+    found: Surveyed,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    stream: _Stream,
+    method: FillingMethod,
+    half_width: bool,
 ) -> Filled:
     """Images start to stop-1, filled."""
     if found.mask is not None:
         stream = replace(stream, mask=_by_place(found.mask[None]))
-    return _filled(stream, imputer, found.report.scaled, start, stop)
+    return _filled(stream, method, half_width, found.report.scaled, start, stop)
 
 
 def _write(
@@ -165,7 +171,9 @@ def _write(
             save(np.memmap(file, dtype, "r", 0, shape))
 
 
-def fill(y: Images, mask: Images, imputer: Filling, batch_size: int | None = None) -> Images:
+def fill(
+    y: Images, mask: Images, imputer: FillingMethod | Filling, batch_size: int | None = None
+) -> Images:
     """Fill images in memory: a new array or tensor of y's type, dtype and device, (N,1,H,W).
 
     y: (N,1,H,W) integers or floats of any range; what it holds where mask is False is ignored.
@@ -173,16 +181,18 @@ def fill(y: Images, mask: Images, imputer: Filling, batch_size: int | None = Non
     `fill_file`. Raises BadInput for other shapes or types, no images, an image without observed
     pixel, NaN at observed pixels, infinite values.
     """
-    (out,) = fill_array(as_numpy(y), as_numpy(mask), imputer, "any", batch_size)
+    method = as_method(imputer)
+    (out,) = fill_array(as_numpy(y), as_numpy(mask), method, "any", batch_size)
     return torch.from_numpy(out).to(y.device, y.dtype) if isinstance(y, torch.Tensor) else out
 
 
 def fill_array(
     array: np.ndarray,
     seen: np.ndarray | None,
-    imputer: Filling,
+    method: FillingMethod,
     missing: str = "zero",
     batch_size: int | None = None,
+    half_width: bool = False,
 ) -> list[np.ndarray]:
     """`fill_file` in memory, to the same bits: [x_hat] of the type and shape of array (N,1,H,W).
 
@@ -201,11 +211,11 @@ def fill_array(
         find, hole = _by_place(seen[:, 0]), "False in the mask"
     else:
         find = _nan_mask if missing == "nan" else _by_place(shared_mask_of(_InMemory(array))[None])
-    batch = _batch_of(shape, batch_size, imputer)
+    batch = _batch_of(shape, batch_size, method)
     stream = _Stream("y", hole, shape, batch, lambda start, stop: array[start:stop, 0], find)
     scaled = _survey(stream, missing).report.scaled
     out = [np.empty_like(array)]
-    for start, parts in _filled(stream, imputer, scaled):
+    for start, parts in _filled(stream, method, half_width, scaled):
         out += [np.empty(array.shape, np.float32) for _ in parts[len(out) :]]
         for whole, part in zip(out, parts, strict=True):
             whole[start : start + len(part), 0] = part
@@ -237,8 +247,8 @@ def as_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
     return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
 
 
-def _batch_of(shape: tuple[int, int, int], size: int | None, imputer: Filling) -> int:
-    size = size or (CPU_BATCH if device_of(imputer).type == "cpu" else BATCH)
+def _batch_of(shape: tuple[int, int, int], size: int | None, method: FillingMethod) -> int:
+    size = size or (CPU_BATCH if method.device.type == "cpu" else BATCH)
     return max(1, min(size, size * BATCH_PIXELS // (shape[1] * shape[2])))
 
 
@@ -265,11 +275,11 @@ def _survey(stream: _Stream, missing: str, source: ImageSource | None = None) ->
 
 
 def _survey_file(
-    stream: _Stream, missing: str, source: ImageSource, imputer: Filling, intervals: bool
+    stream: _Stream, missing: str, source: ImageSource, method: FillingMethod, intervals: bool
 ) -> Surveyed:
     """`_survey`, and what people should know of the file."""
     found = _survey(stream, missing, source)
-    notes = [*notes_on_training(found.report, found.kinds, imputer)]
+    notes = [*notes_on_training(found.report, found.kinds, method)]
     notes += ["the intervals are calibrated for that size and mask"] * bool(notes and intervals)
     notes += notes_on_slices(source)
     plane = getattr(source, "plane", "")
@@ -277,15 +287,21 @@ def _survey_file(
 
 
 def _filled(
-    stream: _Stream, imputer: Filling, scaled: bool, start: int = 0, stop: int | None = None
+    stream: _Stream,
+    method: FillingMethod,
+    half_width: bool,
+    scaled: bool,
+    start: int = 0,
+    stop: int | None = None,
 ) -> Filled:
     """By batches; filled images are in the input's dtype."""
+    call = method.with_half_width if half_width else method
     for first, images, mask in stream.batches(start, stop):
         seen = np.broadcast_to(mask, images.shape)
         wide = np.where(seen, images, 0).astype(np.result_type(images.dtype, np.float64))
         span = Span(wide, seen) if scaled else None
         y = np.where(seen, span.down(wide), 0) if span else wide
-        x_hat, *half = (part.astype(wide.dtype) for part in _impute(imputer, y, mask))
+        x_hat, *half = (part.astype(wide.dtype) for part in _impute(call, method.device, y, mask))
         if not np.isfinite(x_hat[~seen]).all():
             raise BadInput(f"{stream.name}: the imputer gave NaN or infinity, expected [0, 1]")
         x_hat = np.clip(x_hat, 0, 1)
@@ -294,15 +310,16 @@ def _filled(
         yield first, [out, *((span.width(part) if span else part) for part in half)]
 
 
-def _impute(imputer: Filling, y: np.ndarray, mask: np.ndarray) -> list[np.ndarray]:
-    """What the imputer, on its own device, makes of y (n,H,W) and mask (n,H,W) or (1,H,W)."""
-    device = device_of(imputer)
+def _impute(
+    call: Callable, device: torch.device, y: np.ndarray, mask: np.ndarray
+) -> list[np.ndarray]:
+    """What an imputer, on its own device, makes of y (n,H,W) and mask (n,H,W) or (1,H,W)."""
     tensors = [
         np.array(part[:, None], dtype, order="C")  # sums depend on the order in memory
         for part, dtype in ((y, np.float32), (mask, bool))
     ]
     with torch.no_grad():
-        found = imputer(*(torch.from_numpy(tensor).to(device) for tensor in tensors))
+        found = call(*(torch.from_numpy(tensor).to(device) for tensor in tensors))
     results = found if isinstance(found, tuple) else (found,)
     if any(part.shape != tensors[0].shape for part in results):
         raise ValueError(f"the imputer gave {[*results[0].shape]} for {tensors[0].shape}")

@@ -18,42 +18,17 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from nogaps.filling.survey import FillReport, Surveyed
 from nogaps.runtime import manifests, processes
-from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.files import load_json, load_npy, save_npy
 from nogaps.runtime.locks import folder_lock
 from nogaps.runtime.pieces import make_pieces
 from nogaps.runtime.progress import Bar
 from nogaps.runtime.progress import progress as show
-from nogaps.version import __version__
 
 Filled = Iterator[tuple[int, list[np.ndarray]]]  # start, [filled images, half-widths if asked]
 BATCHES, SHARDS = 8, 64  # of a shard, at most; of a file, unless its shards are that long
-
-
-def identity(imputer: object) -> str | None:
-    """16 hex digits of a network, or of a method of one: its weights, layers and their settings.
-
-    None for what is no network: nothing then tells whether it is the same as before.
-    """
-    owner = getattr(imputer, "__self__", imputer)
-    if not isinstance(owner, torch.nn.Module):
-        return None
-    # `Calibrated` has besides its weights a calibration, which is no layer
-    settings = f"{owner} {getattr(owner, 'calibration', '')}"
-    text = f"{__version__} {settings} {fingerprint(*owner.state_dict().values())}"
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def device_of(imputer: object) -> torch.device:
-    """Where a network, or a method of one, computes; the CPU for everything else."""
-    owner, device = getattr(imputer, "__self__", imputer), torch.device("cpu")
-    if isinstance(owner, torch.nn.Module):
-        device = next((p.device for p in owner.parameters()), device)
-    return device
 
 
 class Shards:

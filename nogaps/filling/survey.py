@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from nogaps.filling.method import FillingMethod
 from nogaps.images.arrays import ImageSource
 from nogaps.images.nifti import NiftiFile
 from nogaps.masks import shared_mask_of
@@ -112,14 +113,16 @@ def mask_of(source: ImageSource) -> np.ndarray:
         raise
 
 
-def notes_on_training(report: FillReport, masks: frozenset[str], imputer: object) -> Iterator[str]:
+def notes_on_training(
+    report: FillReport, masks: frozenset[str], method: FillingMethod
+) -> Iterator[str]:
     """What the images have that the networks of a loaded imputer were not trained for.
 
     masks: fingerprints of the images' masks.
     """
-    if not hasattr(imputer, "trained_on"):  # it is no network
-        return
-    if (trained := imputer.trained_on) is None:
+    if (trained := method.trained_on) is None:
+        if method.identity is None:  # it is not a network
+            return
         yield "the networks do not say which size and mask they were trained for"
     elif trained.size != (report.height, report.width):
         sizes = "images of {}×{}: the networks were trained for {}×{}, under one mask"

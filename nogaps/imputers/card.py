@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from nogaps.imputers.loading import TrainedOn
-from nogaps.runtime.files import BadInput
+from nogaps.filling.method import TrainedOn
+from nogaps.imputers.intervals import Calibration
+from nogaps.runtime.errors import BadInput
 from nogaps.runtime.hub import EvalResult, ModelCard, ModelCardData
 
 LICENCE = "cc-by-sa-4.0"
@@ -67,7 +68,7 @@ def model_card(
     networks: int,
     weights: int,
     trained: TrainedOn | None,
-    calibration: dict | None,
+    calibration: Calibration | None,
 ) -> ModelCard:
     """The card of an imputer, its metadata valid for the Hub.
 
@@ -172,14 +173,14 @@ def _row(label: str, row: dict, best: bool) -> str:
     return f"| {label} | {row['rmse']:.4f} | {psnr} | {row['ssim']:.3f} | {more} |"
 
 
-def _intervals(calibration: dict | None) -> Iterator[str]:
+def _intervals(calibration: Calibration | None) -> Iterator[str]:
     if calibration is None:
         return
     yield (
-        f"`--uncertainty` gives half-widths of {calibration['level']:.0%} intervals, calibrated on "
-        f"{calibration['groups']} groups (conformal risk control, arXiv 2208.02814)."
+        f"`--uncertainty` gives half-widths of {calibration.level:.0%} intervals, calibrated on "
+        f"{calibration.groups} groups (conformal risk control, arXiv 2208.02814)."
     )
-    if not isinstance(measured := calibration.get("measured"), dict):
+    if not isinstance(measured := calibration.measured, dict):
         yield f"What they cover was not measured on real heads; calibrated {measured}."
         return
     lines = ["| heads | groups | hole pixels covered | 5th to 95th percentile of groups |"]

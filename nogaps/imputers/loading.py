@@ -1,20 +1,28 @@
-"""Load a trained imputer: weights and the config that rebuilds it, from one safetensors file."""
+"""Trained imputers: loaded strictly from safetensors, called as one, with or without intervals."""
 
 from __future__ import annotations
 
+import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from nogaps.Assessment import Ensemble, Imputer
+from nogaps.filling.method import TrainedOn
+from nogaps.imputers.card import About, model_card
 from nogaps.imputers.fused import fuse
-from nogaps.runtime.checkpoint import fingerprint, load_tensors
-from nogaps.runtime.files import BadInput, load_json
-from nogaps.runtime.hub import locate
+from nogaps.imputers.intervals import TERMS, Calibration, half_width, scale_of, scale_terms
+from nogaps.interpolation import LinearImputer, keep_observed
+from nogaps.runtime.checkpoint import fingerprint, load_tensors, save_model
+from nogaps.runtime.errors import Advice, BadInput
+from nogaps.runtime.files import load_json, save_json
+from nogaps.runtime.hub import ModelCard, PyTorchModelHubMixin, download, locate
 from nogaps.runtime.networks import build
 from nogaps.standin import course_mask
+from nogaps.version import __version__
 
 WEIGHTS = "imputer.safetensors"
 CONFIG = "config.json"  # beside weights from the Hub: what their own config says
@@ -22,31 +30,151 @@ CALIBRATION = "uncertainty.json"  # beside the weights
 FILES = (WEIGHTS, CONFIG, CALIBRATION)  # of an imputer on the Hub
 SHIPPED = Path(__file__).parents[1] / "weights" / "imputer"
 QUALITIES = ("fast", "best")
+LARGEST = 1e6  # of a calibration's numbers; products of them stay finite
 
 
-@dataclass(frozen=True)
-class TrainedOn:
-    """What networks were trained for: image size (H,W), and `fingerprint` of the mask (H,W)."""
+def weights_fingerprint(network: nn.Module) -> str:
+    """Return 16 hex digits of all weights: calibrations and results belong to one imputer."""
+    return fingerprint(*network.state_dict().values())
 
-    size: tuple[int, int]
-    mask: str
+
+class TrainedEnsemble(Ensemble, PyTorchModelHubMixin, library_name="nogaps"):
+    """A trained imputer, `x_hat = imputer(y, mask)`, a `FillingMethod`; see `load_imputer`.
+
+    Other programs can use the Hub's `from_pretrained`, `save_pretrained` and `push_to_hub`: they
+    read and write as `load_imputer` and `nogaps push` do. The mixin by itself would start what a
+    file lacks at random, in silence (strict=False), and unpickle where there are no safetensors.
+
+    Args:
+        networks: Their mean is what is filled in.
+        trained_on: Size and mask of their training images, if known.
+        calibration: Of the intervals; else read from `folder` when it is needed.
+        folder: Where the weights lie, and the calibration beside them.
+    """
+
+    def __init__(
+        self,
+        networks: list[Imputer],
+        trained_on: TrainedOn | None = None,
+        calibration: Calibration | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        super().__init__(networks)
+        self.trained_on, self._calibration, self.folder = trained_on, calibration, folder
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.parameters()).device
+
+    @property
+    def kriging(self) -> LinearImputer:
+        """What the networks add to: kriging by the covariance of their training images."""
+        return self.networks[0].interpolation
+
+    @property
+    def identity(self) -> str:
+        """16 hex digits of the weights, the settings and the calibration."""
+        file = self.folder and self.folder / CALIBRATION
+        calibration = file.read_bytes() if file and file.exists() else self._calibration
+        text = f"{__version__} {self.config} {calibration} {weights_fingerprint(self)}"
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @property
+    def has_calibration(self) -> bool:
+        """Whether there is a calibration, which may be that of other networks."""
+        file = self.folder and self.folder / CALIBRATION
+        return self._calibration is not None or bool(file and file.exists())
+
+    @property
+    def calibration(self) -> Calibration:
+        """What turns the networks' fills into intervals.
+
+        Raises:
+            BadInput: There is none, it is damaged, or it belongs to other networks.
+        """
+        if self._calibration is None:
+            if self.folder is None:
+                raise BadInput("the imputer has no calibration", "one that was calibrated")
+            self._calibration = _read_calibration(self.folder / CALIBRATION, self)
+        return self._calibration
+
+    def with_half_width(
+        self, y: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Fill, and say how sure it is.
+
+        Args:
+            y: Corrupted images, (N,1,H,W) in [0,1].
+            mask: Bool, (1,1,H,W) or (N,1,H,W), True = observed.
+
+        Returns:
+            x_hat and the half-widths of its intervals, (N,1,H,W) each; 0 at observed pixels.
+
+        Raises:
+            BadInput: There is no calibration for these networks.
+        """
+        calibration = self.calibration
+        members = self.members(y, mask)
+        x_hat = keep_observed(members.mean(0), y, mask)
+        scale = scale_of(scale_terms(members, x_hat, y, mask), calibration.weights)
+        return x_hat, half_width(x_hat, scale, calibration.factor, mask)
+
+    @classmethod
+    def _from_pretrained(
+        cls, *, model_id: str, revision: str | None = None, strict: bool = True, **options: object
+    ) -> TrainedEnsemble:
+        if not strict:
+            raise ValueError("an imputer is loaded strictly, expected no strict=False")
+        known = ("cache_dir", "force_download", "local_files_only", "token")
+        options = {name: value for name, value in options.items() if name in known}
+        local = os.path.isdir(model_id)
+        imputer = load_imputer(
+            model_id if local else download(model_id, FILES, revision, **options)
+        )
+        if imputer.has_calibration:
+            _ = imputer.calibration  # raises where it is damaged
+        return imputer
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        trained_on = {"trained_on": asdict(self.trained_on)} if self.trained_on else {}
+        config = self.config | trained_on
+        save_model(save_directory / WEIGHTS, self, config)
+        save_json(save_directory / CONFIG, config)
+        calibration = self.calibration if self.has_calibration else None
+        if calibration and calibration.imputer == weights_fingerprint(self):  # not trained further
+            save_json(save_directory / CALIBRATION, asdict(calibration))
+
+    def generate_model_card(self, about: About | None = None) -> ModelCard:
+        """Write the card by `model_card`. Raises BadInput for results of other weights."""
+        about = about or About()
+        if about.results and about.results.get("imputer") not in (None, weights_fingerprint(self)):
+            raise BadInput("imputers.json: was measured with other weights", "these")
+        weights = sum(p.numel() for p in self.parameters())
+        calibration = self.calibration if self.has_calibration else None
+        return model_card(about, len(self.networks), weights, self.trained_on, calibration)
 
 
 def trained_on(mask: torch.Tensor) -> dict:
-    """What the config of networks says about the mask (1,1,H,W) they were trained for."""
+    """Return what the config of networks says about the mask (1,1,H,W) they were trained for."""
     return {"trained_on": {"size": [*mask.shape[2:]], "mask": fingerprint(mask[0, 0])}}
 
 
 def weights_file(model: str | Path | None = None, revision: str | None = None) -> Path:
-    """The .safetensors of a run folder, of itself, or of the Hub id `owner/name`, fetched then.
+    """Return the weights file of an imputer.
 
-    None is the imputer shipped with this package; revision: of a Hub id. Raises BadInput, one line,
-    if the Hub cannot be reached or has no such imputer.
+    Args:
+        model: A run folder, the file itself, or a Hub id `owner/name`, which is fetched; None is
+            the imputer shipped with this package.
+        revision: Branch, tag or commit of a Hub id.
+
+    Raises:
+        BadInput: The Hub cannot be reached, or has no such imputer.
     """
     path = locate(SHIPPED if model is None else model, FILES, revision)
     file = path / WEIGHTS if os.path.isdir(path) else path
     if str(path) != str(model) and not os.path.exists(file):
-        raise BadInput(f"{model}: has no {WEIGHTS}, expected the repository of an imputer")
+        raise BadInput(f"has no {WEIGHTS}", "the repository of an imputer", path=model)
     return file
 
 
@@ -55,56 +183,57 @@ def load_imputer(
     device: torch.device | None = None,
     quality: str = "best",
     revision: str | None = None,
-) -> Imputer | Ensemble:
-    """Imputer of a run folder, .safetensors file or Hub id; None is the one shipped here.
+) -> TrainedEnsemble:
+    """Load a trained imputer, all of its weights, strictly.
 
-    device: where it computes, and where its images must be; None is the CPU. quality: "best" is
-    the mean of all networks that were trained, "fast" the first of them alone. revision: a branch,
-    tag or commit of a Hub id.
+    Args:
+        model: A run folder, a .safetensors file or a Hub id; None is the imputer shipped here.
+        device: Where it computes, and where its images must be; None is the CPU.
+        quality: "best" is the mean of all networks that were trained, "fast" the first alone.
+        revision: Branch, tag or commit of a Hub id.
 
-    Raises BadInput if the file is missing, damaged, or its weights do not fit its config.
+    Raises:
+        BadInput: The file is missing or damaged, or its weights do not fit its config.
     """
     if quality not in QUALITIES:
-        raise BadInput(f"quality {quality!r}: expected one of {', '.join(QUALITIES)}")
+        raise BadInput(f"quality {quality!r} is unknown", " or ".join(QUALITIES))
     path = weights_file(model, revision)
     tensors, config = load_tensors(path)
     if (beside := path.parent / CONFIG).exists() and load_json(beside) != config:
-        raise BadInput(f"{beside}: differs from the config in {path.name}, expected the same")
-    imputer = fuse(Ensemble(_networks(path, tensors, config)))
-    imputer = imputer.eval().requires_grad_(False).to(device or torch.device("cpu"))
-    chosen = imputer if quality == "best" else imputer.networks[0]
-    chosen.trained_on = _trained_on(path, config)
-    return chosen
+        raise BadInput(f"differs from the config in {path.name}", "the same", path=beside)
+    networks = _networks(path, tensors, config)[: 1 if quality == "fast" else None]
+    imputer = fuse(TrainedEnsemble(networks, _trained_on(path, config), folder=path.parent))
+    return imputer.eval().requires_grad_(False).to(device or torch.device("cpu"))
 
 
 def _trained_on(path: Path, config: dict) -> TrainedOn | None:
     """What the networks were trained for; None if the file does not say it."""
     if "trained_on" not in config and path.parent == SHIPPED:  # the notebook's, for the course
         config = trained_on(torch.from_numpy(course_mask())[None, None])
-    if (found := config.get("trained_on")) is None:
+    if (stored := config.get("trained_on")) is None:
         return None
     try:
-        height, width = found["size"]
-        sound = type(height) is int and type(width) is int and isinstance(found["mask"], str)
+        height, width = stored["size"]
+        sound = type(height) is int and type(width) is int and isinstance(stored["mask"], str)
     except (KeyError, TypeError, ValueError):
         sound = False
     if not sound:
-        raise BadInput(f"{path}: its trained_on is no size and mask, expected both")
-    return TrainedOn((height, width), found["mask"])
+        raise BadInput("its trained_on is invalid", "a size and a mask", path=path)
+    return TrainedOn((height, width), stored["mask"])
 
 
 def _networks(path: Path, tensors: dict[str, torch.Tensor], config: dict) -> list[Imputer]:
-    configs = config.get("networks") if isinstance(config, dict) else None
+    configs = config.get("networks")
     if not isinstance(configs, list) or not configs:
-        raise BadInput(f"{path}: describes no networks, expected the config of an imputer")
+        raise BadInput("describes no networks", "the config of an imputer", path=path)
     networks, used = [], 0
-    for k, one in enumerate(configs):
+    for k, each in enumerate(configs):
         start = f"networks.{k}."
         part = {n.removeprefix(start): tensors[n] for n in tensors if n.startswith(start)}
-        networks.append(build(path, part, lambda one=one: _untrained(one)))
+        networks.append(build(path, part, lambda each=each: _untrained(each)))
         used += len(part)
     if used < len(tensors):
-        raise BadInput(f"{path}: its weights and its config do not fit, expected {used} tensors")
+        raise BadInput("its weights and its config do not fit", f"{used} tensors", path=path)
     return networks
 
 
@@ -112,3 +241,24 @@ def _untrained(config: dict) -> Imputer:
     size = 2 * config["lag"] + 1
     arguments = (config["widths"], config["bottleneck"], config["bottleneck_dropout"])
     return Imputer(torch.zeros(size, size), *arguments)
+
+
+def _read_calibration(path: Path, imputer: TrainedEnsemble) -> Calibration:
+    """The calibration in a file. Raises BadInput unless it is whole and that of the imputer."""
+    if not path.exists():
+        raise BadInput("not found", "the calibration that `nogaps train` writes", path=path)
+    try:
+        calibration = Calibration(**load_json(path))
+        numbers = [calibration.weights[name] for name in TERMS]
+        numbers += [calibration.level, calibration.factor, calibration.groups]
+        sound = all(0 <= n <= LARGEST for n in numbers) and calibration.level < 1
+        fits = calibration.members == len(imputer.networks)
+    except (TypeError, KeyError) as error:
+        raise BadInput("lacks numbers of a calibration", "all", path=path) from error
+    if not sound:
+        raise BadInput("holds a number out of range", f"0 to {LARGEST:g}", path=path)
+    if not fits:
+        raise BadInput("is not for one of the networks", path=path, advice=Advice.QUALITY_BEST)
+    if calibration.imputer != weights_fingerprint(imputer):
+        raise BadInput("belongs to other weights", "a new calibration", path=path)
+    return calibration

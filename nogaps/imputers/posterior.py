@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from nogaps.filling.files import Filling
+from nogaps.filling.method import Filling
 from nogaps.interpolation import keep_observed
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior

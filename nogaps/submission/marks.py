@@ -29,7 +29,7 @@ def score_folders(rows: list[dict], test_set: str | Path | None, truth: str | Pa
         source = test_set or Path(row["dir"]) / "test_set.npy"
         if (digest := sha256(source)) not in known:
             x, y, mask = read_truth(truth, source)
-            kriging = load_imputer(quality="fast").interpolation(y, mask)
+            kriging = load_imputer(quality="fast").kriging(y, mask)
             known[digest] = (x, y, mask, _brief(kriging, x, mask, "kriging_"))
         x, y, mask, beside = known[digest]
         try:

@@ -196,7 +196,7 @@ def _references(y: np.ndarray, seen: np.ndarray) -> tuple[list[np.ndarray], dict
     images, mask = torch.from_numpy(y), torch.from_numpy(seen)[None, None]
     imputer = load_imputer()
     plain = [linear()(images, mask), biharmonic(images, mask)]
-    plain.append(imputer.networks[0].interpolation(images, mask))
+    plain.append(imputer.kriging(images, mask))
     with torch.no_grad():
         parts = [imputer.members(part, mask) for part in images.split(64)]
     members = torch.cat(parts, dim=1)

@@ -29,7 +29,6 @@ from nogaps.Assessment import PROFILES, Ensemble, corrupt, make_datasets, new_im
 from nogaps.filling.files import fill, fill_file
 from nogaps.images.arrays import ArrayFile
 from nogaps.imputers.loading import load_imputer
-from nogaps.imputers.uncertainty import load_calibrated
 from nogaps.interpolation import LinearImputer
 from nogaps.prior.loading import Prior
 from nogaps.prior.sampling import generate
@@ -84,8 +83,8 @@ def test_filling_calls_each_network_once_per_image(ensemble: Ensemble, source: P
 
 
 def test_intervals_cost_no_further_calls(source: Path) -> None:
-    sure = load_calibrated(load_imputer())
-    nets = [one.unet for one in sure.ensemble.networks]
+    sure = load_imputer()
+    nets = [one.unet for one in sure.networks]
     half = source.with_name("half.npy")
     with counted(*nets) as calls:
         out = source.with_name("x_hat.npy")
@@ -150,7 +149,7 @@ def test_a_training_step_is_one_forward_pass(
 
 
 def test_shipped_network_costs_a_fifth_of_the_courseworks() -> None:
-    config = load_imputer(quality="fast").config
+    config = load_imputer().networks[0].config
     with torch.device("meta"):  # operations are counted, not done
         ours = Assessment.UNet(2, tuple(config["widths"]), config["bottleneck"])
         rival, y = CourseworkNet().unet, torch.empty(1, 1, 64, 64)

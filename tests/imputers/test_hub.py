@@ -18,14 +18,18 @@ from in_process import called
 from benchmarks.card import card_text
 from nogaps import standin
 from nogaps.Assessment import Ensemble, Imputer
-from nogaps.imputers.hub import HubImputer
-from nogaps.imputers.loading import CALIBRATION, CONFIG, SHIPPED, WEIGHTS, load_imputer, trained_on
-from nogaps.imputers.uncertainty import (
-    Calibration,
-    identity,
-    load_calibrated,
-    save_calibration,
+from nogaps.imputers.intervals import Calibration
+from nogaps.imputers.loading import (
+    CALIBRATION,
+    CONFIG,
+    SHIPPED,
+    WEIGHTS,
+    TrainedEnsemble,
+    load_imputer,
+    trained_on,
+    weights_fingerprint,
 )
+from nogaps.imputers.uncertainty import save_calibration
 from nogaps.interpolation import autocovariance
 from nogaps.runtime.checkpoint import load_tensors, save_model, save_tensors
 from nogaps.runtime.files import BadInput, load_json, save_json, sha256
@@ -49,7 +53,7 @@ def run(tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor) -> Path:
     ensemble = Ensemble(networks)
     save_model(folder / WEIGHTS, ensemble, ensemble.config | trained_on(mask))
     terms = dict.fromkeys(("image", "spread", "contrast", "brightness"), 0.1)
-    made = Calibration(0.9, 2.0, terms, 2, identity(ensemble), 40)
+    made = Calibration(0.9, 2.0, terms, 2, weights_fingerprint(ensemble), 40)
     save_calibration(folder / CALIBRATION, made, "on nobody")
     (folder / "training-0.safetensors").write_bytes(b"nobody's business")
     return folder
@@ -102,7 +106,7 @@ def test_from_pretrained_is_the_same_and_strict(
     tmp_path: Path,
 ) -> None:
     assert push(run, "--yes")[0] == 0
-    found = HubImputer.from_pretrained(REPO, revision="main", cache_dir=tmp_path / "mine")
+    found = TrainedEnsemble.from_pretrained(REPO, revision="main", cache_dir=tmp_path / "mine")
     assert list((tmp_path / "mine").iterdir()) and not found.training
     assert torch.equal(filled(found, mask), filled(load_imputer(run), mask))
     found.save_pretrained(tmp_path / "again")
@@ -110,16 +114,17 @@ def test_from_pretrained_is_the_same_and_strict(
     assert (tmp_path / "again" / WEIGHTS).read_bytes() == hub.branches["main"][WEIGHTS]
     card = ModelCard.load(tmp_path / "again" / CARD)
     assert "has not said" in card.text and card.data.license is None, "a claim of nobody"
-    assert load_calibrated(load_imputer(tmp_path / "again"), tmp_path / "again").calibration.groups
+    assert load_imputer(tmp_path / "again").calibration.groups
     with torch.no_grad():
         next(found.parameters()).add_(1)  # what is saved is what it is now
-    found.calibration = None
     found.save_pretrained(tmp_path / "other")
     assert (
-        identity(load_imputer(tmp_path / "other")) == identity(found) != identity(load_imputer(run))
+        weights_fingerprint(load_imputer(tmp_path / "other"))
+        == weights_fingerprint(found)
+        != weights_fingerprint(load_imputer(run))
     )
     with pytest.raises(ValueError, match="loaded strictly"):
-        HubImputer.from_pretrained(str(run), strict=False)
+        TrainedEnsemble.from_pretrained(str(run), strict=False)
 
 
 SPOILED = {
@@ -156,7 +161,7 @@ def test_what_lacks_a_part_is_not_loaded(
     assert SPOILED[case] in refused(lambda: load_imputer(REPO))
     assert not list((tmp_path / "cache").rglob("*.bin"))
     if "weights" in case or case == "pickle":
-        refused(lambda: HubImputer.from_pretrained(REPO))
+        refused(lambda: TrainedEnsemble.from_pretrained(REPO))
 
 
 def test_what_the_hub_may_answer(
@@ -216,7 +221,7 @@ def test_dry_runs_write_the_folder_and_its_card(run: Path, tmp_path: Path) -> No
 def test_scores_in_a_card_belong_to_its_weights(run: Path, tmp_path: Path) -> None:
     results = load_json(ROOT / "benchmarks/results/imputers.json")
     results["tables"]["stand-in"]["ours, best"]["psnr"] = 12.3456
-    own = {"imputer": identity(load_imputer(run))}
+    own = {"imputer": weights_fingerprint(load_imputer(run))}
     save_json(tmp_path / "r.json", results | own)
     out = tmp_path / "out"
     code, text = push(run, "--results", tmp_path / "r.json", "--dry-run", out)
@@ -266,6 +271,9 @@ def test_the_shipped_imputer_can_be_published(
     assert done.code == 0 and json.loads(done.out)["files"] == sorted(FILES), done.err
     assert (tmp_path / "out" / CARD).read_bytes() == (SHIPPED / CARD).read_bytes()
     here, there = load_imputer(), load_imputer(tmp_path / "out")
-    assert identity(here) == identity(there) and here.trained_on == there.trained_on
-    assert load_calibrated(there, tmp_path / "out").calibration.level == 0.9
+    assert (
+        weights_fingerprint(here) == weights_fingerprint(there)
+        and here.trained_on == there.trained_on
+    )
+    assert there.calibration.level == 0.9
     assert not hub.branches

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from image_files import contents, load, store
 
 from nogaps.filling.files import fill, fill_file
+from nogaps.filling.method import PlainMethod
 from nogaps.runtime.files import BadInput, load_images, load_npy
 
 FILLED = [np.dtype(c).newbyteorder(o) for c in "bBhHiIlLefd" for o in "<>"] + [np.dtype("g")]
@@ -164,11 +165,8 @@ def middle(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     )
 
 
-class Middle:
+class Middle(PlainMethod):
     """`middle`, with half-widths."""
-
-    def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return middle(y, mask)
 
     def with_half_width(
         self, y: torch.Tensor, mask: torch.Tensor
@@ -181,7 +179,7 @@ def fill_and_check(array: np.ndarray, path: Path, **options: object) -> np.ndarr
     folder, out = path.parent, path.parent / f"out{''.join(path.suffixes)}"
     before, names = contents(path), sorted(os.listdir(folder))
     try:
-        fill_file(path, out, Middle(), progress=False, **options)
+        fill_file(path, out, Middle(middle), progress=False, **options)
     except BadInput as error:
         named = [path, *filter(None, [options.get("mask")])]
         assert any(one_line(error, p) for p in named), str(error)

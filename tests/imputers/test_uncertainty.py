@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,51 +13,53 @@ import torch
 from image_files import load, refused, store
 from torch import nn
 
-from nogaps.Assessment import PROFILES, Ensemble, corrupt, new_imputer
+from nogaps.Assessment import PROFILES, Ensemble, Imputer, corrupt, new_imputer
 from nogaps.filling.files import fill_file
-from nogaps.imputers import uncertainty
-from nogaps.imputers.loading import load_imputer
-from nogaps.imputers.uncertainty import TERMS, Calibrated, Calibration, Ratios
-from nogaps.interpolation import keep_observed, linear
+from nogaps.imputers import intervals, uncertainty
+from nogaps.imputers.intervals import TERMS, Calibration, Ratios
+from nogaps.imputers.loading import TrainedEnsemble, load_imputer, weights_fingerprint
+from nogaps.interpolation import autocovariance, linear
 from nogaps.runtime.checkpoint import save_model
 from nogaps.runtime.files import BadInput
 
 WEIGHTS = dict(zip(TERMS, (0.02, 0.9, 0.2, 0.05), strict=True))
 
 
-class Members(nn.Module):
+class Members(TrainedEnsemble):
     """Three members around the linear fill, whose spread grows with brightness."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, calibration: Calibration | None = None, folder: Path | None = None) -> None:
+        networks = [Imputer(torch.eye(5), (2,), 2) for _ in range(3)]
+        super().__init__(networks, calibration=calibration, folder=folder)
+        with torch.no_grad():
+            for weight in self.parameters():
+                weight.zero_()
         self.linear, self.bias = linear(), nn.Parameter(torch.tensor(0.01))
 
     def members(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         x_hat = self.linear(y, mask)
         return torch.stack([x_hat * (1 + k * self.bias) for k in (-3, 0, 4)])
 
-    def forward(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        return keep_observed(self.members(y, mask).mean(0), y, mask)
 
-
-def calibrated(factor: float = 2.0) -> Calibrated:
-    ensemble = Members().requires_grad_(False)
-    return Calibrated(
-        ensemble, Calibration(0.9, factor, WEIGHTS, 3, uncertainty.identity(ensemble), 20)
-    )
+def calibrated(factor: float = 2.0) -> Members:
+    made = Calibration(0.9, factor, WEIGHTS, 3, weights_fingerprint(Members()), 20)
+    return Members(made).requires_grad_(False)
 
 
 def test_an_ensemble_is_calibrated_on_pairs_and_covers_others(
     clean: torch.Tensor, mask: torch.Tensor
 ) -> None:
-    ensemble, x = Members().requires_grad_(False), clean[torch.arange(len(clean)) * 37 % len(clean)]
+    ensemble = Ensemble([Imputer(autocovariance(clean), (4,), 4).eval() for _ in range(3)])
+    for network in ensemble.networks:
+        nn.init.normal_(network.unet.head.weight, std=0.02)
+    x = clean[torch.arange(len(clean)) * 37 % len(clean)]
     y = corrupt(x, mask)
     sure = uncertainty.calibrate_ensemble(ensemble, y[:60], x[:60], mask, level=0.8)
     assert sure.calibration.groups == 30 and sure.calibration.members == 3
     with torch.no_grad():
         x_hat, half = sure.with_half_width(y[60:], mask)
     names = [str(k) for k in range(len(half))]
-    covered = uncertainty.coverage_by_group(x_hat, half, x[60:], mask, names)
+    covered = intervals.coverage_by_group(x_hat, half, x[60:], mask, names)
     assert 0.75 < np.mean(list(covered.values())) < 0.88
     assert not half[:, mask[0]].any()
     with pytest.raises(BadInput, match="too few"):
@@ -82,7 +85,7 @@ def simulated(n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tens
 def test_factor_is_the_least_that_keeps_the_bound() -> None:
     error, scale, mask, groups = simulated(12, 0)
     found = Ratios(error, scale, mask, groups)
-    factor = uncertainty.calibrate(error, scale, mask, groups, level=0.8)
+    factor = Ratios(error, scale, mask, groups).factor(0.8)
     ratio = (error.abs() / scale)[:, 0, :, :][:, ~mask[0, 0]].numpy().reshape(12, -1)
     bound = 0.8 + 0.8 / 12
     assert (ratio <= factor).mean(1).mean() >= bound
@@ -96,7 +99,7 @@ def test_new_groups_are_covered_as_promised() -> None:
     for seed in range(150):
         error, scale, mask, groups = simulated(40, seed)
         ratios = Ratios(error, scale, mask, groups)
-        covered.append(uncertainty.cross_validate(ratios, 0.9, splits=2, seed=seed).mean())
+        covered.append(intervals.cross_validate(ratios, 0.9, splits=2, seed=seed).mean())
     slack = 3 * np.std(covered) / len(covered) ** 0.5
     assert 0.9 - slack < np.mean(covered) < 0.9 + 2 / 21 + slack  # theorems 1 and 2 of the paper
 
@@ -105,19 +108,19 @@ def test_groups_count_alike_whatever_their_size() -> None:
     error, scale, mask, groups = simulated(12, 0)
     many = [error, scale, np.array(groups)]
     more = [torch.cat([part, *[part[:2]] * 9]) for part in many[:2]]
-    factor = uncertainty.calibrate(error, scale, mask, groups, 0.8)
-    assert uncertainty.calibrate(*more, mask, [*groups, *groups[:2] * 9], 0.8) == factor
+    factor = Ratios(error, scale, mask, groups).factor(0.8)
+    assert Ratios(*more, mask, [*groups, *groups[:2] * 9]).factor(0.8) == factor
 
 
 def test_too_few_groups_are_refused() -> None:
     error, scale, mask, groups = simulated(9, 0)
     top = float((error.abs() / scale)[(~mask).expand_as(error)].max())
-    assert uncertainty.calibrate(error, scale, mask, groups) == pytest.approx(top)
+    assert Ratios(error, scale, mask, groups).factor(0.9) == pytest.approx(top)
     assert "expected 9" in refused(
-        lambda: uncertainty.calibrate(error[:16], scale[:16], mask, groups[:16])
+        lambda: Ratios(error[:16], scale[:16], mask, groups[:16]).factor(0.9)
     )
     ratios = Ratios(error, scale, mask, groups)
-    assert "expected" in refused(lambda: uncertainty.cross_validate(ratios, share=0.99))
+    assert "expected" in refused(lambda: intervals.cross_validate(ratios, share=0.99))
 
 
 def test_scale_follows_the_error(clean: torch.Tensor, mask: torch.Tensor) -> None:
@@ -125,7 +128,7 @@ def test_scale_follows_the_error(clean: torch.Tensor, mask: torch.Tensor) -> Non
     with torch.no_grad():
         members = ensemble.members(y, mask)
         x_hat = ensemble(y, mask)
-    terms = uncertainty.scale_terms(members, x_hat, y, mask)
+    terms = intervals.scale_terms(members, x_hat, y, mask)
     assert terms.shape == (4, 20, 1, 64, 64) and (terms >= 0).all()
     np.testing.assert_allclose(
         terms[1, 3, 0, 9, 30], members[:, 3, 0, 9, 30].numpy().std(), rtol=1e-4
@@ -133,20 +136,20 @@ def test_scale_follows_the_error(clean: torch.Tensor, mask: torch.Tensor) -> Non
     window = x_hat[3, 0, 8:11, 29:32].numpy()
     np.testing.assert_allclose(terms[2, 3, 0, 9, 30], window.std(), rtol=1e-4)
     error = x_hat - clean[:20]
-    weights = uncertainty.fit_weights(terms[:, :10], error[:10], mask)
+    weights = intervals.fit_weights(terms[:, :10], error[:10], mask)
     assert list(weights) == list(TERMS) and min(weights.values()) >= 0
-    scale = uncertainty.scale_of(terms[:, 10:], weights)
-    half = uncertainty.half_width(x_hat[10:], scale, 2.5, mask)
-    assert uncertainty.rank_correlation(half, error[10:], mask) > 0.5
+    scale = intervals.scale_of(terms[:, 10:], weights)
+    half = intervals.half_width(x_hat[10:], scale, 2.5, mask)
+    assert intervals.rank_correlation(half, error[10:], mask) > 0.5
 
 
 def test_weights_are_found_again() -> None:
     generator = torch.Generator().manual_seed(0)
     terms = torch.rand(4, 10, 1, 16, 16, generator=generator)
     mask = torch.rand(1, 1, 16, 16, generator=generator) < 0.5
-    error = uncertainty.scale_of(terms, WEIGHTS) - uncertainty.FLOOR
+    error = intervals.scale_of(terms, WEIGHTS) - intervals.FLOOR
     error = torch.where(mask, 9.0, error * torch.sign(terms[0] - 0.5))  # observed pixels: ignored
-    assert uncertainty.fit_weights(terms, error, mask) == pytest.approx(WEIGHTS, abs=1e-5)
+    assert intervals.fit_weights(terms, error, mask) == pytest.approx(WEIGHTS, abs=1e-5)
 
 
 def test_intervals_stay_in_range_and_vanish_where_observed(
@@ -158,7 +161,7 @@ def test_intervals_stay_in_range_and_vanish_where_observed(
         seen = mask.expand_as(corrupted)
         assert torch.equal(x_hat[seen], corrupted[seen]) and (half[seen] == 0).all()
         assert (half[~seen] > 0).all() and half.max() <= 1
-        low, high = uncertainty.interval(x_hat, half)
+        low, high = intervals.interval(x_hat, half)
         assert low.min() >= 0 and high.max() <= 1 and (low <= high).all()
     assert ((low <= clean) & (clean <= high)).all(), "the widest intervals cover everything"
 
@@ -170,10 +173,10 @@ def test_coverage_and_rank_correlation_count_hole_pixels_only() -> None:
     x = x_hat + torch.tensor([9, 0.125, -0.25, 0.375])
     half = torch.tensor([0, 0.125, 0.1875, 0.5]).expand_as(x)
     x[2, ..., 1:] = 0.5
-    found = uncertainty.coverage_by_group(x_hat, half, x, mask, ["b", "b", "a"])
+    found = intervals.coverage_by_group(x_hat, half, x, mask, ["b", "b", "a"])
     assert found == {"a": 1.0, "b": pytest.approx(2 / 3)}
-    assert uncertainty.rank_correlation(half[:1], (x_hat - x)[:1], mask) == pytest.approx(1)
-    assert uncertainty.rank_correlation(-half[:1], (x_hat - x)[:1], mask) == pytest.approx(-1)
+    assert intervals.rank_correlation(half[:1], (x_hat - x)[:1], mask) == pytest.approx(1)
+    assert intervals.rank_correlation(-half[:1], (x_hat - x)[:1], mask) == pytest.approx(-1)
 
 
 RNG = np.random.default_rng(0)
@@ -232,7 +235,7 @@ def test_a_bad_name_or_a_failing_imputer_writes_nothing(tmp_path: Path) -> None:
     ):
         refused(lambda s=source, t=target, n=name: fill_file(s, t, calibrated(), uncertainty=n))
     broken = calibrated()
-    broken.ensemble.bias *= torch.nan
+    broken.bias *= torch.nan
     half = tmp_path / "half.npy"
     assert "NaN" in refused(lambda: fill_file(path, output, broken, uncertainty=half))
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.npy", "pngs"]
@@ -282,27 +285,30 @@ def test_command_line_from_calibration_to_half_widths(
     assert (width[~hole] == 0).all() and (width[hole] > 0).all()
     assert (np.abs(x_hat - clean[:3].numpy()) <= width)[hole].mean() > 0.8
     fast = load_imputer(run, quality="fast")
-    assert "--quality best" in refused(lambda: uncertainty.load_calibrated(fast, run))
+    assert "--quality best" in refused(lambda: fast.calibration)
 
 
-def test_a_calibration_belongs_to_its_network(run: Path, tmp_path: Path) -> None:
-    ensemble = calibrated().ensemble
-    right = calibrated().calibration
-    assert "not found" in refused(lambda: uncertainty.load_calibrated(ensemble, tmp_path))
-    path = tmp_path / "uncertainty.json"
+def test_a_calibration_belongs_to_its_network(tmp_path: Path) -> None:
+    def read() -> Calibration:
+        return Members(folder=tmp_path).calibration
+
+    right, path = calibrated().calibration, tmp_path / "uncertainty.json"
+    assert not Members(folder=tmp_path).has_calibration
+    assert "not found" in refused(read)
+    assert "no calibration" in refused(lambda: Members().calibration)
     uncertainty.save_calibration(path, right, {"note": 1})
-    assert uncertainty.load_calibrated(ensemble, tmp_path / "w.safetensors").calibration == right
+    assert (
+        read() == replace(right, measured={"note": 1}) and Members(folder=tmp_path).has_calibration
+    )
     whole = json.loads(path.read_text())
-    bad = {"factor": "2", "weights": {"image": 1}, "level": -1, "imputer": "0" * 16}
+    bad = {"factor": "2", "weights": {"image": 1}, "level": -1, "imputer": "0" * 16, "members": 1}
     for key, value in bad.items():
         path.write_text(json.dumps(whole | {key: value}))
-        assert str(path) in refused(lambda: uncertainty.load_calibrated(ensemble, tmp_path))
+        assert str(path) in refused(read)
     path.write_text(json.dumps({"level": 0.9}))
-    refused(lambda: uncertainty.load_calibrated(ensemble, tmp_path))
-    with torch.no_grad():
-        ensemble.bias += 1
-    uncertainty.save_calibration(path, right, None)
-    assert "other weights" in refused(lambda: uncertainty.load_calibrated(ensemble, tmp_path))
+    refused(read)
+    uncertainty.save_calibration(path, replace(right, imputer="0" * 16), None)
+    assert "other weights" in refused(read)
 
 
 def seeded() -> torch.Generator:

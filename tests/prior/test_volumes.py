@@ -15,6 +15,7 @@ from PIL import Image
 
 from nogaps import standin
 from nogaps.filling.files import fill_file
+from nogaps.filling.method import PlainMethod
 from nogaps.images.formats import open_images
 from nogaps.interpolation import linear
 from tests.filling.test_files import same_bits, spy
@@ -133,14 +134,14 @@ def test_several_volumes_come_one_after_the_other(
 
 
 def test_half_widths_lie_in_the_volume_like_the_images(tmp_path: Path) -> None:
-    class Sure:
+    class Sure(PlainMethod):
         def with_half_width(self, y: torch.Tensor, mask: torch.Tensor) -> tuple:
             return linear()(y, mask), torch.where(mask, 0.0, 0.25).expand_as(y)
 
     path = stored(tmp_path / "y.nii", HEAD * MASK, "PIR")
     mask = stored(tmp_path / "m.nii", MASK.astype(np.uint8), "PIR")
     options = {"plane": "sagittal", "uncertainty": tmp_path / "half.npy", "progress": False}
-    fill_file(path, tmp_path / "x.nii", Sure(), mask, **options)
+    fill_file(path, tmp_path / "x.nii", Sure(linear()), mask, **options)
     observed = np.asarray(nib.load(mask).dataobj) == 1
     assert np.array_equal(np.load(tmp_path / "half.npy"), np.where(observed, 0, 0.25))
 
