@@ -18,8 +18,7 @@ from nogaps import standin
 from nogaps.filling.files import FillReport, fill_file
 from nogaps.images.arrays import ImageSource
 from nogaps.images.formats import kind_of, open_images
-from nogaps.imputers.loading import load_imputer, weights_file
-from nogaps.imputers.uncertainty import calibration_file, load_calibrated
+from nogaps.imputers.loading import TrainedEnsemble, load_imputer, weights_file
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import save_npy
@@ -115,23 +114,23 @@ class Results:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Watched(torch.nn.Module):
-    """An imputer that fills as before, keeps the masks it gets, and tells how far it has come.
+class Watched:
+    """A `FillingMethod` that fills as an imputer, keeps the masks it gets, and tells how far it is.
 
     Args:
-        imputer: Any imputer, `x_hat = imputer(y, mask)`.
+        imputer: What fills.
         tell: Called after every batch.
         done: The number of images filled before.
         total: The number of all images.
     """
 
-    def __init__(self, imputer: torch.nn.Module, tell: Tell, done: int, total: int) -> None:
-        super().__init__()
+    def __init__(self, imputer: TrainedEnsemble, tell: Tell, done: int, total: int) -> None:
         self.imputer, self.tell, self.done, self.total = imputer, tell, done, total
-        self.trained_on = getattr(imputer, "trained_on", None)
+        self.device, self.identity = imputer.device, imputer.identity
+        self.trained_on = imputer.trained_on
         self.masks: list[np.ndarray] = []
 
-    def forward(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return x_hat (N,1,H,W)."""
         x_hat = self.imputer(y, mask)
         self._count(y, mask)
@@ -178,15 +177,15 @@ class Filler:
         revision: str | None = None,
     ) -> None:
         self.model, self.folder = weights_file(model, revision), folder
-        self.imputers: dict[str, torch.nn.Module] = {}
+        self.imputers: dict[str, TrainedEnsemble] = {}
         self.imputer(quality)
 
-    def imputer(self, quality: str) -> torch.nn.Module:
-        """Return the imputer of this quality, with its calibration where it has one."""
+    def imputer(self, quality: str) -> TrainedEnsemble:
+        """Return the imputer of this quality; BadInput where its calibration is invalid."""
         if quality not in self.imputers:
             imputer = load_imputer(self.model, pick_device(), quality)
-            if hasattr(imputer, "members") and calibration_file(self.model).exists():
-                imputer = load_calibrated(imputer, self.model)
+            if imputer.has_calibration:
+                _ = imputer.calibration
             self.imputers[quality] = imputer
         return self.imputers[quality]
 
@@ -231,7 +230,7 @@ def _filled(
     source: Path, folder: Path, imputer: Watched, mask: Path | None, missing: str, plane: str | None
 ) -> Item:
     stem, suffix = split_name(source)
-    calibration = getattr(imputer.imputer, "calibration", None)
+    calibration = imputer.imputer.calibration if imputer.imputer.has_calibration else None
     output = folder / OUT / source.name / f"{stem}_filled{suffix}"
     half = output.with_name(f"{stem}_half_width.npy") if calibration else None
     options = {"mask": mask, "missing": missing, "plane": plane, "uncertainty": half}

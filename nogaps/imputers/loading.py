@@ -50,6 +50,7 @@ class TrainedEnsemble(Ensemble, PyTorchModelHubMixin, library_name="nogaps"):
         trained_on: Size and mask of their training images, if known.
         calibration: Of the intervals; else read from `folder` when it is needed.
         folder: Where the weights lie, and the calibration beside them.
+        quality: "fast" where `networks` are not all that lie there.
     """
 
     def __init__(
@@ -58,9 +59,11 @@ class TrainedEnsemble(Ensemble, PyTorchModelHubMixin, library_name="nogaps"):
         trained_on: TrainedOn | None = None,
         calibration: Calibration | None = None,
         folder: Path | None = None,
+        quality: str = "best",
     ) -> None:
         super().__init__(networks)
-        self.trained_on, self._calibration, self.folder = trained_on, calibration, folder
+        self.trained_on, self._calibration = trained_on, calibration
+        self.folder, self.quality = folder, quality
 
     @property
     def device(self) -> torch.device:
@@ -82,9 +85,10 @@ class TrainedEnsemble(Ensemble, PyTorchModelHubMixin, library_name="nogaps"):
 
     @property
     def has_calibration(self) -> bool:
-        """Whether there is a calibration, which may be that of other networks."""
-        file = self.folder and self.folder / CALIBRATION
-        return self._calibration is not None or bool(file and file.exists())
+        """Whether there is a calibration of all networks; `calibration` says whether it fits."""
+        if self._calibration is not None or self.folder is None:
+            return self._calibration is not None
+        return self.quality == "best" and (self.folder / CALIBRATION).exists()
 
     @property
     def calibration(self) -> Calibration:
@@ -202,7 +206,8 @@ def load_imputer(
     if (beside := path.parent / CONFIG).exists() and load_json(beside) != config:
         raise BadInput(f"differs from the config in {path.name}", "the same", path=beside)
     networks = _networks(path, tensors, config)[: 1 if quality == "fast" else None]
-    imputer = fuse(TrainedEnsemble(networks, _trained_on(path, config), folder=path.parent))
+    settings = {"folder": path.parent, "quality": quality}
+    imputer = fuse(TrainedEnsemble(networks, _trained_on(path, config), **settings))
     return imputer.eval().requires_grad_(False).to(device or torch.device("cpu"))
 
 

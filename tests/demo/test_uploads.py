@@ -18,7 +18,6 @@ from nogaps.demo.uploads import Filler
 from nogaps.filling.files import fill_file
 from nogaps.images.formats import open_images
 from nogaps.imputers.loading import load_imputer
-from nogaps.imputers.uncertainty import load_calibrated
 from nogaps.runtime.errors import BadInput
 
 
@@ -85,7 +84,7 @@ def test_planes_of_volumes(filler: Filler, tmp_path: Path) -> None:
     volume = np.moveaxis(images[:, ::-1], (0, 1, 2), (0, 2, 1))  # sagittal: right, front, up
     source, out, half = (tmp_path / name for name in ("scan.nii", "out.nii", "half.npy"))
     nibabel.Nifti1Image(volume, np.eye(4)).to_filename(source)
-    best = load_calibrated(load_imputer())
+    best = load_imputer()
     fill_file(source, out, best, progress=False, uncertainty=half, plane="sagittal")
     results = Filler(None, tmp_path).fill([source], plane="sagittal")
     files = downloads(results)

@@ -165,7 +165,7 @@ def test_pooling_to_the_same_bits(dtype: torch.dtype) -> None:
 def test_loaded_imputers_are_fused_and_trained_ones_are_not(
     corrupted: torch.Tensor, mask: torch.Tensor
 ) -> None:
-    loaded = load_imputer(quality="fast")
+    loaded = load_imputer().networks[0]
     blocks = [m for m in loaded.modules() if isinstance(m, FusedBlock)]
     assert len(blocks) == 13
     size = {key: loaded.config[key] for key in ("widths", "bottleneck", "bottleneck_dropout")}
