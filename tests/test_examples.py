@@ -59,6 +59,4 @@ def test_markdown_shows_what_a_docstring_says() -> None:
     def short(y: int, *, how: str = "best") -> float:
         """Nothing."""
 
-    assert (
-        reference.signature("short", short) == "short(y: int, *, how: str = 'best') -> float"
-    )
+    assert reference.signature("short", short) == "short(y: int, *, how: str = 'best') -> float"

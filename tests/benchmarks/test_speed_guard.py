@@ -17,11 +17,11 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from benchmarks.limit import count
 from conftest import ROOT
 from nbclient import NotebookClient
 from torch import nn
 
-from benchmarks.limit import count
 from benchmarks.peak import STATUS
 from benchmarks.recipes import CourseworkNet
 from nogaps import Assessment, running
