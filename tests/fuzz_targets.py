@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import nibabel
 import numpy as np
-import pytest
 import torch
-from fuzz import Target
 from PIL import Image
 
 from nogaps import submission
@@ -30,18 +31,32 @@ from nogaps.prior.frames import heads
 from nogaps.prior.frames.prepare import prepare_images
 from nogaps.prior.loading import load_prior
 from nogaps.prior.schedulers import make_scheduler
-from nogaps.runtime import manifests
 from nogaps.runtime.checkpoint import load_state, load_tensors, save_model, save_state
 from nogaps.runtime.files import load_images, load_json, load_npy, save_json
 
-nib = pytest.importorskip("nibabel")
 RNG = np.random.default_rng(0)
 MASK = RNG.random((8, 6)) > 0.4
 IMAGES = (RNG.uniform(0.1, 1, (2, 8, 6)) * MASK).astype(np.float32)
 GREY = (IMAGES * 255).astype(np.uint8)
 HEAD = RNG.integers(1, 256, (90, 80), dtype=np.uint8)
 CPU = torch.device("cpu")
-Files = list[tuple[Path, str]]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A reader and good files for it.
+
+    Args:
+        make: Writes whole files to a folder.
+        read: Reads them and checks what it got.
+        damage: Pattern of the files that are damaged, one at a time.
+        weight: Share of the mutants.
+    """
+
+    make: Callable[[Path], object]
+    read: Callable[[Path], object]
+    damage: str = "*"
+    weight: float = 1.0
 
 
 def read(path: Path) -> np.ndarray:
@@ -55,24 +70,11 @@ def same(a: np.ndarray, b: np.ndarray) -> None:
     assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), "another answer than numpy's"
 
 
-def make_npy(folder: Path) -> Files:
-    np.save(folder / "a.npy", IMAGES[:, None])
-    return [(folder / "a.npy", "npy")]
-
-
 def read_npy(folder: Path) -> None:
-    for loaded in (load_npy, load_images):
-        loaded(folder / "a.npy")
-
-
-def read_array(folder: Path) -> None:
     images = read(folder / "a.npy")
     same(images, np.load(folder / "a.npy").reshape(images.shape))
-
-
-def make_mask(folder: Path) -> Files:
-    np.save(folder / "a.npy", np.asfortranarray(MASK))
-    return [(folder / "a.npy", "npy")]
+    load_npy(folder / "a.npy")
+    load_images(folder / "a.npy")
 
 
 def read_mask(folder: Path) -> None:
@@ -81,62 +83,44 @@ def read_mask(folder: Path) -> None:
     assert mask.dtype == bool and set(np.unique(mask.view(np.uint8))) <= {0, 1}
 
 
-def make_npz(folder: Path) -> Files:
-    np.savez_compressed(folder / "a.npz", images=GREY, age=np.arange(3))
-    return [(folder / "a.npz", "npz")]
-
-
 def read_npz(folder: Path) -> None:
-    images = read(folder / "a.npz")
+    images, copy = read(folder / "a.npz"), folder.parent / "out.npz"
     with open_images(folder / "a.npz") as source:
         same(images, np.load(folder / "a.npz")[source.member[:-4]].reshape(images.shape))
-        source.save(folder.parent / "out.npz", images)
-    same(read(folder.parent / "out.npz"), images)
+        source.save(copy, images)
+    same(read(copy), images)
 
 
-def make_nifti(folder: Path, name: str = "a.nii") -> Files:
-    image = nib.Nifti1Image(np.moveaxis(GREY, 0, -1), np.diag([1.5, 2, 3, 1]))
+def make_nifti(folder: Path, name: str) -> None:
+    image = nibabel.Nifti1Image(np.moveaxis(GREY, 0, -1), np.diag([1.5, 2, 3, 1]))
     image.to_filename(folder / name)
-    return [(folder / name, name[2:])]
 
 
 def read_nifti(folder: Path) -> None:
     (path,) = folder.iterdir()
     images = read(path)
     try:
-        stored = np.asarray(nib.load(path).dataobj.get_unscaled())
+        stored = np.asarray(nibabel.load(path).dataobj.get_unscaled())
     except Exception:  # it is stricter with what nothing here depends on
         return
     same(images, np.moveaxis(stored, -1, 0) if stored.ndim == 3 else stored[None])
 
 
-def make_png(folder: Path) -> Files:
+def make_png(folder: Path) -> None:
     for k, image in enumerate(GREY):
         Image.fromarray(image).save(folder / f"{k}.png")
-    return [(folder / "0.png", "png")]
-
-
-def read_png(folder: Path) -> None:
-    assert read(folder).shape[1:] == GREY.shape[1:]
-
-
-def make_json(folder: Path) -> Files:
-    save_json(folder / "a.json", {"a": [1, 2.5, {"b": None}], "c": "text", "d": True})
-    return [(folder / "a.json", "json")]
 
 
 @cache
 def network() -> Ensemble:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        covariance = torch.eye(5)
-        return Ensemble([Imputer(covariance, (2, 2), 4) for _ in range(2)]).eval()
+        return Ensemble([Imputer(torch.eye(5), (2, 2), 4) for _ in range(2)]).eval()
 
 
-def make_imputer(folder: Path) -> Files:
-    ensemble = network()
-    save_model(folder / WEIGHTS, ensemble, ensemble.config)
-    return [(folder / WEIGHTS, "safetensors")]
+def make_imputer(folder: Path) -> None:
+    """Write a tiny imputer as `nogaps train` does."""
+    save_model(folder / WEIGHTS, network(), network().config)
 
 
 def read_imputer(folder: Path) -> None:
@@ -145,24 +129,18 @@ def read_imputer(folder: Path) -> None:
         assert np.isfinite(x_hat).all()
 
 
-def make_calibration(folder: Path) -> Files:
+def make_calibration(folder: Path) -> None:
     weights = dict.fromkeys(("image", "spread", "contrast", "brightness"), 0.5)
     made = Calibration(0.9, 2.0, weights, 2, weights_fingerprint(network()), 20)
     save_json(folder / CALIBRATION, {**vars(made), "measured": "x"})
-    return [(folder / CALIBRATION, "json")]
 
 
 def read_calibration(folder: Path) -> None:
-    sure = TrainedEnsemble(list(network().networks), folder=folder)
+    imputer = TrainedEnsemble(list(network().networks), folder=folder)
     y, mask = torch.from_numpy(IMAGES[:, None]), torch.from_numpy(MASK[None, None])
-    half = sure.with_half_width(y, mask)[1]
+    half = imputer.with_half_width(y, mask)[1]
     assert half.isfinite().all() and half.min() >= 0 and half.max() <= 1
-    assert 0 < sure.calibration.level < 1
-
-
-def make_state(folder: Path) -> Files:
-    save_state(folder / "a.safetensors", {"step": 3, "list": [torch.ones(2), {"x": torch.ones(3)}]})
-    return [(folder / "a.safetensors", "safetensors")]
+    assert 0 < imputer.calibration.level < 1
 
 
 def read_state(folder: Path) -> None:
@@ -172,35 +150,31 @@ def read_state(folder: Path) -> None:
 
 
 def read_prior(folder: Path) -> None:
-    prior = load_prior(folder, CPU)
-    make_scheduler("dpm", prior.scheduler, 2)
+    make_scheduler("dpm", load_prior(folder, CPU).scheduler, 2)
 
 
-def make_stills(folder: Path) -> Files:
-    for k, name in enumerate(("0.png", "1.jpg", "2.png", "3.jpg")):
+def make_stills(folder: Path) -> None:
+    for k, name in enumerate(("0.png", "1.jpg", "3.jpg")):
         Image.fromarray(HEAD[k : k + 16, :16]).save(folder / name)
-    deep = HEAD[:16, :16].astype(np.uint16) * 200
-    Image.fromarray(deep).save(folder / "2.png")
+    Image.fromarray(HEAD[:16, :16].astype(np.uint16) * 200).save(folder / "2.png")
     np.save(folder / "4.npy", HEAD[:16, :16])
-    nib.Nifti1Image(HEAD[:16, :48].reshape(16, 16, 3), np.eye(4)).to_filename(folder / "5.nii")
-    kinds = {".png": "png", ".jpg": "jpg", ".npy": "npy", ".nii": "nii"}
-    return [(path, kinds[path.suffix]) for path in sorted(folder.iterdir())]
+    volume = nibabel.Nifti1Image(HEAD[:16, :48].reshape(16, 16, 3), np.eye(4))
+    volume.to_filename(folder / "5.nii")
 
 
 def read_stills(folder: Path) -> None:
     out = folder.parent / "out.npz"
     prepare_images([folder], out, "8", "crop")
-    found = np.load(out)["images"]
-    assert found.shape[1:] == (16, 16) and found.dtype in (np.uint8, np.uint16)
+    frames = np.load(out)["images"]
+    assert frames.shape[1:] == (16, 16) and frames.dtype in (np.uint8, np.uint16)
 
 
-def make_index(folder: Path) -> Files:
-    Image.fromarray(HEAD).save(folder / "0.png")
-    Image.fromarray(HEAD).save(folder / "1.png")
+def make_index(folder: Path) -> None:
+    for name in ("0.png", "1.png"):
+        Image.fromarray(HEAD).save(folder / name)
     rows = "source_file,flip_left_right,skull_top_row,occiput_col,forehead_col,group,split\n"
     rows += "0.png,0,5,8.5,70,g0,train\n1.png,1,6,9.5,68,g1,val\n"
     (folder / "i.csv").write_text(rows)
-    return [(folder / "i.csv", "csv"), (folder / "1.png", "png")]
 
 
 def read_index(folder: Path) -> None:
@@ -208,12 +182,10 @@ def read_index(folder: Path) -> None:
     assert sum(counts.values()) == len(np.load(folder.parent / "out.npz")["images"])
 
 
-def make_frames(folder: Path) -> Files:
+def make_frames(folder: Path) -> None:
     names = np.array(["a", "b"])
-    np.savez_compressed(
-        folder / "a.npz", images=HEAD[None, :16, :16].repeat(2, 0), group=names, split=names
-    )
-    return [(folder / "a.npz", "npz")]
+    images = HEAD[None, :16, :16].repeat(2, 0)
+    np.savez_compressed(folder / "a.npz", images=images, group=names, split=names)
 
 
 def read_frames(folder: Path) -> None:
@@ -222,25 +194,10 @@ def read_frames(folder: Path) -> None:
     assert x.dtype == torch.float32 and x.min() >= 0 and x.max() <= 1
 
 
-def make_batches(folder: Path) -> Files:
-    for k in range(2):
-        np.save(folder / f"{k}.npy", IMAGES[k, None, None])
-    save_json(folder / manifests.MANIFEST, {"num_samples": 2})
-    return [(folder / "0.npy", "npy"), (folder / manifests.MANIFEST, "json")]
-
-
-def read_batches(folder: Path) -> None:
-    manifests.open_partial(folder, {"num_samples": 2})
-    manifests.join_batches(folder, folder.parent / "out.npy", 2)
-    load_npy(folder.parent / "out.npy")
-
-
-def make_scores(folder: Path) -> Files:
-    for name in ("truth", "test_set", "test_set_nogaps"):
-        np.save(
-            folder / f"{name}.npy", IMAGES[:, None] if name == "test_set" else IMAGES[:, None] + 0
-        )
-    return [(folder / f"{name}.npy", "npy") for name in ("truth", "test_set", "test_set_nogaps")]
+def make_arrays(folder: Path) -> None:
+    np.save(folder / "test_set.npy", IMAGES[:, None])
+    for name in ("truth", "test_set_nogaps"):
+        np.save(folder / f"{name}.npy", np.where(MASK, IMAGES, 0.5)[:, None].astype("f4"))
 
 
 def read_scores(folder: Path) -> None:
@@ -248,9 +205,8 @@ def read_scores(folder: Path) -> None:
     scoring.read_like(folder / "test_set_nogaps.npy", y, folder / "test_set.npy")
 
 
-def make_submission(folder: Path) -> Files:
-    np.save(folder / "test_set.npy", IMAGES[:, None])
-    np.save(folder / "test_set_nogaps.npy", np.where(MASK, IMAGES, 0.5)[:, None].astype("f4"))
+def make_submission(folder: Path) -> None:
+    make_arrays(folder)
     output = {"output_type": "stream", "name": "stdout", "text": ["test_set.npy sha256: 00\n"]}
     figure = {"output_type": "display_data", "data": {"image/png": "aa"}, "metadata": {}}
     cells = []
@@ -261,8 +217,6 @@ def make_submission(folder: Path) -> Files:
     notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     (folder / "Assessment.ipynb").write_text(json.dumps(notebook))
     (folder / "References.md").write_text("# Sources\nhttps://example.org\n## Declaration\nTODO\n")
-    kinds = {"test_set.npy": "npy", "test_set_nogaps.npy": "npy", "References.md": "txt"}
-    return [(folder / name, kind) for name, kind in {**kinds, "Assessment.ipynb": "json"}.items()]
 
 
 def read_submission(folder: Path) -> None:
@@ -272,22 +226,26 @@ def read_submission(folder: Path) -> None:
     "".join(map(str, findings)).encode()
 
 
-TARGETS = [
-    Target("npy", make_npy, read_npy, 2),
-    Target("array", make_npy, read_array, 2),
-    Target("mask", make_mask, read_mask),
-    Target("npz", make_npz, read_npz, 2),
-    Target("nifti", make_nifti, read_nifti, 2),
-    Target("nifti.gz", lambda folder: make_nifti(folder, "a.nii.gz"), read_nifti, 2),
-    Target("png", make_png, read_png, 2),
-    Target("json", make_json, lambda folder: load_json(folder / "a.json")),
-    Target("imputer", make_imputer, read_imputer, 0.5),
-    Target("calibration", make_calibration, read_calibration, 0.5),
-    Target("state", make_state, read_state),
-    Target("stills", make_stills, read_stills),
-    Target("index", make_index, read_index, 0.5),
-    Target("frames", make_frames, read_frames),
-    Target("batches", make_batches, read_batches),
-    Target("scores", make_scores, read_scores),
-    Target("submission", make_submission, read_submission),
-]
+JSON = {"a": [1, 2.5, {"b": None}], "c": "text", "d": True}
+STATE = {"step": 3, "list": [torch.ones(2), {"x": torch.ones(3)}]}
+TARGETS = {
+    "npy": Target(lambda at: np.save(at / "a.npy", IMAGES[:, None]), read_npy, weight=4),
+    "mask": Target(lambda at: np.save(at / "a.npy", np.asfortranarray(MASK)), read_mask),
+    "npz": Target(
+        lambda at: np.savez_compressed(at / "a.npz", images=GREY, age=np.arange(3)),
+        read_npz,
+        weight=2,
+    ),
+    "nifti": Target(lambda at: make_nifti(at, "a.nii"), read_nifti, weight=2),
+    "nifti.gz": Target(lambda at: make_nifti(at, "a.nii.gz"), read_nifti, weight=2),
+    "png": Target(make_png, read, "0.png", weight=2),
+    "json": Target(lambda at: save_json(at / "a.json", JSON), lambda at: load_json(at / "a.json")),
+    "imputer": Target(make_imputer, read_imputer, weight=0.5),
+    "calibration": Target(make_calibration, read_calibration, weight=0.5),
+    "state": Target(lambda at: save_state(at / "a.safetensors", STATE), read_state),
+    "stills": Target(make_stills, read_stills),
+    "index": Target(make_index, read_index, "[i1].*", weight=0.5),
+    "frames": Target(make_frames, read_frames),
+    "scores": Target(make_arrays, read_scores),
+    "submission": Target(make_submission, read_submission, "[tAR][!r]*"),
+}
