@@ -65,8 +65,14 @@ def _warn(message: Warning | str, *_: object) -> None:
         print(f"nogaps: warning: {message}", file=sys.stderr)
 
 
-def _is_full_disk(error: BaseException) -> bool:
-    return isinstance(error, Exception) and os.strerror(errno.ENOSPC) in str(error)
+def _line(error: BaseException) -> str:
+    """Return the message of an error that the user can fix, on one line; of any other, nothing."""
+    text = ""
+    if isinstance(error, PermissionError):
+        text = f"{error.filename}: cannot be used ({error.strerror})"
+    elif isinstance(error, BadInput) or os.strerror(errno.ENOSPC) in str(error):
+        text = str(error)
+    return " ".join(text.split())
 
 
 def main() -> None:
@@ -79,14 +85,15 @@ def main() -> None:
     try:
         app()
     except BaseException as error:
-        text = " ".join(str(error).split())
         if signals.received:  # within an import it may have become another error
             code = 128 + signals.received
             line = f"interrupted; {signals.advice}" if processes.is_leader() else ""
-        elif not isinstance(error, BadInput) and not _is_full_disk(error):
+        elif not (line := _line(error)):
             raise
-        elif not isinstance(error, Elsewhere):  # that one another process prints
-            line = text if processes.is_leader() else f"process {processes.number()}: {text}"
+        elif isinstance(error, Elsewhere):  # another process prints it
+            line = ""
+        elif not processes.is_leader():
+            line = f"process {processes.number()}: {line}"
     # here, as an error that is caught keeps progress bars open
     if line:
         print(f"nogaps: {line}", file=sys.stderr)
