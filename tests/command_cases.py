@@ -44,6 +44,8 @@ OUTPUTS: dict[str, str] = {
 USES: dict[str, str] = {
     "fill quality": "fill y.npy -o out.npy --model m --quality good",
     "fill missing": "fill y.npy -o out.npy --model m --missing -1",
+    "fill uncalibrated": "fill y.npy -o out.npy --model m --uncertainty h.npy",
+    "fill uncalibrated fast": "fill y.npy -o out.npy --quality fast --uncertainty h.npy",
     "fill complete": "fill truth.npy -o out.npy --model m",
     "fill NaN": "fill nan.npy -o out.npy --model m",
     "fill one image": "fill one.npy -o out.npy --model m",
