@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from nogaps.runtime.files import BadInput, load_images, sha256
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_images, sha256
 from nogaps.submission.arrays import RESULT
-from nogaps.submission.notebook import NOTEBOOK, read_cells, texts
+from nogaps.submission.notebook import NOTEBOOK, load_notebook, texts
 
 TOLERANCE = 0.02
 """RMS difference over the hole that another machine may bring; grey values in [0,1].
@@ -52,54 +53,61 @@ class Record:
 
 
 def read_record(path: Path) -> Record:
-    """Record of an executed notebook. Raises BadInput for another file, or without outputs."""
-    text = "\n".join(part for cell in read_cells(path) for part in texts(cell))
+    """Read what an executed notebook printed.
+
+    Raises:
+        BadInput: The file is not a notebook, or holds no output of a run.
+    """
+    text = "\n".join(part for cell in load_notebook(path).cells for part in texts(cell))
     header = HEADER.search(text)
     if header is None:
-        raise BadInput(f"{path}: holds no output of a run, expected an executed notebook")
+        raise BadInput("holds no output of a run", "an executed notebook", path=path)
     profile, device, precision = header.groups()
-    found = {"device": device, "convolutions": precision}
+    environment = {"device": device, "convolutions": precision}
     if line := VERSIONS.search(text):
-        found |= dict(VERSION.findall(line[0]))
-    return Record(profile, _hashes(text), {k: v for k, v in found.items() if v})
+        environment |= dict(VERSION.findall(line[0]))
+    return Record(profile, _hashes(text), {k: v for k, v in environment.items() if v})
 
 
 def _hashes(text: str) -> dict[str, str]:
-    """sha256 by stage: of the summary, else of the line that a stage printed last."""
-    summary, found = printed_summary(text), {}
+    """Return the sha256 by stage: of the summary, else of the line that a stage printed last."""
+    summary, hashes = printed_summary(text), {}
     for stage, (key, name) in STAGES.items():
         printed = re.findall(rf"^{name}:?[^\n]*\bsha256:? ([0-9a-f]{{16,64}})\b", text, re.M)
         entry = summary.get(key)
         whole = entry.get("sha256") if isinstance(entry, dict) else None
         if isinstance(whole, str) and re.fullmatch("[0-9a-f]{64}", whole):
-            found[stage] = whole
+            hashes[stage] = whole
         elif printed:
-            found[stage] = printed[-1]
-    return found
+            hashes[stage] = printed[-1]
+    return hashes
 
 
 def printed_summary(text: str) -> dict:
-    """The last JSON object with a profile in what a notebook printed; {} without one."""
+    """Return the last JSON object with a profile in what a notebook printed; {} without one."""
     for start in reversed([match.start() for match in re.finditer(r"^\{", text, re.M)]):
         try:
-            found, _ = json.JSONDecoder().raw_decode(text, start)
+            summary, _ = json.JSONDecoder().raw_decode(text, start)
         except (ValueError, RecursionError):
             continue
-        if "profile" in found:
-            return found
+        if "profile" in summary:
+            return summary
     return {}
 
 
 def same(a: str | None, b: str | None) -> bool | None:
-    """Whether two hashes agree as far as both are known; None if one is not known at all."""
+    """Return whether two hashes agree as far as both are known; None if one is unknown."""
     return a.startswith(b) or b.startswith(a) if a and b else None
 
 
 def read_committed(folder: Path) -> tuple[Record, Record]:
-    """What the notebook in `folder` printed, and the hashes of the files that lie beside it.
+    """Read what the notebook in `folder` printed, and the hashes of the files beside it.
 
-    Raises BadInput unless notebook, test set and result are there and whole. Where the notebook
-    prints no hash of its weights, those shipped are the committed ones: only `full` writes them.
+    Where the notebook prints no hash of its weights, those shipped are the committed ones: only
+    `full` writes them.
+
+    Raises:
+        BadInput: The notebook, the test set or the result is missing or damaged.
     """
     then = read_record(folder / NOTEBOOK)
     files = {"test_set": folder / "test_set.npy", "result": folder / RESULT}
@@ -113,33 +121,44 @@ def read_committed(folder: Path) -> tuple[Record, Record]:
 
 
 def read_new(output: Path) -> Record:
-    """What a run into `output` printed, with the hash of its weights. Raises BadInput without."""
+    """Read what a run into `output` printed, with the hash of its weights.
+
+    Raises:
+        BadInput: The weights are not there: the run saved its parts elsewhere.
+    """
     now = read_record(output / NOTEBOOK)
     weights = output / "runs" / now.profile / WEIGHTS
     if not weights.is_file():
-        found = "the run kept its parts elsewhere, and may have read finished ones back"
-        raise BadInput(f"{NOTEBOOK}: {found}, expected them beside it, not on a Drive")
+        problem = "the run saved its parts elsewhere, and may have read finished ones back"
+        raise BadInput(problem, "them beside the notebook, not on a Drive", path=NOTEBOOK)
     return Record(now.profile, now.hashes | {"weights": sha256(weights)}, now.environment)
 
 
-def hole_rms(found: np.ndarray, expected: np.ndarray, y: np.ndarray) -> float:
-    """RMS difference of two results (N,1,H,W) over the pixels missing in all images of y.
+def hole_rms(x_hat: np.ndarray, expected: np.ndarray, y: np.ndarray) -> float:
+    """Return the RMS difference of two results (N,1,H,W) over the pixels missing in all of y.
 
-    Raises BadInput if the shapes differ.
+    Raises:
+        BadInput: The shapes differ.
     """
-    if found.shape != expected.shape:
-        raise BadInput(
-            f"{RESULT}: has shape {expected.shape}, expected that of a new run, {found.shape}"
-        )
+    if x_hat.shape != expected.shape:
+        wanted = f"that of a new run, {x_hat.shape}"
+        raise BadInput(f"has shape {expected.shape}", wanted, path=RESULT)
     hole = ~(y != 0).any(0)[0]
-    difference = found[..., hole].astype(np.float64) - expected[..., hole]
+    difference = x_hat[..., hole].astype(np.float64) - expected[..., hole]
     return float(np.sqrt(np.mean(difference**2)))
 
 
 def compare(then: Record, now: Record, rms: float | None = None) -> dict[str, object]:
-    """Findings of `nogaps run --verify`; rms: of the results, None if nothing was executed.
+    """Compare two runs: what `nogaps run --verify` reports.
 
-    Per stage True, False, or None where one of the hashes is not known; the first that is False.
+    Args:
+        then: The committed run.
+        now: The new run, or the files beside the notebook.
+        rms: The difference of their results; None if nothing was executed.
+
+    Returns:
+        For each stage True, False, or None where a hash is not known; the first stage that is
+        False; what decides, and both environments.
     """
     stages = {stage: same(then.hashes.get(stage), now.hashes.get(stage)) for stage in STAGES}
     return {
@@ -156,25 +175,26 @@ def compare(then: Record, now: Record, rms: float | None = None) -> dict[str, ob
     }
 
 
-def as_text(found: Mapping) -> str:
-    """What `compare` found, for people."""
+def as_text(comparison: Mapping) -> str:
+    """Return what `compare` returned as text."""
     words = {True: "identical", False: "different", None: "not known, its hash is not printed"}
-    profile = found["profile"]
-    if profile != found["committed_profile"]:
-        profile += f" (committed: {found['committed_profile']})"
-    lines = [f"profile {profile}: {'passed' if found['passed'] else 'NOT PASSED'}"]
-    if found["rms"] is None:
-        name = {"test_set": "test_set.npy", "result": RESULT}[found["first_difference"]]
+    profile, first = comparison["profile"], comparison["first_difference"]
+    if profile != comparison["committed_profile"]:
+        profile += f" (committed: {comparison['committed_profile']})"
+    lines = [f"profile {profile}: {'passed' if comparison['passed'] else 'NOT PASSED'}"]
+    if comparison["rms"] is None:
+        name = {"test_set": "test_set.npy", "result": RESULT}[first]
         return f"{lines[0]}, not executed: {name} is not the file whose hash the notebook printed"
-    lines += [f"  {stage.replace('_', ' ')}: {words[found[stage]]}" for stage in STAGES]
-    lines += [f"  RMS over the hole: {found['rms']:.6f}, tolerance {found['tolerance']}"]
-    if found["first_difference"]:
-        then, now = found["then"], found["now"]
+    lines += [f"  {stage.replace('_', ' ')}: {words[comparison[stage]]}" for stage in STAGES]
+    rms, tolerance = comparison["rms"], comparison["tolerance"]
+    lines += [f"  RMS over the hole: {rms:.6f}, tolerance {tolerance}"]
+    if first:
+        then, now = comparison["then"], comparison["now"]
         changed = [
             f"{key} {then.get(key, 'not known')}, now {now.get(key, 'not known')}"
             for key in then | now
             if then.get(key) != now.get(key)
         ]
         why = "; ".join(changed) or "same versions, kind of device and threads: another processor?"
-        lines += [f"  first difference: {found['first_difference'].replace('_', ' ')}; then {why}"]
+        lines += [f"  first difference: {first.replace('_', ' ')}; then {why}"]
     return "\n".join(lines)

@@ -99,10 +99,13 @@ def moved(rms: float) -> np.ndarray:
 
 def test_the_same_bits_pass(folder: Path, rerun: Callable) -> None:
     assert rerun() == []
-    found = running.verify(folder)
-    assert found["identical"] and found["passed"] and found["rms"] == 0
-    assert all(found[stage] is True for stage in STAGES) and found["first_difference"] is None
-    assert "first difference" not in as_text(found)
+    comparison = running.verify(folder)
+    assert comparison["identical"] and comparison["passed"] and comparison["rms"] == 0
+    assert (
+        all(comparison[stage] is True for stage in STAGES)
+        and comparison["first_difference"] is None
+    )
+    assert "first difference" not in as_text(comparison)
 
 
 @pytest.mark.parametrize(
@@ -118,11 +121,11 @@ def test_the_first_stage_that_differs_is_named(
     folder: Path, rerun: Callable, different: dict, first: str
 ) -> None:
     rerun(versions=VERSIONS.replace("2.6.0", "2.13.0"), **different)
-    found = running.verify(folder)
-    assert found["first_difference"] == first and found["passed"]
+    comparison = running.verify(folder)
+    assert comparison["first_difference"] == first and comparison["passed"]
     later = list(STAGES)[list(STAGES).index(first) :]
-    assert all(found[stage] is True for stage in STAGES if stage not in later)
-    text = as_text(found)
+    assert all(comparison[stage] is True for stage in STAGES if stage not in later)
+    text = as_text(comparison)
     assert f"first difference: {first.replace('_', ' ')}" in text
     assert "torch 2.6.0+cpu, now 2.13.0+cpu" in text and "numpy" not in text
 
@@ -133,11 +136,13 @@ def test_tolerance_decides_the_exit_code(
 ) -> None:
     rerun(x_hat=moved(rms))
     done = CliRunner().invoke(app, ["run", "--folder", str(folder), "--verify", "--json"])
-    found = json.loads(done.stdout)
-    assert done.exit_code == code and found["passed"] is (code == 0)
-    assert found["rms"] == pytest.approx(rms, rel=1e-3) and found["tolerance"] == TOLERANCE
-    assert not found["identical"] and found["then"]["device"] == "cpu (2 threads)"
-    assert found["now"] == found["then"]
+    comparison = json.loads(done.stdout)
+    assert done.exit_code == code and comparison["passed"] is (code == 0)
+    assert (
+        comparison["rms"] == pytest.approx(rms, rel=1e-3) and comparison["tolerance"] == TOLERANCE
+    )
+    assert not comparison["identical"] and comparison["then"]["device"] == "cpu (2 threads)"
+    assert comparison["now"] == comparison["then"]
     text = CliRunner().invoke(app, ["run", "--folder", str(folder), "--verify"]).stdout
     assert ("NOT PASSED" in text) is (code == 1) and "another processor" in text
 
@@ -146,10 +151,10 @@ def test_tolerance_decides_the_exit_code(
 def test_files_of_another_run_are_not_verified(folder: Path, rerun: Callable, name: str) -> None:
     calls = rerun()
     np.save(folder / name, X_HAT[::-1])
-    found = running.verify(folder)
-    assert not found["passed"] and found["rms"] is None and calls == []
-    assert found["first_difference"] == ("result" if name == RESULT else "test_set")
-    assert f"not executed: {name}" in as_text(found)
+    comparison = running.verify(folder)
+    assert not comparison["passed"] and comparison["rms"] is None and calls == []
+    assert comparison["first_difference"] == ("result" if name == RESULT else "test_set")
+    assert f"not executed: {name}" in as_text(comparison)
 
 
 def test_the_committed_profile_is_taken_unless_another_is_asked(
@@ -200,9 +205,13 @@ def test_what_is_not_printed_is_not_known(folder: Path, rerun: Callable) -> None
     texts[2], summary = "", json.loads(texts[4])
     del summary["weights"]
     write_notebook(folder, [*texts[:4], json.dumps(summary)])
-    found = running.verify(folder)
-    assert found["weights"] is None and found["passed"] and found["first_difference"] is None
-    assert "weights: not known" in as_text(found)
+    comparison = running.verify(folder)
+    assert (
+        comparison["weights"] is None
+        and comparison["passed"]
+        and comparison["first_difference"] is None
+    )
+    assert "weights: not known" in as_text(comparison)
     # the weights that are shipped are those of the committed run, if that was the full one
     shipped = folder / "nogaps/weights/imputer" / WEIGHTS
     shipped.parent.mkdir(parents=True)

@@ -1,8 +1,9 @@
-"""Are the holes of an array really filled? Not left empty, not constant, without seams."""
+"""Are the holes of an array really filled: not empty, not constant, without seams?"""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.ndimage import correlate1d
 
 from nogaps.submission.findings import Findings, images, span
 
@@ -25,8 +26,12 @@ def check_holes(
 ) -> None:
     """Name holes that are empty, constant, or filled with seams.
 
-    x: (N,1,H,W) finite; mask: (H,W) bool, True = observed. comparable, kept: (N,) bool, images
-    whose holes lie where the mask says, and those whose observed pixels are right as well.
+    Args:
+        x: (N,1,H,W), finite.
+        mask: (H,W) bool, True = observed.
+        comparable: (N,) bool, the images whose holes lie where the mask says.
+        kept: (N,) bool, those whose observed pixels are right as well.
+        findings: Takes the findings.
     """
     around = surroundings(x, mask)[:, 0]
     bright = around > BRIGHT * around.max((1, 2), keepdims=True)
@@ -39,48 +44,50 @@ def check_holes(
 def _name_empty(
     x: np.ndarray, mask: np.ndarray, bright: np.ndarray, judged: np.ndarray, findings: Findings
 ) -> np.ndarray:
-    """Images with more zeros in bright holes than in bright observed pixels, (N,) bool."""
-    zero = (x == 0) & bright
-    hole, seen = (
-        zero[:, where].sum(1) / np.maximum(bright[:, where].sum(1), 1) for where in (~mask, mask)
-    )
+    """Name images with more zeros in bright holes than in bright observed pixels, (N,) bool."""
+
+    def zeros(where: np.ndarray) -> np.ndarray:
+        bright_zeros = ((x == 0) & bright)[:, where].sum(1)
+        return bright_zeros / np.maximum(bright[:, where].sum(1), 1)
+
+    hole, seen = zeros(~mask), zeros(mask)
     empty = judged & (hole - seen > ZEROS) & (bright[:, ~mask].sum(1) >= FEW_PIXELS)
     never = ~mask & (x[judged] == 0).all(0) & (bright.mean(0) > 0.5)
     if empty.any():
         where = images(np.flatnonzero(empty))
-        found = f"{hole[empty].mean():.0%} of the holes inside the head are 0 in {where}"
+        problem = f"{hole[empty].mean():.0%} of the holes inside the head are 0 in {where}"
     elif judged.sum() >= FEW_IMAGES and never.any():
-        found = f"{int(never.sum())} missing pixels are 0 in every image"
+        problem = f"{int(never.sum())} missing pixels are 0 in every image"
     else:
         return empty
-    mend = "fill all pixels that are 0 in every image of the test set"
-    findings.add("not-filled", found, "filled holes", mend)
+    fix = "fill all pixels that are 0 in every image of the test set"
+    findings.add("not-filled", problem, "filled holes", fix)
     return empty
 
 
 def _name_constant(
     x: np.ndarray, mask: np.ndarray, bright: np.ndarray, judged: np.ndarray, findings: Findings
 ) -> np.ndarray:
-    """Images whose holes hold one value, or what the holes of all images hold, (N,) bool."""
+    """Name images whose holes hold one value, or the values of all other images, (N,) bool."""
     holes, seen = x[:, ~mask], x[:, mask]
     constant = judged & (holes.std(1) < SPREAD * seen.std(1))
     for k in np.flatnonzero(judged & ~constant):
         _, counts = np.unique(holes[k][bright[k, ~mask]], return_counts=True)
         constant[k] = counts.max() > REPEATED * counts.sum() or _in_pieces(x[k], mask, bright[k])
-    found = f"one value in many holes of {images(np.flatnonzero(constant))}"
+    problem = f"one value in many holes of {images(np.flatnonzero(constant))}"
     rest = judged & ~constant
     if rest.sum() >= 3 and _alike(holes[rest], seen[rest]):
-        found, constant = "the same values in the holes of every image", judged
+        problem, constant = "the same values in the holes of every image", judged
     if constant.any():
-        mend = "fill each hole from the observed pixels around it"
-        findings.add("constant-fill", found, "a filling that follows the image", mend)
+        fix = "fill each hole from the observed pixels around it"
+        findings.add("constant-fill", problem, "a filling that follows the image", fix)
     return constant
 
 
 def _in_pieces(x: np.ndarray, mask: np.ndarray, bright: np.ndarray) -> bool:
-    """Are most neighbours in the holes of one image (H,W) equal, and no observed value?
+    """Return whether most neighbours in the holes of one image (H,W) are equal.
 
-    The nearest observed value, copied into a wide hole, is a filling.
+    Observed values do not count: the nearest one, copied into a wide hole, is a filling.
     """
     equal = total = 0
     seen: np.ndarray | None = None
@@ -96,7 +103,7 @@ def _in_pieces(x: np.ndarray, mask: np.ndarray, bright: np.ndarray) -> bool:
 
 
 def _alike(holes: np.ndarray, seen: np.ndarray) -> bool:
-    """Do the holes (K,P) hold one image throughout, up to the brightness and contrast of each?"""
+    """Return whether all holes (K,P) hold one image, up to the brightness and contrast of each."""
 
     def standard(values: np.ndarray) -> np.ndarray:
         return (values - values.mean(1, keepdims=True)) / values.std(1, keepdims=True)
@@ -116,20 +123,20 @@ def _name_seams(
     off = _uneven(level - 1, pairs**-0.5)
     steps, stepped = _stepped(x[places], mask, pairs**-0.5)
     if off.sum() >= max(1, stepped.sum()):
-        found = f"holes are {span(level[off])} times as bright as the observed pixels beside them"
+        problem = f"holes are {span(level[off])} times as bright as the observed pixels beside them"
         where = off
     elif stepped.any():
-        found = f"steps at the borders of holes are {span(steps[stepped])} times the usual ones"
+        problem = f"steps at the borders of holes are {span(steps[stepped])} times the usual ones"
         where = stepped
     else:
         return
-    mend = "use the mask of the test set itself; fill in the intensities of the image at hand"
-    found += f" in {images(places[where])}"
-    findings.add("seams", found, "about 1, as between observed pixels", mend)
+    fix = "use the mask of the test set itself; fill in the intensities of the image at hand"
+    problem += f" in {images(places[where])}"
+    findings.add("seams", problem, "about 1, as between observed pixels", fix)
 
 
 def _uneven(excess: np.ndarray, chance: float) -> np.ndarray:
-    """Which of K images have holes too dark or too bright, (K,) bool.
+    """Return which of K images have holes too dark or too bright, (K,) bool.
 
     excess: (K,) `border_level` - 1. chance: 1/sqrt(pairs); measured on fewer pairs it varies more.
     """
@@ -139,7 +146,7 @@ def _uneven(excess: np.ndarray, chance: float) -> np.ndarray:
 
 
 def _stepped(x: np.ndarray, mask: np.ndarray, chance: float) -> tuple[np.ndarray, np.ndarray]:
-    """`border_steps` of x (K,1,H,W), and where they are too large, (K,) bool; chance as above."""
+    """Return `border_steps` of x (K,1,H,W), and where they are too large, (K,) bool."""
     steps = border_steps(x, mask)
     # across wide gaps plain interpolation along the rows has steps as well
     limit = np.maximum(SEAM, PLAIN * border_steps(along_rows(x, mask), mask))
@@ -149,30 +156,41 @@ def _stepped(x: np.ndarray, mask: np.ndarray, chance: float) -> tuple[np.ndarray
 
 
 def _borders(mask: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """For each axis where a step along it enters and leaves a hole; bool, one shorter there."""
-    found = []
+    """Return for each axis where a step along it enters and leaves a hole; bool, one shorter."""
+    borders = []
     for axis in (0, 1):
-        first, second = (np.take(mask, range(k, mask.shape[axis] - 1 + k), axis) for k in (0, 1))
-        found.append((axis, first & ~second, second & ~first))
-    return found
+        first, second = _neighbours(mask, axis)
+        borders.append((axis, first & ~second, second & ~first))
+    return borders
+
+
+def _neighbours(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first and the second of all pairs of neighbours along an axis."""
+    last = values.shape[axis] - 1
+    return np.take(values, range(last), axis), np.take(values, range(1, last + 1), axis)
 
 
 def border_pairs(mask: np.ndarray) -> int:
-    """How many pairs of neighbours, one missing and one observed, a mask (H,W) bool has."""
+    """Count the pairs of neighbours, one missing and one observed, in a mask (H,W) bool."""
     return sum(int((enter | leave).sum()) for _, enter, leave in _borders(mask))
 
 
 def border_level(x: np.ndarray, mask: np.ndarray, bright: np.ndarray) -> np.ndarray:
-    """Brightness of the hole pixels at borders over that of their observed neighbours, (N,).
+    """Return the brightness of hole pixels at borders over that of their observed neighbours.
 
-    x: (N,1,H,W) in [0,1]; mask: (H,W) bool; bright: (N,H,W) bool, the hole pixels that count:
-    in dark places noise that is clipped at 0 brightens the mean. 1 where nothing counts.
+    Args:
+        x: (N,1,H,W) in [0,1].
+        mask: (H,W) bool, True = observed.
+        bright: (N,H,W) bool, the hole pixels that count: in dark places noise that is clipped at 0
+            brightens the mean.
+
+    Returns:
+        (N,), 1 where nothing counts.
     """
     inside, beside = np.zeros(len(x)), np.zeros(len(x))
     for axis, enter, leave in _borders(mask):
-        last = mask.shape[axis] - 1
-        first, second = (np.take(x[:, 0], range(k, last + k), axis + 1) for k in (0, 1))
-        before, after = (np.take(bright, range(k, last + k), axis + 1) for k in (0, 1))
+        first, second = _neighbours(x[:, 0], axis + 1)
+        before, after = _neighbours(bright, axis + 1)
         for hole, seen, counts in ((second, first, after & enter), (first, second, before & leave)):
             inside += (hole * counts).sum((1, 2))
             beside += (seen * counts).sum((1, 2))
@@ -180,18 +198,22 @@ def border_level(x: np.ndarray, mask: np.ndarray, bright: np.ndarray) -> np.ndar
 
 
 def border_steps(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Mean step between hole and observed pixel over that between observed pixels nearby, (N,).
+    """Return the mean step at the borders of holes over that between observed pixels nearby.
 
-    x: (N,1,H,W); mask: (H,W) bool. About 1 for the truth, below 1 for smooth fillings, 0 where
-    the mask leaves nothing to compare.
+    Args:
+        x: (N,1,H,W).
+        mask: (H,W) bool, True = observed.
+
+    Returns:
+        (N,), about 1 for the truth, below 1 for smooth fillings, 0 where the mask leaves nothing
+        to compare.
     """
     near = box_sum((~mask).astype(np.float32), 3) > 0
     steps, usual = np.zeros(len(x)), np.zeros(len(x))
     for axis, enter, leave in _borders(mask):
         step = np.abs(np.diff(x[:, 0], axis=axis + 1))
-        last = mask.shape[axis] - 1
-        first, second = (np.take(mask, range(k, last + k), axis) for k in (0, 1))
-        inner, border = first & second & np.take(near, range(last), axis), enter | leave
+        first, second = _neighbours(mask, axis)
+        inner, border = first & second & _neighbours(near, axis)[0], enter | leave
         if min(inner.sum(), border.sum()) >= FEW_PIXELS:
             steps += step[:, border].sum(1)
             usual += border.sum() * np.maximum(step[:, inner].mean(1), SMALL_STEP)
@@ -199,7 +221,7 @@ def border_steps(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def along_rows(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """x (N,1,H,W) with its holes interpolated along each row, rows without a pixel left as is."""
+    """Return x (N,1,H,W) with holes interpolated along each row, except rows without a pixel."""
     filled, columns = x.copy(), np.arange(mask.shape[1])
     for row in np.flatnonzero(mask.any(1)):
         seen = np.flatnonzero(mask[row])
@@ -211,19 +233,17 @@ def along_rows(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def surroundings(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Mean of the observed pixels in a window of 5×5, 0 where there are none; shape of x."""
+    """Return the mean of the observed pixels in a window of 5×5, 0 without any; shape of x."""
     return box_sum(x * mask, 2) / np.maximum(box_sum(mask.astype(np.float32), 2), 1)
 
 
 def box_sum(x: np.ndarray, radius: int) -> np.ndarray:
-    """Sum over a square window around each pixel of x (…,H,W), 0 outside; shape of x."""
-    size = 2 * radius + 1
-    for axis in (x.ndim - 2, x.ndim - 1):
-        pad = [(radius, radius) if k == axis else (0, 0) for k in range(x.ndim)]
-        x = np.lib.stride_tricks.sliding_window_view(np.pad(x, pad), size, axis).sum(-1)
+    """Return the sum over a square window around each pixel of x (…,H,W), 0 outside."""
+    for axis in (-2, -1):
+        x = correlate1d(x, np.ones(2 * radius + 1), axis, mode="constant")
     return x
 
 
 def spread(values: np.ndarray) -> float:
-    """Mean over pixels of the deviation across images; values (N,P)."""
+    """Return the mean over pixels of the deviation across images; values (N,P)."""
     return float(values.std(0).mean())

@@ -1,4 +1,4 @@
-"""The staff's table: hole scores of every submission, and the submissions that it resembles."""
+"""The staff's table: hole scores of every submission, and the submissions that resemble it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ import torch
 from nogaps.evaluation.scoring import read_like, read_truth
 from nogaps.imputers.loading import load_imputer
 from nogaps.metrics import summarize
-from nogaps.runtime.files import BadInput, atomic, sha256
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import atomic, sha256
 from nogaps.submission.arrays import RESULT
 from nogaps.submission.similarity import others
 
 
 def score_folders(rows: list[dict], test_set: str | Path | None, truth: str | Path) -> None:
-    """Add "scores" to rows of `submission.report`, {} where the array cannot be scored.
+    """Add "scores" to rows of `submission.report`: rmse, psnr, kriging_rmse, kriging_psnr.
 
-    Hole scores beside kriging's: rmse, psnr, kriging_rmse, kriging_psnr. Rows that could not be
-    checked are left out. Raises BadInput if truth or a test set (else each folder's own) cannot be
-    used.
+    Scores are {} where the array cannot be scored; rows that could not be checked get none.
+
+    Args:
+        rows: What `submission.report` returned.
+        test_set: For all of them; else each folder's own.
+        truth: The complete images.
+
+    Raises:
+        BadInput: The truth or a test set cannot be used.
     """
     known: dict[str, tuple] = {}
     for row in rows:
@@ -41,14 +48,17 @@ def score_folders(rows: list[dict], test_set: str | Path | None, truth: str | Pa
 
 
 def _brief(x_hat: torch.Tensor, x: torch.Tensor, mask: torch.Tensor, start: str = "") -> dict:
-    found = summarize(x_hat, x, mask)
-    return {f"{start}{score}": found[score] for score in ("rmse", "psnr")}
+    scores = summarize(x_hat, x, mask)
+    return {f"{start}{score}": scores[score] for score in ("rmse", "psnr")}
 
 
 def write_csv(path: str | Path, rows: list[dict], alike: dict | None = None) -> None:
-    """One line per submission: dir, valid, findings (their names), its scores, what it is like.
+    """Write one line per submission: dir, valid, names of findings, scores, what it is like.
 
-    alike: from `compare_folders`; the last two columns name others, with "; " between them.
+    Args:
+        path: The file to write.
+        rows: What `submission.report` returned, with or without scores.
+        alike: What `compare_folders` returned; the last two columns name other submissions.
     """
     scores = ["rmse", "psnr", "kriging_rmse", "kriging_psnr"]
     with (
@@ -59,7 +69,7 @@ def write_csv(path: str | Path, rows: list[dict], alike: dict | None = None) -> 
         writer.writerow(["dir", "valid", "findings", *scores, "same_as", "nearly_same_as"])
         for row in rows:
             names = " ".join(finding["check"] for finding in row["findings"])
-            found = [f"{row['scores'][s]:.4f}" if row.get("scores") else "" for s in scores]
+            values = [f"{row['scores'][s]:.4f}" if row.get("scores") else "" for s in scores]
             like = [others(alike, row["dir"], same) if alike else [] for same in (True, False)]
             first = [row["dir"], str(row["valid"]).lower(), names]
-            writer.writerow([*first, *found, *map("; ".join, like)])
+            writer.writerow([*first, *values, *map("; ".join, like)])

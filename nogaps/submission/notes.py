@@ -1,4 +1,4 @@
-"""Remarks on a submission that are no findings, because a program cannot be sure of them."""
+"""Notes on a submission: what a program cannot be sure of, and a marker may look at."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ import re
 import subprocess
 from pathlib import Path
 
-from nogaps.runtime.files import BadInput, sha256
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import sha256
 from nogaps.submission.arrays import RESULT
-from nogaps.submission.notebook import (
-    NOTEBOOK,
-    TEN,
-    count_images,
-    printed_sha256,
-    read_cells,
-    texts,
-)
+from nogaps.submission.notebook import NOTEBOOK, load_notebook, printed_sha256, texts
 from nogaps.submission.references import REFERENCES
 
 DELIVERABLES = (NOTEBOOK, RESULT, REFERENCES)
 INTEGRITY = "the course also asks for its signed integrity form, which no program can check"
-MAX_BYTES = 1 << 28  # of a file that is compared with what is committed
+MAX_BYTES = 1 << 28  # of a file that is compared with the committed one
 # a worker that is cleaned up after its work prints one as well
 TRACEBACK = re.compile(r"^(Exception ignored.*\n)?Traceback \(most recent call last\)", re.M)
 
 
 def notes(folder: str | Path, test_set: str | Path | None = None) -> list[str]:
-    """Remarks: the integrity form, figures to look at, and what differs from the last commit.
+    """Return notes on a submission, whatever its files hold.
 
-    test_set: the corrupted images, else `folder/test_set.npy`. Never raises for what it finds.
+    Args:
+        folder: Holds the notebook, the result and References.md.
+        test_set: The corrupted images; else `folder/test_set.npy`.
+
+    Returns:
+        Notes on the integrity form, on the notebook, and on what differs from the last commit.
     """
     folder = Path(folder)
     source = Path(test_set) if test_set else folder / "test_set.npy"
@@ -39,14 +38,10 @@ def notes(folder: str | Path, test_set: str | Path | None = None) -> list[str]:
 
 def _of_notebook(path: Path, source: Path) -> list[str]:
     try:
-        cells = read_cells(path)
+        cells = load_notebook(path).cells
     except BadInput:
         return []
     remarks = []
-    for question, shown in sorted(count_images(cells).items()):
-        if question and shown.parts and shown.images < TEN:
-            found = f"{shown.images} of {TEN} images recognised in its figures"
-            remarks.append(f"Question {question}: {found}; look whether they are there")
     for place, cell in enumerate(cells, 1):
         if any(not match[1] for text in texts(cell) for match in TRACEBACK.finditer(text)):
             remarks.append(f"{path.name}: cell {place} printed the traceback of an error")
@@ -57,7 +52,7 @@ def _of_notebook(path: Path, source: Path) -> list[str]:
 
 
 def _of_commit(folder: Path) -> list[str]:
-    """What differs from HEAD, where the folder lies in a git work tree."""
+    """Return what differs from HEAD, where the folder lies in a git work tree."""
     committed = _committed(folder)
     remarks = []
     for name in DELIVERABLES if committed else ():
@@ -72,10 +67,10 @@ def _of_commit(folder: Path) -> list[str]:
 
 
 def _committed(folder: Path) -> dict[str, str]:
-    """Blob ids of the deliverables in HEAD; {} outside a work tree or without git.
+    """Return git's ids of the deliverables in HEAD; {} outside a work tree or without git.
 
-    Only `ls-tree`, with lazy fetching off: `status` and `diff` would run the programs that the
-    configuration of a stranger's repository names.
+    Only `ls-tree` is run, with lazy fetching off: `status` and `diff` would run the programs that
+    the configuration of a stranger's repository names.
     """
     command = ["git", "-c", "core.fsmonitor=false", "ls-tree", "-z", "HEAD", "--", *DELIVERABLES]
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
@@ -91,7 +86,7 @@ def _committed(folder: Path) -> dict[str, str]:
 
 
 def _blobs(path: Path, length: int) -> set[str]:
-    """Git's ids of a file's content in sha1 (40 digits) or sha256; a text's with LF as well."""
+    """Return git's ids of a file, in sha1 (40 digits) or sha256; of a text also with LF."""
     try:
         data = path.read_bytes() if os.path.getsize(path) <= MAX_BYTES else b""
     except OSError:

@@ -49,57 +49,65 @@ class Match:
 
 
 def match(y: np.ndarray, x: np.ndarray, own: np.ndarray | None, mask: np.ndarray) -> Match:
-    """Compare x (K,1,H,W) with all inputs y (N,1,H,W), which may be moved.
+    """Compare outputs with all inputs, which may be moved, over the observed pixels.
 
-    Correlation over the observed pixels does not see an affine change of intensities. own (K,):
-    the rightful places. Neighbours of one subject resemble each other, so that another input must
-    explain twice as much; None: any may be the one.
+    Correlation does not see an affine change of intensities. Neighbours of one subject resemble
+    each other, so that another input than the rightful one must explain twice as much.
+
+    Args:
+        y: Inputs (N,1,H,W).
+        x: Outputs (K,1,H,W).
+        own: The rightful places (K,); None where any may be the one.
+        mask: (H,W) bool, True = observed.
     """
     inputs, rows = _unit(y, mask), np.arange(len(x))
     home = np.zeros(len(x), int) if own is None else own
     r = (_unit(x, mask) * inputs[home]).sum(1)
-    kept, found = (Match(r, r.copy(), home, np.full(len(x), "", dtype=object)) for _ in range(2))
+    kept, free = (Match(r, r.copy(), home, np.full(len(x), "", dtype=object)) for _ in range(2))
     for name, undo in MOVES.items():
         moved = undo(x)
         if moved.shape[-2:] == mask.shape:
             table = _unit(moved, mask) @ inputs.T
-            for best, place in ((kept, home), (found, table.argmax(1))):
+            for best, place in ((kept, home), (free, table.argmax(1))):
                 best.replace(table[rows, place] > best.best + 1e-9, table[rows, place], place, name)
     if own is None:
-        return found
-    kept.replace(1 - found.best < 0.5 * (1 - kept.best), found.best, found.place, found.move)
+        return free
+    kept.replace(1 - free.best < 0.5 * (1 - kept.best), free.best, free.place, free.move)
     return kept
 
 
 def _unit(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Observed pixels (K,P) without their mean, of length 1."""
+    """Return the observed pixels (K,P) without their mean, of length 1."""
     values = values[:, 0][:, mask].astype(np.float64)
     values -= values.mean(1, keepdims=True)
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
 
 
 def places(y: np.ndarray, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Which inputs y (N,1,H,W) fewer outputs x (K,1,H,W) belong to, (K,) int.
+    """Return which inputs y (N,1,H,W) fewer outputs x (K,1,H,W) belong to, (K,) int.
 
-    Rising if that explains them about as well as any other order.
+    The places rise if that explains the outputs about as well as any other order.
     """
-    found, r = match(y, x, None, mask), _unit(x, mask) @ _unit(y, mask).T
+    free, r = match(y, x, None, mask), _unit(x, mask) @ _unit(y, mask).T
     rising = _rising(r)
-    kept = r[np.arange(len(x)), rising].mean() > found.best.mean() - 0.05
-    return rising if kept else found.place
+    kept = r[np.arange(len(x)), rising].mean() > free.best.mean() - 0.05
+    return rising if kept else free.place
 
 
 def _rising(r: np.ndarray) -> np.ndarray:
-    """Rising columns, one for each row of r (K,N), with the greatest sum: dynamic programming."""
+    """Return rising columns, one for each row of r (K,N), with the greatest sum.
+
+    By dynamic programming over the rows.
+    """
     sums, best = [], np.zeros(r.shape[1] + 1)
     for row in r:
         sums.append(best[:-1] + row)
         best = np.concatenate([[-np.inf], np.maximum.accumulate(sums[-1])])
-    found, stop = [], r.shape[1]
+    columns, stop = [], r.shape[1]
     for values in reversed(sums):
         stop = int(values[:stop].argmax())
-        found.append(stop)
-    return np.array(found[::-1])
+        columns.append(stop)
+    return np.array(columns[::-1])
 
 
 @dataclass
@@ -122,11 +130,11 @@ def _causes(
     m = match(y, x, own, mask)
     seen, true = x[:, 0][:, mask].astype(np.float64), y[own][:, 0][:, mask]
     affine, elsewhere = np.abs(m.own) > EXACT, (m.place != own) | (m.move != "")
-    elsewhere &= share > 0.2  # a few wild pixels are no other image
+    elsewhere &= share > 0.2  # a few wild pixels do not make another image
     certain = ~affine & elsewhere & (m.best > EXACT)
     empty = ((x[:, 0][:, ~mask] == 0).mean(1) > 0.95) != ((seen == 0).mean(1) > 0.95)
     inverted = empty & ~affine & ~certain & (share > 0.5)
-    # an output that is no copy of any input: another must explain twice as much as its own
+    # an output that copies no input: another must explain twice as much as its own
     likely = elsewhere & (m.best > LIKE) & (1 - m.best < 0.5 * (1 - m.own))
     moved = certain | (likely & ~affine & ~inverted)
     a = np.sign(m.own) * seen.std(1) / np.maximum(true.std(1), 1e-12)
@@ -139,9 +147,17 @@ def _causes(
 def check_observed(
     y: np.ndarray, x: np.ndarray, mask: np.ndarray, unlike: np.ndarray, findings: Findings
 ) -> np.ndarray:
-    """Name why observed pixels differ (unlike, (N,P) bool).
+    """Name why observed pixels differ.
 
-    Returns where the holes can be judged all the same, (N,) bool.
+    Args:
+        y: Inputs (N,1,H,W).
+        x: Outputs (N,1,H,W), finite.
+        mask: (H,W) bool, True = observed.
+        unlike: (N,P) bool, which of the observed pixels differ.
+        findings: Takes the findings.
+
+    Returns:
+        (N,) bool, the images whose holes can be judged all the same.
     """
     comparable = np.ones(len(y), bool)
     own = np.flatnonzero(unlike.any(1))
@@ -149,34 +165,25 @@ def check_observed(
         return comparable
     why = _causes(y, x[own], own, mask, unlike[own].mean(1))
     if why.inverted.any():
-        found = f"{images(own[why.inverted])}: observed pixels replaced, missing ones kept"
-        mend = "mask is True where observed: x_hat = torch.where(mask, y, network)"
-        findings.add("inverted-mask", found, "the opposite", mend)
-    _check_moves(own, why.move, findings)
+        problem = f"{images(own[why.inverted])}: observed pixels replaced, missing ones kept"
+        fix = "mask is True where observed: x_hat = torch.where(mask, y, network)"
+        findings.add("inverted-mask", problem, "the opposite", fix)
+    for move in dict.fromkeys(why.move[why.move != ""]):
+        problem = f"{images(own[why.move == move])}: {move}"
+        fix = "leave rows and columns as they are; undo every augmentation"
+        findings.add("orientation", problem, "the orientation of the test set", fix)
     _check_order(own, why.place, len(y), findings)
-    _check_scale(own[why.scaled], why.a[why.scaled], why.b[why.scaled], findings)
+    if why.scaled.any():
+        a, b = span(why.a[why.scaled]), span(why.b[why.scaled])
+        problem = f"{images(own[why.scaled])}: the observed pixels are a*y + b, a {a}, b {b}"
+        findings.add("scaled", problem, "y itself", f"undo the scaling, (x_hat - b) / a; {COPY}")
     rest = own[~(why.inverted | why.moved | why.scaled)]
     if len(rest):
         most = float(np.abs(x[rest] - y[rest])[:, 0][:, mask].max())
-        found = f"{int(unlike[rest].sum())} observed pixels differ, by up to {most:.2g}"
-        findings.add("observed-changed", f"{found}, in {images(rest)}", "no difference", COPY)
+        problem = f"{int(unlike[rest].sum())} observed pixels differ, by up to {most:.2g}"
+        findings.add("observed-changed", f"{problem}, in {images(rest)}", "no difference", COPY)
     comparable[own[why.inverted | (why.move != "")]] = False
     return comparable
-
-
-def _check_moves(own: np.ndarray, move: np.ndarray, findings: Findings) -> None:
-    """Name outputs (own) that are turned or shifted (move)."""
-    for name in dict.fromkeys(move[move != ""]):
-        mend = "leave rows and columns as they are; undo every augmentation"
-        found = f"{images(own[move == name])}: {name}"
-        findings.add("orientation", found, "the orientation of the test set", mend)
-
-
-def _check_scale(own: np.ndarray, a: np.ndarray, b: np.ndarray, findings: Findings) -> None:
-    """Name outputs (own) that are a*y + b."""
-    if len(own):
-        found = f"{images(own)}: the observed pixels are a*y + b, a {span(a)}, b {span(b)}"
-        findings.add("scaled", found, "y itself", f"undo the scaling, (x_hat - b) / a; {COPY}")
 
 
 def _check_order(changed: np.ndarray, place: np.ndarray, n: int, findings: Findings) -> None:
@@ -190,11 +197,11 @@ def _check_order(changed: np.ndarray, place: np.ndarray, n: int, findings: Findi
     lost = np.setdiff1d(np.arange(n), assigned)
     shifts = np.unique((inputs - outputs + n // 2) % n - n // 2)
     pairs = [f"image {k} holds input {j}" for k, j in zip(outputs, inputs, strict=True)]
-    found = "; ".join(pairs[:4]) + (f"; {len(pairs) - 4} more" if len(pairs) > 4 else "")
-    found += f"; no filling of {numbered('input', lost)}" if len(lost) else ""
+    problem = "; ".join(pairs[:4]) + (f"; {len(pairs) - 4} more" if len(pairs) > 4 else "")
+    problem += f"; no filling of {numbered('input', lost)}" if len(lost) else ""
     # a few neighbours may be confused where the observed pixels are only roughly right
     check = "duplicated" if len(lost) > 0.1 * len(outputs) else "shuffled"
     if len(shifts) == 1 and len(outputs) > n / 2:
-        check, found = "shuffled", f"off by {abs(shifts[0])}: {found}"
-    mend = "fill the test set in its order (DataLoader with shuffle=False), each image once"
-    findings.add(check, found, "image k holds input k", mend)
+        check, problem = "shuffled", f"off by {abs(shifts[0])}: {problem}"
+    fix = "fill the test set in its order (DataLoader with shuffle=False), each image once"
+    findings.add(check, problem, "image k holds input k", fix)

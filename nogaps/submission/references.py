@@ -21,15 +21,28 @@ OPEN_SECTION = re.compile(r"declaration|student", re.I)
 
 
 def check_references(path: str | Path) -> list[Finding]:
-    """Findings about References.md: empty, without a link, or with a placeholder left in it."""
+    """Check References.md: it must be text in UTF-8 with a link and without a placeholder.
+
+    Returns:
+        The findings, [] for a valid file. Sections for the student's own declaration may be open.
+    """
     path = Path(path)
     findings = Findings(path.name)
     try:
-        text = _read(path)
+        if (size := os.path.getsize(path)) > MAX_BYTES:
+            raise ValueError(f"{size / 1e6:.1f} MB, too large for a list of sources")
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        problem = "not text in UTF-8"
     except (OSError, ValueError) as error:
-        found = printable(getattr(error, "strerror", None) or str(error))
-        findings.add("unreadable", found, "a text file in UTF-8", "save it again as UTF-8")
-        return findings.all
+        problem = printable(error.strerror if isinstance(error, OSError) else str(error))
+    else:
+        return _check_text(text, findings)
+    findings.add("unreadable", problem, "a text file in UTF-8", "save it again as UTF-8")
+    return findings.all
+
+
+def _check_text(text: str, findings: Findings) -> list[Finding]:
     if not text.strip():
         findings.add("references", "empty", "sources of ideas, code and data", "name your sources")
         return findings.all
@@ -37,22 +50,13 @@ def check_references(path: str | Path) -> list[Finding]:
     if not LINK.search(text):
         findings.add("references", "no link", "at least one link to a source", "add the links")
     if match := PLACEHOLDER.search(text):
-        found = f"the placeholder {printable(match[0], 40)!r}"
-        findings.add("references", found, "no placeholders", "fill it in or remove it")
+        problem = f"the placeholder {printable(match[0], 40)!r}"
+        findings.add("references", problem, "no placeholders", "fill it in or remove it")
     return findings.all
 
 
-def _read(path: Path) -> str:
-    if (size := os.path.getsize(path)) > MAX_BYTES:
-        raise ValueError(f"{size / 1e6:.1f} MB, too large for a list of sources")
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError("not text in UTF-8") from error
-
-
 def _closed_part(text: str) -> str:
-    """`text` without the sections that are left open for the student's own declaration."""
+    """Return `text` without the sections that are left open for the student's own declaration."""
     text = UNDERLINED.sub(lambda match: f"{'#' if match[2][0] == '=' else '##'} {match[1]}", text)
     kept, inside, title = [], 0, True
     for line in text.splitlines():

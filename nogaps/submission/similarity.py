@@ -1,23 +1,17 @@
 """Which submissions hold the same, or nearly the same, filled pixels: where to look, no verdict.
 
-Networks that learn the same task agree on most of what they fill; what tells them apart is what is
-left when everything that needs no network is taken away. So, image by image, the hole pixels of a
-submission are fitted by what anybody gets from the observed pixels: a constant, linear, biharmonic
-and kriging interpolation and the square of the last. Changes of intensity, and blends with such
-fillings, vanish with the fit. The rest of one submission is then correlated with the rest of the
-other *at the neighbouring hole pixels*: noise and rounding, which know nothing of their neighbours,
-cancel on both sides. 1 - correlation is the distance of two fillings of one image.
+Networks that learn the same task agree on most of what they fill. So, image by image, the hole
+pixels of a submission are fitted by what needs no network: a constant, linear, biharmonic and
+kriging interpolation and the square of the last. Changes of intensity, and blends with such
+fillings, vanish with the fit. What the fit leaves of one submission is correlated with what it
+leaves of the other *at the neighbouring hole pixels*: noise and rounding, which know nothing of
+their neighbours, cancel. 1 - correlation is the distance of two fillings of one image.
 
-Measured on the stand-in and on the course's file, the lower quartile over the images, in brackets
-the least of them: networks that differ by their seeds 0.011 [0.005]; one of three and the mean of
-all three 0.004 [0.002], which is by its variance what two independent means of three would have;
-after the short training of the smoke profile 0.044 [0.021]. A copy in other clothes: rounded to 8
-bits, rescaled, with white noise of up to 0.03, seven tenths of interpolation: below 0.0001; a fifth
-of another network 0.0005, a third 0.0012; a slight blur up to 0.0009; a gamma of 1.1 0.0012. Not
-recognised: a gamma of 1.3, half of another network, noise stronger than the filling's own errors.
-
-A filling that the fit explains (kriging with whatever covariance) is the same for everyone who
-makes it; it is named, and compared with nobody. Fast: all pairs of an image are one matrix product.
+Measured on the stand-in and on the course's file, as the lower quartile over the images [and the
+least of them]: networks that differ by their seeds 0.011 [0.005], one of three and the mean of all
+three 0.004 [0.002]; disguised copies (in 8 bits, rescaled, noisy, blended) at most 0.0012. The
+whole table stands in docs/staff.md. A filling that the fit explains is the same for everyone who
+makes it; it is named, and compared with nobody.
 """
 
 from __future__ import annotations
@@ -30,9 +24,10 @@ from pathlib import Path
 import numpy as np
 
 from nogaps.masks import shared_mask
-from nogaps.runtime.files import BadInput, load_images, load_npy, sha256
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_images, load_npy, sha256
 from nogaps.submission.arrays import RESULT
-from nogaps.submission.findings import printable
+from nogaps.submission.findings import printable, reason_of
 from nogaps.submission.holes import box_sum
 
 NEAR = 0.0015  # distance below which two fillings of an image are alike
@@ -45,69 +40,67 @@ SHIPPED = {"best": "nogaps fill", "fast": "nogaps fill --quality fast"}  # what 
 
 @dataclass(frozen=True)
 class Likeness:
-    """How S fillings of N images resemble each other; all but `plain` are (S,S), symmetric.
+    """How S fillings of N images resemble each other; all but `plain` are (S,S), symmetric."""
 
-    identical, alike: images with the same bits in the holes, and with a distance below NEAR.
-    compared: images that tell. rms: over all hole pixels, in the units of the images. plain: (S,)
-    bool, where interpolation explains nearly every image.
-    """
-
-    identical: np.ndarray
-    alike: np.ndarray
-    compared: np.ndarray
-    rms: np.ndarray
-    plain: np.ndarray
+    identical: np.ndarray  # images with the same bits in the holes
+    alike: np.ndarray  # images with a distance below NEAR, or with the same bits
+    compared: np.ndarray  # images that can be compared
+    rms: np.ndarray  # difference over all hole pixels, in the units of the images
+    plain: np.ndarray  # (S,) bool: interpolation explains nearly every image
 
     def pairs(self) -> list[tuple[int, int]]:
-        """Pairs to look at: with an identical image, or with a quarter of the images alike."""
-        found = self.identical > 0
-        found |= (self.alike >= QUARTER * self.compared) & (self.compared > 0)
-        found &= ~self.plain[:, None] & ~self.plain
-        return [(int(a), int(b)) for a, b in zip(*np.nonzero(np.triu(found, 1)), strict=True)]
+        """Return the pairs to look at: one image identical, or a quarter of the images alike."""
+        listed = self.identical > 0
+        listed |= (self.alike >= QUARTER * self.compared) & (self.compared > 0)
+        listed &= ~self.plain[:, None] & ~self.plain
+        return [(int(a), int(b)) for a, b in np.argwhere(np.triu(listed, 1))]
 
 
 def compare_fillings(
     fillings: Sequence[np.ndarray], interpolations: Sequence[np.ndarray], mask: np.ndarray
 ) -> Likeness:
-    """Compare fillings (N,1,H,W) of the same images, pair by pair; they may be memory-mapped.
+    """Compare fillings of the same images, pair by pair, holding one image of each at a time.
 
-    interpolations: (N,1,H,W) each, what needs no network, at least one. mask: (H,W) bool, True =
-    observed. Holds the hole pixels of one image at a time. NaN: that image tells nothing.
+    Args:
+        fillings: (N,1,H,W) each; they may be memory-mapped. An image with NaN is not compared.
+        interpolations: (N,1,H,W) each, fillings that need no network, at least one.
+        mask: (H,W) bool, True = observed.
     """
     count = len(fillings)
-    identical, alike, compared = (np.zeros((count, count), int) for _ in range(3))
-    squares, told, plain = np.zeros((count, count)), np.zeros((count, count)), np.zeros(count)
+    identical, alike, compared, finite_pairs = (np.zeros((count, count), int) for _ in range(4))
+    squares, plain = np.zeros((count, count)), np.zeros(count)
     for k in range(len(interpolations[0])):
         values = _holes(fillings, k, mask)
         finite = np.isfinite(values).all(1)
         values[~finite] = 0
         rest, explained = _rest(values, _holes(interpolations, k, mask))
         plain += explained & finite
-        tells = finite & ~explained
-        both = tells[:, None] & tells
+        usable, known = finite & ~explained, finite[:, None] & finite
+        both = usable[:, None] & usable
         numbers: dict[bytes, int] = {}
-        same = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in values])
-        distance = _distance(rest, mask)
-        identical += both & (same[:, None] == same)
-        alike += both & ((distance < NEAR) | (same[:, None] == same))
+        number = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in values])
+        same = both & (number[:, None] == number)
+        identical += same
+        alike += same | (both & (_distance(rest, mask) < NEAR))
         compared += both
         products = values @ values.T
         size = np.diag(products)
-        squares += np.maximum(size[:, None] + size - 2 * products, 0) * (finite[:, None] & finite)
-        told += finite[:, None] & finite
-    rms = np.sqrt(squares / np.maximum(told * np.count_nonzero(~mask), 1))
-    mostly = plain > (1 - QUARTER) * np.diag(told)
+        squares += np.maximum(size[:, None] + size - 2 * products, 0) * known
+        finite_pairs += known
+    rms = np.sqrt(squares / np.maximum(finite_pairs * np.count_nonzero(~mask), 1))
+    mostly = plain > (1 - QUARTER) * np.diag(finite_pairs)
     return Likeness(identical, alike, compared, rms, mostly)
 
 
 def _holes(images: Sequence[np.ndarray], k: int, mask: np.ndarray) -> np.ndarray:
-    """Hole pixels (S,P) float64 of image k of each, as float32 has them."""
+    """Return the hole pixels (S,P) float64 of image k of each, as float32 has them."""
     with np.errstate(over="ignore"):
-        return np.stack([one[k, 0][~mask].astype(np.float32) for one in images]).astype(np.float64)
+        rows = [image[k, 0][~mask].astype(np.float32) for image in images]
+    return np.stack(rows).astype(np.float64)
 
 
 def _rest(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """What the interpolations (K,P) leave of values (S,P), and where that is next to nothing."""
+    """Return what the interpolations (K,P) leave of values (S,P), and where that is nothing."""
     basis = np.concatenate([np.ones_like(known[:1]), known, known[-1:] ** 2])
     q, r = np.linalg.qr(basis.T)
     kept = np.abs(np.diag(r)) > 1e-9 * np.abs(np.diag(r)).max()
@@ -117,9 +110,9 @@ def _rest(values: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray
 
 
 def _distance(rest: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """1 - correlation of each row (S,P) with the others at the neighbouring hole pixels, (S,S).
+    """Return 1 - correlation of each row (S,P) with the others at neighbouring pixels, (S,S).
 
-    Infinite where noise, or too little agreement of neighbours, lets nothing be said.
+    It is infinite where noise, or too little agreement of neighbours, lets nothing be said.
     """
     pages = np.zeros((len(rest), *mask.shape))
     pages[:, ~mask] = rest
@@ -129,24 +122,30 @@ def _distance(rest: np.ndarray, mask: np.ndarray) -> np.ndarray:
 
 
 def _correlation(products: np.ndarray) -> np.ndarray:
-    """Products (S,S) divided by the roots of the diagonal's; -1 where these are not positive."""
+    """Divide products (S,S) by the roots of their diagonal's; -1 where these are not positive."""
     own = np.where(np.diag(products) > 0, np.diag(products), math.inf)
-    found = products / np.sqrt(own[:, None] * own)
-    return np.where(np.isinf(own[:, None] + own), -1, found)
+    scaled = products / np.sqrt(own[:, None] * own)
+    return np.where(np.isinf(own[:, None] + own), -1, scaled)
 
 
 def compare_folders(
     folders: Sequence[str | Path], test_set: str | Path | None = None
 ) -> dict[str, object]:
-    """Which submissions, and the shipped imputer, fill alike: for `nogaps check` of several.
+    """Compare submissions with each other and with what the shipped imputer fills.
 
-    test_set: for all of them, else each folder's own; those with equal ones are compared. Returns
-    "pairs": {"dirs": [two], "identical", "alike", "images": numbers of images, "rms"}; "plain":
-    folders filled without a network; "not_compared": {folder: why}. A name of SHIPPED stands for
-    what the imputer of this package gives. An array of another type or range is compared all the
-    same, up to an affine change; one of another number of values is not.
+    An array of another type or range is compared all the same, up to an affine change; one with
+    another number of values is not.
+
+    Args:
+        folders: Those with equal test sets are compared.
+        test_set: For all of them; else each folder's own.
+
+    Returns:
+        "pairs": a list of {"dirs": [two names], "identical", "alike", "images": counts, "rms"},
+        where a name of SHIPPED stands for the shipped imputer; "plain": folders filled without a
+        network; "not_compared": {folder: reason}.
     """
-    found: dict[str, object] = {"pairs": [], "plain": [], "not_compared": {}}
+    result: dict[str, object] = {"pairs": [], "plain": [], "not_compared": {}}
     sets: dict[str, tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = {}
     for folder in dict.fromkeys(map(str, folders)):
         try:
@@ -157,37 +156,36 @@ def compare_folders(
             y, _, arrays = sets[digest]
             arrays[folder] = _read(Path(folder) / RESULT, y)
         except (BadInput, OSError, ValueError) as error:
-            text = str(error).removeprefix(f"{Path(folder) / RESULT}: ")
-            found["not_compared"][folder] = printable(text, 160)
+            result["not_compared"][folder] = printable(reason_of(error), 160)
     for y, mask, arrays in sets.values():
-        if len(arrays) > 0:
-            _compare(y, mask, arrays, found)
-    return found
+        if arrays:
+            _compare(y, mask, arrays, result)
+    return result
 
 
 def _read(path: Path, y: np.ndarray) -> np.ndarray:
-    """A result with the axes of y, memory-mapped. Raises BadInput if it cannot be compared."""
+    """Read a result with the axes of y, memory-mapped."""
     x = load_npy(path, mmap=True)
     if x.dtype.kind not in "fiu" or x.size != y.size or x.shape[0] != len(y):
-        raise BadInput(f"{path}: {x.dtype} of shape {x.shape}, expected float32 of {y.shape}")
+        raise BadInput(f"has {x.dtype} of shape {x.shape}", f"float32 of {y.shape}", path=path)
     return x.reshape(y.shape)
 
 
-def _compare(y: np.ndarray, mask: np.ndarray, arrays: dict[str, np.ndarray], found: dict) -> None:
+def _compare(y: np.ndarray, mask: np.ndarray, arrays: dict[str, np.ndarray], result: dict) -> None:
     interpolations, shipped = _references(y, mask)
     named = {**arrays, **shipped}
     names = list(named)
     likeness = compare_fillings([*named.values()], interpolations, mask)
-    found["plain"] += [n for n, plain in zip(names, likeness.plain, strict=True) if plain]
+    result["plain"] += [n for n, plain in zip(names, likeness.plain, strict=True) if plain]
     for a, b in likeness.pairs():
-        if names[a] in arrays:  # the two qualities of one imputer are no news
+        if names[a] in arrays:  # that the two qualities of one imputer are alike is not news
             pair = {"dirs": [names[a], names[b]], "identical": int(likeness.identical[a, b])}
             pair |= {"alike": int(likeness.alike[a, b]), "images": len(y)}
-            found["pairs"].append(pair | {"rms": float(likeness.rms[a, b])})
+            result["pairs"].append(pair | {"rms": float(likeness.rms[a, b])})
 
 
 def _references(y: np.ndarray, seen: np.ndarray) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """Fillings of y without a network, kriging last, and those of the shipped imputer by name."""
+    """Fill y without a network, kriging last, and by the shipped imputer, by name."""
     import torch
 
     from nogaps.imputers.loading import load_imputer
@@ -198,33 +196,33 @@ def _references(y: np.ndarray, seen: np.ndarray) -> tuple[list[np.ndarray], dict
     plain = [linear()(images, mask), biharmonic(images, mask)]
     plain.append(imputer.kriging(images, mask))
     with torch.no_grad():
-        parts = [imputer.members(part, mask) for part in images.split(64)]
-    members = torch.cat(parts, dim=1)
+        members = torch.cat([imputer.members(part, mask) for part in images.split(64)], dim=1)
     shipped = {"best": members.mean(0), "fast": members[0]}
-    return [part.numpy() for part in plain], {
+    return [filled.numpy() for filled in plain], {
         SHIPPED[quality]: keep_observed(x_hat, images, mask).numpy()
         for quality, x_hat in shipped.items()
     }
 
 
-def others(found: dict, folder: str, same: bool) -> list[str]:
-    """What a folder fills alike to, of `compare_folders`; same: in every bit, else nearly."""
-    pairs = [pair for pair in found["pairs"] if folder in pair["dirs"]]
+def others(result: dict, folder: str, same: bool) -> list[str]:
+    """Return what a folder is like, of `compare_folders`; same: in every bit, else nearly."""
     names = [
-        pair["dirs"][pair["dirs"][0] == folder]
-        for pair in pairs
-        if (pair["identical"] == pair["images"]) == same
+        name
+        for pair in result["pairs"]
+        if folder in pair["dirs"] and (pair["identical"] == pair["images"]) == same
+        for name in pair["dirs"]
+        if name != folder
     ]
-    return names + ([PLAIN] if folder in found["plain"] and not same else [])
+    return names + ([PLAIN] if folder in result["plain"] and not same else [])
 
 
-def as_text(found: dict) -> str:
-    """What `compare_folders` found, for people: a line per group of submissions."""
+def as_text(result: dict) -> str:
+    """Return what `compare_folders` returned as text: a line for each group of submissions."""
     lines = []
-    if found["pairs"]:
+    if result["pairs"]:
         lines.append("same or nearly the same filled pixels, the reason is not known; look:")
-    for names in _groups(found["pairs"]):
-        pairs = [pair for pair in found["pairs"] if pair["dirs"][0] in names]
+    for names in _groups(result["pairs"]):
+        pairs = [pair for pair in result["pairs"] if pair["dirs"][0] in names]
         names.sort(key=lambda name: name in SHIPPED.values())  # submissions first
         identical, alike = (_span([pair[key] for pair in pairs]) for key in ("identical", "alike"))
         count, rms = pairs[0]["images"], max(pair["rms"] for pair in pairs)
@@ -233,12 +231,12 @@ def as_text(found: dict) -> str:
             how = f"nearly or quite the same in {alike} of {count} images, to the bit in "
             how += f"{identical}; RMS difference, as stored, up to {rms:.4f}"
         lines.append(f"  {', '.join(names)}: {how}")
-    if found["plain"]:
+    if result["plain"]:
         lines.append("filled without a network, which is the same for everybody, or not at all:")
-        lines.append(f"  {', '.join(found['plain'])}")
-    if found["not_compared"]:
+        lines.append(f"  {', '.join(result['plain'])}")
+    if result["not_compared"]:
         lines.append("not compared:")
-        lines += [f"  {folder}: {why}" for folder, why in found["not_compared"].items()]
+        lines += [f"  {folder}: {why}" for folder, why in result["not_compared"].items()]
     return "\n".join(lines)
 
 
@@ -248,7 +246,7 @@ def _span(numbers: Sequence[int]) -> str:
 
 
 def _groups(pairs: Sequence[dict]) -> list[list[str]]:
-    """Names that pairs connect, directly or through other submissions."""
+    """Return the names that pairs connect, directly or through other submissions."""
     groups: list[list[str]] = []
     for pair in pairs:
         own = set(pair["dirs"]) - set(SHIPPED.values())

@@ -16,7 +16,7 @@ from submissions import MASK, TRUTH, Y, write_submission
 
 from nogaps.imputers.loading import load_imputer
 from nogaps.interpolation import biharmonic, keep_observed, linear
-from nogaps.submission import similarity as alike
+from nogaps.submission import similarity
 
 COUNT = 24
 Fillings = dict[str, np.ndarray]
@@ -35,9 +35,9 @@ def fillings() -> Fillings:
     return {name: keep_observed(x_hat, y, mask).numpy() for name, x_hat in found.items()}
 
 
-def compared(fillings: Fillings, *others: np.ndarray) -> alike.Likeness:
+def compared(fillings: Fillings, *others: np.ndarray) -> similarity.Likeness:
     plain = [fillings[name] for name in ("linear", "biharmonic", "kriging")]
-    return alike.compare_fillings(others, plain, MASK)
+    return similarity.compare_fillings(others, plain, MASK)
 
 
 def test_honest_networks_are_not_listed(fillings: Fillings) -> None:
@@ -134,7 +134,7 @@ def folders(tmp_path: Path, fillings: Fillings) -> Path:
 
 def test_folders_of_one_test_set_are_compared(folders: Path) -> None:
     names = ["anna", "ben", "carl", "dora", "emil", "fay", "gus", "hal", "ida", "jim"]
-    found = alike.compare_folders([folders / name for name in names])
+    found = similarity.compare_folders([folders / name for name in names])
     named = {
         tuple(Path(name).name for name in pair["dirs"]): pair["identical"]
         for pair in found["pairs"]
@@ -154,8 +154,8 @@ def test_folders_of_one_test_set_are_compared(folders: Path) -> None:
     }  # ida's array is anna's, but for another test set
     assert [Path(name).name for name in found["plain"]] == ["fay"]
     assert {Path(name).name for name in found["not_compared"]} == {"gus", "jim"}
-    assert alike.others(found, str(folders / "fay"), same=False) == ["(interpolation)"]
-    text = alike.as_text(found)
+    assert similarity.others(found, str(folders / "fay"), same=False) == ["(interpolation)"]
+    text = similarity.as_text(found)
     assert text.count("\n") == 7 and "as stored, up to 0.0" in text
 
 
