@@ -1,130 +1,208 @@
-"""Cells of a notebook as HTML: prose, code that folds away, outputs."""
+"""What page.html.j2 shows of a notebook's cells: clean prose, code, captions, printed text."""
 
 from __future__ import annotations
 
+import ast
 import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from html import escape
 
+from bleach.css_sanitizer import CSSSanitizer
+from bleach.sanitizer import Cleaner
+from bs4 import BeautifulSoup, Tag
+from markupsafe import Markup
+from mistune import import_plugin
+from nbconvert.filters.markdown_mistune import InvalidNotebook, IPythonRenderer, MarkdownWithMath
+from nbformat import NotebookNode
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
-from nogaps.report.figures import picture
-from nogaps.report.prose import Prose
-from nogaps.report.sources import gist, titles
-from nogaps.submission.figures import ALL_PIXELS, pictures
 from nogaps.submission.findings import ANSI
-from nogaps.submission.notebook import joined, last_state, output_data, outputs
+from nogaps.submission.notebook import EMBEDDED, last_state, outputs, pictures
 
-LONGEST = 20_000  # characters of one output, or of code, that are shown
-COLUMNS = re.compile(r"\S {2,}\S")  # in several lines: a table, which is not to be wrapped
-LANGUAGE, FORMAT = PythonLexer(), HtmlFormatter(nowrap=True)
+LONGEST = 20_000  # characters of one output, or of code, that are shown, or of prose that is parsed
+MARKDOWN = ("strikethrough", "table", "url", "def_list")  # what is added to plain Markdown
+TAGS = re.findall(
+    r"\w+",
+    "a abbr b blockquote br code dd del div dl dt em h1 h2 h3 h4 h5 h6 hr i img kbd li ol p pre s"
+    " small span strong sub sup table tbody td th thead tr u ul",
+)
+ADDRESS = re.compile(r"(?:https?:|mailto:|#).*|[\w./%-]*", re.S)  # of a link: also a file beside
+CLASSES = re.compile(r"highlight|[a-z]{1,2}[0-9]?")  # of coloured code
+TITLED = re.compile(r"show_\w+|suptitle|title")  # functions that are given a figure's title
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+COLUMNS = re.compile(r"\S {2,}\S")  # in several lines: a table, which must not be wrapped
 
 
-class Body:
-    """HTML of one notebook's cells, in order; counts the figures and code cells it has shown."""
+def _is_allowed(tag: str, name: str, value: str) -> bool:
+    """Return whether an attribute may stay: nothing that runs, fetches, or looks like the page."""
+    if name == "src":
+        return tag == "img" and EMBEDDED.fullmatch(value) is not None
+    if name == "href":
+        return tag == "a" and ADDRESS.fullmatch(value) is not None
+    if name == "class":
+        return tag in ("div", "span") and CLASSES.fullmatch(value) is not None
+    return (tag, name) in {("img", "alt"), ("td", "style"), ("th", "style"), ("ol", "start")}
 
-    def __init__(self) -> None:
-        self.prose = Prose()
-        self.figures = self.code_cells = 0
-        self._pixels = ALL_PIXELS
 
-    def render(self, cell: dict) -> str:
-        """One cell with its outputs; "" for an empty one."""
-        source, kind = joined(cell.get("source")), cell.get("cell_type")
-        if not source.strip() and not outputs(cell):
-            return ""
-        if kind == "markdown":
-            return f'<div class="prose">{self.prose.render(source, _attachments(cell))}</div>'
-        if kind != "code":
-            return f"<pre>{escape(cut(source))}</pre>"
-        self.code_cells += 1
-        results = self._outputs(cell, source)
-        return code(source, cell.get("execution_count")) + results
+CLEANER = Cleaner(
+    tags=TAGS,
+    attributes=_is_allowed,
+    protocols=["http", "https", "mailto", "data"],
+    css_sanitizer=CSSSanitizer(["text-align"]),
+)
 
-    def _outputs(self, cell: dict, source: str) -> str:
-        found = [(out, _pictures(out)) for out in outputs(cell)]
-        names, count = titles(source), sum(len(encoded) for _, encoded in found)
-        if len(names) != count:  # drawn in a loop, or not all of them: which is which is not known
-            names = [""] * count
-        shown = []
-        for out, encoded in found:
-            shown += [self._figure(one, names.pop(0)) for one in encoded]
-            shown += [] if encoded else [self._text(out)]
-        return "".join(shown)
 
-    def _figure(self, encoded: str, title: str) -> str:
-        self.figures += 1
-        headings = self.prose.headings
-        known = title or (f"in “{headings[-1].text}”" if headings else "")
-        name = f"Figure {self.figures}" + (f": {known}" if known else "")
-        found, pixels = picture(encoded, name, self._pixels)
-        self._pixels -= pixels
-        if not found:
-            return f'<p class="absent">[{escape(name)}: cannot be shown]</p>'
-        return (
-            f'<figure><div class="card">{found}</div>'
-            f"<figcaption>{escape(name)}</figcaption></figure>"
+@dataclass(frozen=True)
+class Heading:
+    """An entry of the contents; `anchor` is the id of its element."""
+
+    level: int
+    text: str
+    anchor: str
+
+
+@dataclass
+class Prose:
+    """Renders the Markdown of one notebook, in order, and collects its headings.
+
+    `title` is the first heading of level 1, which the page shows itself.
+    """
+
+    title: str = ""
+    headings: list[Heading] = field(default_factory=list)
+
+    def render(self, source: str, attachments: Mapping[str, Mapping] | None = None) -> Markup:
+        """Return Markdown as HTML that runs and fetches nothing; its unknown tags become text.
+
+        Markdown that is too long to be parsed in reasonable time is shown as it was typed.
+        """
+        as_typed = Markup(f"<pre>{escape(source)}</pre>")
+        if len(EMBEDDED.sub("", source)) > LONGEST:
+            return as_typed
+        renderer = IPythonRenderer(
+            escape=False, attachments=dict(attachments or {}), exclude_anchor_links=True
         )
+        markdown = MarkdownWithMath(renderer, plugins=[import_plugin(name) for name in MARKDOWN])
+        try:
+            html = markdown.render(source)
+        except (InvalidNotebook, RecursionError):
+            return as_typed
+        return self._arrange(BeautifulSoup(CLEANER.clean(html), "html.parser"))
 
-    def _text(self, out: dict) -> str:
-        """An output that is no picture. HTML is never taken over: its plain form is shown."""
-        kind, data = out.get("output_type"), output_data(out)
-        if kind == "error":
-            lines = out.get("traceback")
-            named = f"{joined(out.get('ename'))}: {joined(out.get('evalue'))}"
-            text = "\n".join(map(str, lines)) if isinstance(lines, list) else named
-            return output(text or named, "error")
-        if kind == "stream":
-            return output(joined(out.get("text")), "log" if out.get("name") == "stderr" else "")
-        if "text/markdown" in data:
-            return f'<div class="prose">{self.prose.render(joined(data["text/markdown"]))}</div>'
-        if "text/plain" in data:
-            return output(joined(data["text/plain"]))
-        kinds = ", ".join(sorted(map(str, data)))[:80]
-        return f'<p class="absent">[output of kind {escape(kinds)}: not shown]</p>' if data else ""
+    def _arrange(self, soup: BeautifulSoup) -> Markup:
+        """Name the headings, and put what a page without inline styles needs in its place."""
+        for image in soup("img"):
+            if not image.get("src"):
+                image.replace_with(f"[picture: {image.get('alt', '')}]")
+        for cell in soup(["td", "th"]):
+            cell["class"] = cell.attrs.pop("style", "").strip("; ").rpartition(":")[2].strip()
+        for table in soup("table"):
+            table.wrap(soup.new_tag("div", attrs={"class": "wide"}))
+        for heading in soup(re.compile("^h[1-6]$")):
+            self._add(heading)
+        return Markup(soup)
 
+    def _add(self, heading: Tag) -> None:
+        level, text = int(heading.name[1]), " ".join(heading.get_text().split())
+        if level == 1 and text and not self.title:
+            self.title = text
+            heading.decompose()
+            return
+        taken = {"content", "summary", *(known.anchor for known in self.headings)}
+        start = anchor = text.replace(" ", "-") or "part"  # Jupyter's ids, to which links lead
+        number = 1
+        while anchor in taken:
+            number += 1
+            anchor = f"{start}-{number}"
+        heading["id"] = anchor
+        self.headings.append(Heading(level, text, anchor))
 
-def _pictures(out: dict) -> list[str]:
-    return pictures({kind: joined(value) for kind, value in output_data(out).items()})
-
-
-def _attachments(cell: dict) -> dict[str, str]:
-    """The first picture of every attachment of a cell, in base64."""
-    attached = cell.get("attachments")
-    found = {}
-    for name, kinds in attached.items() if isinstance(attached, dict) else ():
-        values = [joined(value) for value in kinds.values()] if isinstance(kinds, dict) else []
-        found |= {name: values[0]} if values else {}
-    return found
+    def captions(self, cell: NotebookNode) -> list[str]:
+        """Return a caption for each figure of a cell: its title, else the heading above it."""
+        count = sum(len(pictures(output)) for output in outputs(cell))
+        names = titles(cell.source)
+        if len(names) != count:  # drawn in a loop, or not all of them: which is which is not known
+            names = [f"in “{self.headings[-1].text}”" if self.headings else ""] * count
+        return names
 
 
 def cut(text: str) -> str:
-    """The start of a text that is too long, and how much is missing."""
+    """Return the start of a text that is too long, and how much is missing."""
     more = len(text) - LONGEST
     return text if more <= 0 else f"{text[:LONGEST]}\n… {more} more characters in the notebook"
 
 
-def output(text: str, kind: str = "") -> str:
-    """A text that a cell has put out, as a terminal would have shown it at the end."""
-    text = last_state(ANSI.sub("", text)).strip("\n")
-    if not text.strip():
-        return ""
-    text = cut(text)
-    table = sum(bool(COLUMNS.search(line)) for line in text.splitlines()) > 1
-    classes = " ".join(["out", *kind.split(), *["columns"] * table])
-    return f'<pre class="{classes}">{escape(text)}</pre>'
+def terminal(text: str) -> str:
+    """Return a text that a cell printed as a terminal shows it in the end."""
+    return cut(last_state(ANSI.sub("", text)).strip("\n"))
 
 
-def code(source: str, count: object) -> str:
-    """A code cell that is folded up, with what it defines, or its first line, to know it by."""
-    lines = source.strip("\n").splitlines()
-    number = f"[{count}]" if type(count) is int and abs(count) < 1e6 else "[ ]"
-    text = "\n".join(lines)
-    coloured = highlight(text, LANGUAGE, FORMAT) if len(text) <= LONGEST else escape(cut(text))
-    return (
-        f'<details class="code"><summary><span class="count">{number}</span>'
-        f'<code class="gist">{escape(gist(source)[:200])}</code>'
-        f'<span class="lines">{len(lines)} line{"s" * (len(lines) != 1)}</span></summary>'
-        f'<pre class="source"><code>{coloured.rstrip()}</code></pre></details>'
-    )
+def has_columns(text: str) -> bool:
+    """Return whether a printed text is a table."""
+    return sum(bool(COLUMNS.search(line)) for line in text.splitlines()) > 1
+
+
+def coloured(source: str) -> Markup:
+    """Return Python code as HTML with a class for each kind of word."""
+    if len(source) > LONGEST:
+        return Markup(escape(cut(source)))
+    return Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)).rstrip())
+
+
+def _statements(source: str) -> list[ast.stmt]:
+    """Parse a cell; [] if it is not plain Python, as with %magic."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in strings
+            return ast.parse(source[: 2 * LONGEST]).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+
+
+def gist(source: str) -> str:
+    """Return one line to know a cell by: the names it defines, else its first working line."""
+    statements = _statements(source)
+    names = [node.name for node in statements if isinstance(node, DEFINITIONS)]
+    if names:
+        return ", ".join(dict.fromkeys(names))[:200]
+    working = [node for node in statements if not isinstance(node, (ast.Import, ast.ImportFrom))]
+    first = (working or statements)[0].lineno - 1 if statements else 0
+    lines = source.splitlines()[first:]
+    return next((line.strip()[:200] for line in lines if line.strip()), "")
+
+
+def titles(source: str) -> list[str]:
+    """Return the titles that the code of a cell gives to its figures, in order.
+
+    "…" stands for what an f-string fills in, which is not known before it runs.
+    """
+    calls = [
+        node
+        for statement in _statements(source)
+        for node in ast.walk(statement)
+        if isinstance(node, ast.Call) and TITLED.fullmatch(_name(node.func))
+    ]
+    calls.sort(key=lambda call: (call.lineno, call.col_offset))
+    return [title for call in calls if (title := _title(call))]
+
+
+def _name(function: ast.expr) -> str:
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ""
+
+
+def _title(call: ast.Call) -> str:
+    """Return the first text among the arguments of a call; "" if there is none."""
+    named = [word.value for word in call.keywords if word.arg in ("title", "label", "t")]
+    for value in [*named, *call.args]:
+        parts = value.values if isinstance(value, ast.JoinedStr) else [value]
+        words = [part.value if isinstance(part, ast.Constant) else "…" for part in parts]
+        text = "".join(word if isinstance(word, str) else "…" for word in words)
+        if text.strip("… "):
+            return " ".join(text.split())
+    return ""

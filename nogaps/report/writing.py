@@ -2,120 +2,146 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
-from html import escape
+from importlib.resources import files
 from pathlib import Path
 
+from nbformat import NotebookNode
+
 from nogaps import submission
-from nogaps.report.cells import Body
-from nogaps.report.page import page, verdict
-from nogaps.report.summary import summary
-from nogaps.runtime.files import BadInput, atomic, sha256
-from nogaps.submission.notebook import NOTEBOOK, outputs, read_cells, texts
+from nogaps.report.summary import summarize
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.extras import require
+from nogaps.runtime.files import atomic, sha256
+from nogaps.submission.findings import reason_of
+from nogaps.submission.notebook import NOTEBOOK, load_notebook, outputs, pictures, shown, texts
 from nogaps.verifying import printed_summary
 from nogaps.version import __version__
 
 REPORT = "report.html"
 MAX_BYTES, MAX_CELLS = 30_000_000, 2_000  # of a notebook that becomes a page
 LAST = 100_000  # characters of output in which the summary is looked for
-EXPECTED = "expected an executed notebook"
+EXPECTED = "an executed notebook"
 
 
 def write_report(
     source: Path, output: Path | None = None, test_set: Path | None = None
 ) -> dict[str, object]:
-    """Write a notebook, or that of a folder, as one page of HTML; the same bytes every time.
+    """Write a notebook as one page of HTML; the same files give the same bytes.
 
-    output: else report.html beside it; test_set: for the check, else the one beside it. Returns
-    {"report", "bytes", "figures", "code_cells", "valid", "check", "findings"}; "valid" is None
-    where the folder cannot be checked, "check" says why. Raises BadInput if the notebook is
-    missing, damaged, too large or not executed, or the page cannot be written.
+    Args:
+        source: The notebook, or its folder.
+        output: The page; else report.html beside the notebook.
+        test_set: For the check; else the test_set.npy beside the notebook.
+
+    Returns:
+        {"report", "bytes", "figures", "code_cells", "valid", "check", "findings"}; "valid" is None
+        where the folder cannot be checked, and "check" says why.
+
+    Raises:
+        BadInput: The notebook is missing, damaged, too large or not executed, the test set cannot
+            be used, the page cannot be written, or nbconvert is not installed.
     """
     path = _notebook(source)
     output = output or path.with_name(REPORT)
     if output.suffix.lower() not in (".html", ".htm"):
-        raise BadInput(f"{output}: is no name for the page, expected one that ends in .html")
-    cells = _read(path)
-    body = Body()
-    shown = "\n".join(filter(None, map(body.render, cells)))
+        raise BadInput("is not a name for the page", "one that ends in .html", path=output)
+    notebook = _read(path)
     row, reason = _check(path, test_set)
-    found = printed_summary("\n".join(text for cell in cells for text in texts(cell))[-LAST:])
-    made = f"Made by nogaps {__version__} from {path.name}, sha256 {sha256(path)}"
-    html = page(
-        title=body.prose.title or path.stem,
-        verdict=_counts(path, body) + verdict(row, reason),
-        summary=_section(summary(found)) if found else "",
-        headings=body.prose.headings,
-        body=shown,
-        made=made,
+    code_cells = sum(c.cell_type == "code" and bool(c.source.strip()) for c in notebook.cells)
+    html = _render(
+        notebook,
+        file=path.name,
+        name=path.stem,
+        row=row,
+        reason=reason,
+        code_cells=code_cells,
+        made=f"Made by nogaps {__version__} from {path.name}, sha256 {sha256(path)}",
     ).encode("utf-8", "replace")
     with atomic(output) as temporary:
         temporary.write_bytes(html)
     findings = row["findings"] if row else []
-    valid = row["valid"] if row else None
-    faults = f"{len(findings)} finding{'s' * (len(findings) != 1)}"
-    said = {True: "valid", False: f"NOT VALID, {faults}"}.get(valid)
+    verdict = f"not checked: {reason}"
+    if row:
+        count = f"{len(findings)} finding{'s' * (len(findings) != 1)}"
+        verdict = "valid" if row["valid"] else f"NOT VALID, {count}"
     return {
         "report": output,
         "bytes": len(html),
-        "figures": body.figures,
-        "code_cells": body.code_cells,
-        "valid": valid,
-        "check": said or f"not checked: {reason}",
+        "figures": sum(len(pictures(out)) for cell in notebook.cells for out in outputs(cell)),
+        "code_cells": code_cells,
+        "valid": row["valid"] if row else None,
+        "check": verdict,
         "findings": findings,
     }
 
 
 def _notebook(source: Path) -> Path:
-    if os.path.isdir(source):
-        name = submission.notebook_of(source)
-        if name is None:
-            raise BadInput(f"{source}: holds no {NOTEBOOK}, {EXPECTED}")
-        return source / name
-    if not os.path.lexists(source):
-        raise BadInput(f"{source}: not found, {EXPECTED}")
-    return source
+    if not os.path.isdir(source):
+        return source
+    name = submission.notebook_of(source)
+    if name is None:
+        raise BadInput(f"has no {NOTEBOOK}", EXPECTED, path=source)
+    return source / name
 
 
-def _read(path: Path) -> list[dict]:
-    try:
-        size = os.path.getsize(path)
-        if size > MAX_BYTES and os.path.isfile(path):
-            raise BadInput(f"{path}: holds {size / 1e6:.0f} MB")
-        cells = read_cells(path)
-    except OSError as error:
-        raise BadInput(f"{path}: cannot be read ({error.strerror}), {EXPECTED}") from error
-    except BadInput as error:
-        raise BadInput(f"{error}, {EXPECTED} of at most {MAX_BYTES // 10**6} MB") from error
-    if len(cells) > MAX_CELLS:
-        raise BadInput(f"{path}: holds {len(cells)} cells, expected at most {MAX_CELLS}")
-    if not any(outputs(cell) for cell in cells):
-        raise BadInput(f"{path}: holds no output of any cell, {EXPECTED}: `nogaps run` does it")
-    return cells
+def _read(path: Path) -> NotebookNode:
+    if os.path.isfile(path) and (size := os.path.getsize(path)) > MAX_BYTES:
+        limit = f"{EXPECTED} of at most {MAX_BYTES / 1e6:.0f} MB"
+        raise BadInput(f"has {size / 1e6:.0f} MB", limit, path=path)
+    notebook = load_notebook(path)
+    if len(notebook.cells) > MAX_CELLS:
+        raise BadInput(f"has {len(notebook.cells)} cells", f"at most {MAX_CELLS}", path=path)
+    if not any(outputs(cell) for cell in notebook.cells):
+        raise BadInput("has no outputs", f"{EXPECTED}: `nogaps run` executes it", path=path)
+    return notebook
 
 
 def _check(path: Path, test_set: Path | None) -> tuple[dict | None, str]:
-    """The row of `submission.report` for the notebook's folder; None and the reason without one."""
+    """Return the row of `submission.report` for the notebook's folder; None and why without."""
     folder = path.parent
     if submission.notebook_of(folder) != path.name:
-        return None, f"the folder's {NOTEBOOK} is another notebook, or it holds several"
+        return None, f"the folder's {NOTEBOOK} is another notebook, or it has several"
     try:
         (row,) = submission.report([folder], test_set)
     except BadInput as error:
         if test_set:
             raise
-        # the page is for others, to whom this machine's folders say nothing
-        return None, str(error).replace(f"{folder}{os.sep}", "")
+        return None, reason_of(error)  # to readers of the page, this machine's folders say nothing
     return row, ""
 
 
-def _counts(path: Path, body: Body) -> str:
-    return (
-        f'<p class="byline">{escape(path.name)}: {body.code_cells} code cells, '
-        f"{body.figures} figures</p>"
+def _render(notebook: NotebookNode, **page: object) -> str:
+    """Fill page.html.j2 with a notebook and what is known of it."""
+    require("notebook", "nbconvert")
+    from nbconvert import HTMLExporter
+
+    from nogaps.report import cells
+
+    template, style, script = (
+        (files("nogaps.report") / f"page.{kind}").read_text(encoding="utf-8")
+        for kind in ("html.j2", "css", "js")
     )
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; "
+        f"script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    )
+    printed = "\n".join(text for cell in notebook.cells for text in texts(cell))
+    values = printed_summary(printed[-LAST:])
+    page |= {"style": style, "script": script, "policy": policy}
+    page |= {"summary": summarize(values) if values else None}
+    prose = cells.Prose()
+    names = (cells.terminal, cells.has_columns, cells.coloured, cells.cut, cells.gist)
+    filters = {function.__name__: function for function in (*names, shown, pictures)}
+    filters |= {"prose": prose.render, "captions": prose.captions}
+    exporter = HTMLExporter(raw_template=template, template_paths=[], filters=filters)
+    exporter.environment.globals["prose_of_page"] = prose
+    html, _ = exporter.from_notebook_node(notebook, resources={"page": page})
+    return html
 
 
-def _section(content: str) -> str:
-    heading = '<h2 id="summary">The run in numbers</h2>'
-    return f'<section class="summary" aria-labelledby="summary">{heading}{content}</section>'
+def _hash(text: str) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"

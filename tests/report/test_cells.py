@@ -1,0 +1,30 @@
+"""What the page shows of code and prose."""
+
+from __future__ import annotations
+
+from nogaps.report.cells import Prose, gist, titles
+
+
+def test_titles_and_gists_are_read_off_the_code() -> None:
+    source = 'import a\nshow_rows({"k": x}, "Two\\n words", columns=8)\nplt.suptitle(f"at {n} %")\n'
+    assert titles(source) == ["Two words", "at … %"]
+    assert titles("%matplotlib inline\nplt.title('x')") == titles("-" * 40_000) == []
+    assert titles("show_mask(mask, y)") == []
+    assert gist("from a import (\n  b)\n\nx = 1\ny = 2") == "x = 1"
+    assert gist("x = 1\nclass A: pass\ndef f(): pass") == "A, f"
+    assert gist("\n!pip install x\n") == "!pip install x" and gist("# only this") == "# only this"
+
+
+def test_prose_keeps_what_markdown_means() -> None:
+    prose = Prose()
+    html = prose.render("# Top\n## Part *a*\n## Part a\n\n| x | y |\n|:-:|--:|\n| 1 | $a<b$ |")
+    assert prose.title == "Top" and "Top" not in html
+    assert [(h.text, h.anchor) for h in prose.headings] == [
+        ("Part a", "Part-a"),
+        ("Part a", "Part-a-2"),
+    ]
+    assert '<td class="right">$a&lt;b$</td>' in html and '<div class="wide"><table>' in html
+    image = "data:image/png;base64," + "A" * 30_000
+    assert image in prose.render(f"![p]({image}) [file](docs/a.md) [web](https://a.org)")
+    assert prose.render("x <script>1</script>").count("<") == 2  # the paragraph's own
+    assert prose.render("![gone](attachment:a.png)").startswith("<pre>")
