@@ -13,18 +13,16 @@ from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-import nbformat
 import numpy as np
 import pytest
 import torch
 from benchmarks.limit import count
 from conftest import ROOT
-from nbclient import NotebookClient
 from torch import nn
 
 from benchmarks.peak import STATUS
 from benchmarks.recipes import CourseworkNet
-from nogaps import Assessment, running
+from nogaps import Assessment
 from nogaps.Assessment import PROFILES, Ensemble, corrupt, make_datasets, new_imputer
 from nogaps.filling.files import fill, fill_file
 from nogaps.images.arrays import ArrayFile
@@ -242,14 +240,3 @@ def test_training_keeps_freed_memory_in_the_command_and_in_the_notebook() -> Non
     kernel = {name: str(value) for name, value in KEEP_FREED.items()}
     assert faults("keep") < 100 > faults("plain", **kernel)
     assert faults("plain") > 500, "else the limits are of no use any more"
-
-
-def test_kernel_of_the_notebook_keeps_freed_memory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")  # the user's own setting counts
-    seen: dict[str, str] = {}
-    monkeypatch.setattr(NotebookClient, "execute", lambda _, env, **__: seen.update(env))
-    nbformat.write(nbformat.v4.new_notebook(), tmp_path / running.NOTEBOOK)
-    running.execute(tmp_path, "smoke", tmp_path / "out")
-    assert seen["MALLOC_TRIM_THRESHOLD_"] == "2147483647" and seen["MALLOC_MMAP_MAX_"] == "7"
