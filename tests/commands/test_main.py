@@ -1,116 +1,194 @@
-"""Every command as a user types it, in a process of its own; and what happens to bad input."""
+"""What every command has in common, and the commands one after the other on small files."""
 
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
-from collections.abc import Callable
+import os
+import pty
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
 from pathlib import Path
 
-import killing
 import numpy as np
 import pytest
+import typer
 from conftest import ROOT
+from in_process import Done, called
 
 from nogaps import standin
-from nogaps.imputers.loading import SHIPPED
+from nogaps.commands.main import app
 from nogaps.runtime.files import load_images, sha256
 
-Command = Callable[..., object]
-COMMANDS = ["run", "sample", "train", "fill", "score", "check", "make-test-set"]
-COMMANDS += ["report", "push", "demo"]
-PRIOR_COMMANDS = ["prepare", "train", "train-autoencoder", "train-diffusion", "refine"]
-PRIOR_COMMANDS += ["evaluate", "push"]
+HEAVY = ("torch", "numpy", "scipy", "skimage", "matplotlib", "diffusers", "tqdm", "gradio", "rich")
+HEAVY += ("accelerate", "huggingface_hub", "nbformat")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+
+def commands(group: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple, object]]:
+    """Yield every command with the words that call it."""
+    for name, command in group.commands.items():
+        if isinstance(command, typer.core.TyperGroup):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("path", list(COMMANDS), ids=" ".join)
+def test_every_command_has_json_an_example_and_help(path: tuple[str, ...]) -> None:
+    command, done = COMMANDS[path], called(*path, "--help")
+    assert done.code == 0 and "Usage" in done.out
+    assert f"Example: nogaps {' '.join(path)}" in " ".join(done.out.split())
+    assert "--json" in {name for parameter in command.params for name in parameter.opts}
+    for parameter in command.params:
+        assert parameter.param_type_name != "option" or parameter.help, parameter.name
+
+
+def test_starting_loads_nothing_heavy() -> None:
+    assert len(COMMANDS) == 17
+    code = "import sys; from nogaps.commands.main import main; sys.argv[1:] = ['--version']\n"
+    code += f"try: main()\nfinally: print(sorted({{*{HEAVY}}} & {{*sys.modules}}))"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
+    version, heavy = done.stdout.splitlines()
+    assert version.startswith("nogaps ") and heavy == "[]", done.stderr
+
+
+def test_a_shell_completes_commands_and_options() -> None:
+    def complete(*words: str) -> list[str]:
+        asked = {"_NOGAPS_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words)}
+        asked |= {"COMP_CWORD": str(len(words) - 1)}
+        code = "import sys; sys.argv = ['nogaps']; from nogaps.commands.main import main; main()"
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, env=ENVIRONMENT | asked, capture_output=True, text=True)
+        return done.stdout.split()
+
+    assert complete("nogaps", "fi") == ["fill"]
+    assert {"prepare", "evaluate"} <= {*complete("nogaps", "prior", "")}
+    assert "--uncertainty" in complete("nogaps", "fill", "--u")
+
+
+def on_terminal(*command: str) -> str:
+    """Return what a command writes to a terminal of 80 columns that claims to know colours."""
+    mine, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    environment = {**ENVIRONMENT, "TERM": "xterm-256color", "NO_COLOR": "1"}
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=ROOT
+    )
+    os.close(theirs)
+    text = b""
+    try:
+        while block := os.read(mine, 4096):
+            text += block
+    except OSError:  # how Linux says that nobody writes any more
+        pass
+    process.wait()
+    os.close(mine)
+    return text.decode()
+
+
+def test_terminals_show_a_bar_and_no_colours() -> None:
+    work = "import time\nfrom nogaps.runtime.progress import progress\n"
+    work += "for _ in progress(range(30), 'walking'): time.sleep(0.05)"
+    text = on_terminal(sys.executable, "-c", work)
+    assert "walking" in text and text.count("\r") > 1 and "30/30" in text
+    for arguments in ((), ("fill", "--help"), ("fill",)):
+        text = on_terminal(sys.executable, "-m", "nogaps", *arguments)
+        assert "nogaps" in text and "\x1b" not in text
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     standin.write_test_set(tmp_path / "test_set.npy")
     np.save(tmp_path / "truth.npy", standin.clean_images())
+    np.save(tmp_path / "few.npy", standin.clean_images()[:40])
     return tmp_path
 
 
-@pytest.mark.parametrize(
-    "command", [[], *[[c] for c in COMMANDS], *[["prior", c] for c in PRIOR_COMMANDS]]
-)
-def test_help_has_an_example(nogaps: Command, command: list[str]) -> None:
-    done = nogaps(*command, "--help")
-    assert done.returncode == 0 and "Usage" in done.stdout
-    assert not command or "Example: nogaps" in done.stdout
+def done(folder: Path, line: str, code: int = 0) -> Done:
+    """Call a command that must end with this code."""
+    result = called(*line.split(), cwd=folder)
+    assert result.code == code, result.err
+    return result
 
 
-def test_version(nogaps: Command) -> None:
-    assert nogaps("--version").stdout.startswith("nogaps ")
+def test_json_is_all_that_stdout_holds_and_quiet_means_quiet(
+    files: Path, prior_folder: Path
+) -> None:
+    score = "score filled.npy truth.npy --mask-from test_set.npy"
+    for line in (
+        "make-test-set --out made.npy",
+        "fill test_set.npy -o filled.npy --quality fast",
+        score,
+        f"sample --num-samples 2 --steps 1 --out s --prior {prior_folder}",
+        "prior prepare --source few.npy --out few.npz --val-share 0",
+    ):
+        assert isinstance(json.loads(done(files, f"{line} --json").out), dict), line
+    assert isinstance(json.loads(done(files, f"--quiet {score} --json").out), dict)
+    quiet = done(files, f"-q {score}")
+    assert (quiet.out, quiet.err) == ("", "")
+    assert "kriging" in done(files, score).out, "quiet must not outlive its command"
 
 
-def test_test_set_fill_score(nogaps: Command, tmp_path: Path) -> None:
-    y, truth, filled = (tmp_path / name for name in ("y.npy", "truth.npy", "filled.npy"))
-    assert nogaps("make-test-set", "--out", y, "--truth", truth).returncode == 0
+def test_test_set_fill_score(tmp_path: Path) -> None:
+    done(tmp_path, "make-test-set --out y.npy --truth truth.npy")
     if standin.kind_of(ROOT / "test_set.npy") == "stand-in":
-        assert sha256(y) == sha256(ROOT / "test_set.npy")
-    done = nogaps("fill", y, "-o", filled)
-    assert done.returncode == 0, done.stderr
-    x_hat, observed = load_images(filled), standin.course_mask()
-    assert np.array_equal(x_hat[:, :, observed], load_images(y)[:, :, observed])
-    done = nogaps("score", filled, truth, "--mask-from", y, "--json")
-    assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)
+        assert sha256(tmp_path / "y.npy") == sha256(ROOT / "test_set.npy")
+    done(tmp_path, "fill y.npy -o filled.npy")
+    x_hat, observed = load_images(tmp_path / "filled.npy"), standin.course_mask()
+    assert np.array_equal(x_hat[:, :, observed], load_images(tmp_path / "y.npy")[:, :, observed])
+    rows = json.loads(done(tmp_path, "score filled.npy truth.npy --mask-from y.npy --json").out)
     assert list(rows) == ["linear", "biharmonic", "kriging", "filled.npy"]
     assert rows["kriging"]["rmse"] == pytest.approx(0.0881, abs=0.004)
     assert rows["filled.npy"]["psnr"] > rows["kriging"]["psnr"] + 1
 
 
-def test_sample_then_train_then_fill(nogaps: Command, prior_folder: Path, files: Path) -> None:
-    samples, run = files / "samples", files / "run"
-    settings = ("--num-samples", 12, "--steps", 2, "--batch-size", 5, "--prior", prior_folder)
-    done = nogaps("sample", "--out", samples, *settings)
-    assert done.returncode == 0, done.stderr
-    assert load_images(samples / "images.npy").shape == (12, 1, 64, 64)
-    before = sha256(samples / "images.npy")
-    done = nogaps("sample", "--out", samples, *settings, "--seed", 1)
-    assert done.returncode == 2 and "seed 42, not 1" in done.stderr
-    assert sha256(samples / "images.npy") == before
-    arguments = ("train", "--images", samples, "--test-set", files / "test_set.npy", "--out", run)
-    done = nogaps(*arguments, "--profile", "smoke")
-    assert done.returncode == 0, done.stderr
-    done = nogaps(*arguments, "--profile", "smoke")
-    assert done.returncode == 2 and "--resume" in done.stderr
-    best, fast = files / "best.npy", files / "fast.npy"
-    for out, options in ((best, ()), (fast, ("--quality", "fast"))):
-        done = nogaps("fill", files / "test_set.npy", "-o", out, "--model", run, *options)
-        assert done.returncode == 0, done.stderr
-    assert sha256(best) != sha256(fast) and load_images(best).shape == (100, 1, 64, 64)
-    done = nogaps("fill", files / "test_set.npy", "-o", best, "--quality", "good")
-    assert done.returncode == 2 and "expected one of fast, best" in done.stderr
-    weights = sha256(run / "imputer.safetensors")
-    assert nogaps(*arguments, "--profile", "smoke", "--resume").returncode == 0
-    assert sha256(run / "imputer.safetensors") == weights
+def test_sample_then_train_then_fill(prior_folder: Path, files: Path) -> None:
+    sample = f"sample --out s --num-samples 12 --steps 2 --batch-size 5 --prior {prior_folder}"
+    done(files, sample)
+    assert load_images(files / "s" / "images.npy").shape == (12, 1, 64, 64)
+    before = sha256(files / "s" / "images.npy")
+    assert "seed" in done(files, f"{sample} --seed 1", 2).err
+    assert sha256(files / "s" / "images.npy") == before
+    train = "train --images s --out r --profile smoke"
+    done(files, train)
+    assert "--resume" in done(files, train, 2).err
+    for quality in ("best", "fast"):
+        done(files, f"fill test_set.npy -o {quality}.npy --model r --quality {quality}")
+    assert sha256(files / "best.npy") != sha256(files / "fast.npy")
+    weights = sha256(files / "r" / "imputer.safetensors")
+    done(files, f"{train} --resume")
+    assert sha256(files / "r" / "imputer.safetensors") == weights
+    other = done(files, "train --images few.npy --out r --profile smoke --resume", 2)
+    assert "other images or settings" in other.err
+    assert sha256(files / "r" / "imputer.safetensors") == weights
 
 
-def test_prepare_and_train_a_prior(nogaps: Command, frames_file: Path, tmp_path: Path) -> None:
-    common = ("--frames", frames_file, "--out", tmp_path, "--steps", 1, "--batch-size", 2)
-    done = nogaps("prior", "train-autoencoder", *common)
-    assert done.returncode == 0, done.stderr
-    done = nogaps("prior", "train-diffusion", *common, "--copies", 0)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "pipeline" / "model_index.json").exists()
+def test_all_stages_of_a_prior(frames_file: Path, tmp_path: Path) -> None:
+    common = f"--frames {frames_file} --out p --steps 1 --batch-size 2"
+    done(tmp_path, f"prior train-autoencoder {common}")
+    done(tmp_path, f"prior train-diffusion {common} --copies 0")
+    assert (tmp_path / "p" / "pipeline" / "model_index.json").exists()
+    options = "--space haar --diffusion-steps 1 --copies 0 --refine-steps 0 --json"
+    result = json.loads(done(tmp_path, f"prior train --frames {frames_file} --out q {options}").out)
+    assert result == {"pipeline": "q/pipeline"} and (tmp_path / "q/pipeline").is_dir()
 
 
-def test_check_of_good_and_bad_folders(nogaps: Command, files: Path) -> None:
-    done = nogaps("check", files, "--json")
-    assert done.returncode == 1
-    (row,) = json.loads(done.stdout)["submissions"]
-    assert not row["valid"] and any("test_set_nogaps.npy" in f["file"] for f in row["findings"])
-
-
-def test_check_scores_and_writes_a_table(nogaps: Command, files: Path) -> None:
+def test_check_scores_and_writes_a_table(files: Path) -> None:
     np.save(files / "test_set_nogaps.npy", np.load(files / "truth.npy"))
     (files / "other").mkdir()
-    table = files / "marks.csv"
-    arguments = ("check", files, files / "other", "--test-set", files / "test_set.npy")
-    done = nogaps(*arguments, "--truth", files / "truth.npy", "--csv", table)
-    assert done.returncode == 1, done.stderr
-    with open(table, newline="") as file:
+    options = "--test-set test_set.npy --truth truth.npy --csv marks.csv --json"
+    rows = json.loads(done(files, f"check . other {options}", 1).out)["submissions"]
+    assert not any(row["valid"] for row in rows)
+    with open(files / "marks.csv", newline="") as file:
         good, bad = csv.DictReader(file)
     assert list(good)[:3] == ["dir", "valid", "findings"]
     assert good["valid"] == "false" and "missing-file" in good["findings"]  # no notebook there
@@ -118,84 +196,11 @@ def test_check_scores_and_writes_a_table(nogaps: Command, files: Path) -> None:
     assert bad["rmse"] == "" and bad["valid"] == "false"
 
 
-def test_train_does_not_continue_on_other_images(nogaps: Command, files: Path) -> None:
-    images = np.load(files / "truth.npy")
-    np.save(files / "other.npy", images[20:60])
-    np.save(files / "images.npy", images[:40])
-    common = ("--test-set", files / "test_set.npy", "--out", files / "run", "--profile", "smoke")
-    assert nogaps("train", "--images", files / "images.npy", *common).returncode == 0
-    before = sha256(files / "run/imputer.safetensors")
-    done = nogaps("train", "--images", files / "other.npy", *common, "--resume")
-    assert done.returncode == 2 and "other images or settings" in done.stderr
-    assert sha256(files / "run/imputer.safetensors") == before
-
-
-BAD = {
-    "fill absent": ("fill", "absent.npy", "-o", "out.npy"),
-    "fill text": ("fill", "text.npy", "-o", "out.npy"),
-    "fill truncated": ("fill", "truncated.npy", "-o", "out.npy"),
-    "fill pickled": ("fill", "pickled.npy", "-o", "out.npy"),
-    "fill complete": ("fill", "truth.npy", "-o", "out.npy"),
-    "fill nan": ("fill", "nan.npy", "-o", "out.npy"),
-    "fill model": ("fill", "test_set.npy", "-o", "out.npy", "--model", "text.npy"),
-    "fill unwritable": ("fill", "test_set.npy", "-o", "text.npy/out.npy"),
-    "score shape": ("score", "squeezed.npy", "truth.npy", "--mask-from", "test_set.npy"),
-    "score range": ("score", "wide.npy", "truth.npy", "--mask-from", "test_set.npy"),
-    "score mask": ("score", "truth.npy", "truth.npy", "--mask-from", "truth.npy"),
-    "sample prior": ("sample", "--out", "s", "--prior", "absent"),
-    "sample steps": ("sample", "--out", "s", "--steps", "0"),
-    "sample scheduler": ("sample", "--out", "s", "--scheduler", "euler"),
-    "sample course": ("sample", "--out", "s", "--prior", "course"),
-    "train images": ("train", "--images", "absent.npy", "--out", "r"),
-    "train profile": ("train", "--images", "truth.npy", "--out", "r", "--profile", "huge"),
-    "train mask": ("train", "--images", "truth.npy", "--test-set", "truth.npy", "--out", "r"),
-    "check test set": ("check", ".", "--test-set", "absent.npy"),
-    "run profile": ("run", "--profile", "huge"),
-    "run folder": ("run", "--folder", "empty"),
-    "run verify": ("run", "--folder", "empty", "--verify"),
-    "make-test-set": ("make-test-set", "--out", "text.npy/y.npy"),
-    "prepare index": ("prior", "prepare", "--source", ".", "--index", "text.npy", "--out", "f.npz"),
-    "autoencoder": ("prior", "train-autoencoder", "--frames", "text.npy", "--out", "r"),
-    "diffusion": ("prior", "train-diffusion", "--frames", "text.npy", "--out", "r"),
-}
-
-
-# these start their own interpreter; the others are forked from one that has imported torch
-COLD = ("fill text", "sample prior", "train images", "run folder", "diffusion")
-
-
-@pytest.mark.parametrize("name", list(BAD))
-def test_bad_input_is_one_line_and_exit_2(
-    nogaps: Command, files: Path, tmp_path_factory: pytest.TempPathFactory, name: str
-) -> None:
-    truth = standin.clean_images()
-    (files / "empty").mkdir()
-    (files / "text.npy").write_text("not an array")
-    whole = (files / "test_set.npy").read_bytes()
-    (files / "truncated.npy").write_bytes(whole[:5000])
-    np.save(files / "pickled.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-    np.save(files / "nan.npy", np.where(truth == truth.max(), np.nan, truth))
-    np.save(files / "squeezed.npy", truth[:, 0])
-    np.save(files / "wide.npy", 2 * truth - 1)
-    before = {path.name: sha256(path) for path in files.iterdir() if path.is_file()}
-    if name in COLD:
-        done = nogaps(*BAD[name], cwd=files)
-        code, text = done.returncode, done.stdout + done.stderr
-    else:
-        log = tmp_path_factory.mktemp("logs") / "log"
-        code = killing.end(killing.start(log, *BAD[name], cwd=files))
-        text = log.read_text()
-    assert code == 2, text
-    assert "Traceback" not in text
-    lines = [line for line in text.splitlines() if line.startswith("nogaps: ")]
-    assert len(lines) == 1, text
-    assert not [p for p in files.iterdir() if p.name.startswith(".")], "a temporary file is left"
-    after = {path.name: sha256(path) for path in files.iterdir() if path.is_file()}
-    assert before == after
-
-
-def test_sampling_takes_the_shipped_prior(nogaps: Command, tmp_path: Path) -> None:
-    done = nogaps("sample", "--num-samples", 2, "--steps", 2, "--out", tmp_path, "--json")
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["num_samples"] == 2
-    assert SHIPPED.is_dir()
+def test_a_file_that_is_named_like_a_method(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).random((2, 1, 8, 8), np.float32)
+    for name, array in (("kriging", x), ("x.npy", x), ("y.npy", x * (np.arange(8) > 2))):
+        with open(tmp_path / name, "wb") as file:
+            np.save(file, array)
+    rows = json.loads(done(tmp_path, "score kriging x.npy --mask-from y.npy --json").out)
+    assert list(rows) == ["linear", "biharmonic", "kriging", "./kriging"]
+    assert rows["./kriging"]["rmse"] == 0 < rows["kriging"]["rmse"]
