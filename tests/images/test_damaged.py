@@ -1,0 +1,371 @@
+"""Damaged, hostile and huge files: a right answer or one line, in little memory."""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import pickle
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from fuzz_targets import make_imputer
+from image_files import IMAGES, load, refused, store
+from mutators import chunks_of, png_of
+from PIL import Image
+
+from nogaps.images import arrays
+from nogaps.images.arrays import open_npy
+from nogaps.images.formats import open_images
+from nogaps.images.npz import load_npz
+from nogaps.imputers.loading import WEIGHTS, load_imputer
+from nogaps.prior.frames.heads import read_index
+from nogaps.prior.frames.prepare import prepare_images
+from nogaps.prior.loading import load_prior
+from nogaps.runtime.checkpoint import load_tensors, save_tensors
+from nogaps.runtime.files import IN_MEMORY, load_images, load_json, load_npy
+
+Write = Callable[[Path], object]
+LITTLE = 48 << 20
+
+
+def nifti(values: np.ndarray) -> Write:
+    return lambda path: nibabel.Nifti1Image(values, np.eye(4)).to_filename(path)
+
+
+def png(*images: Image.Image | np.ndarray | bytes) -> Write:
+    def write(path: Path) -> None:
+        path.mkdir()
+        for k, image in enumerate(images):
+            if isinstance(image, bytes):
+                (path / f"{k}.png").write_bytes(image)
+            else:
+                image = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+                image.save(path / f"{k}.png")
+
+    return write
+
+
+def npy(values: object, **options: object) -> Write:
+    return lambda path: np.save(path, np.asarray(values), **options)
+
+
+def npz(**members: object) -> Write:
+    return lambda path: np.savez(path, **members)
+
+
+def content(data: bytes) -> Write:
+    return lambda path: path.write_bytes(data)
+
+
+def header(text: str, length: int | None = None, version: int = 1) -> bytes:
+    """Return the start of a .npy whose header is `text`; it may claim another length."""
+    size = len(text) + 1 if length is None else length
+    start = b"\x93NUMPY" + bytes([version, 0]) + size.to_bytes(2 * version, "little")
+    return start + text.encode() + b"\n"
+
+
+def shaped(shape: str, descr: str = "'<f4'", **options: int) -> bytes:
+    return header(f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}", **options)
+
+
+def cut(keep: float) -> Write:
+    def write(path: Path) -> None:
+        whole = store(path.parent / f"whole{path.name}", IMAGES).read_bytes()
+        path.write_bytes(whole[: int(len(whole) * keep)])
+
+    return write
+
+
+GREY, SMALL, TEXT = IMAGES[0].astype(np.uint8), np.zeros((2, 3), np.uint8), b"hello\n" * 99
+BAD: dict[str, list[Write]] = {  # the files that a name cannot be
+    "a.jpg": [content(b"jpg")],
+    "a.png": [content(TEXT)],
+    "a.npy": [
+        lambda path: None,
+        os.mkfifo,
+        *map(content, (b"", TEXT, pickle.dumps([1, 2]))),
+        npy(np.array([[{}, 1]], object), allow_pickle=True),
+        *(npy(np.zeros(shape)) for shape in ((0, 1, 8, 8), 8, (), (2, 3, 8, 8), (1, 1, 1, 8, 8))),
+        *(npy(np.zeros((2, 8, 8), kind)) for kind in (complex, bool, "M8[s]", [("x", "f4")])),
+        npy([["a", "b"]]),
+        cut(0.6),
+        *(content(shaped(shape) + bytes(64)) for shape in ("(2, 2)", f"({10**18}, 8)", "(-4, -4)")),
+        content(shaped("(2, 2)", "('<f4', (4,))") + bytes(64)),
+        content(header("__import__('os').abort()")),
+        content(header("-" * 5000 + "1")),
+    ],
+    "a.npz": [
+        content(TEXT),
+        npz(a=IMAGES, b=IMAGES),
+        npz(),
+        npz(images=np.array([[{}]], object)),
+        cut(0.6),
+    ],
+    "a.nii": [
+        content(TEXT),
+        *(cut(keep) for keep in (0.9, 0.3)),
+        nifti(np.zeros(5, np.int16)),
+        nifti(np.zeros((3, 4, 5), np.complex64)),
+    ],
+    "a.nii.gz": [
+        content(TEXT),
+        content(gzip.compress(TEXT)),
+        lambda path: store(path.with_suffix(""), IMAGES).rename(path),
+        cut(0.6),
+    ],
+    "a": [
+        lambda path: None,
+        png(),
+        png(GREY, SMALL),
+        png(GREY, IMAGES[0]),
+        *(png(Image.new(mode, (6, 8))) for mode in ("RGB", "LA", "P", "1")),
+        png(TEXT),
+        png(b""),
+        lambda path: (path / "0.png").mkdir(parents=True),
+    ],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "case"), [(name, k) for name, writes in BAD.items() for k in range(len(writes))]
+)
+def test_bad_file_is_one_line(tmp_path: Path, name: str, case: int) -> None:
+    BAD[name][case](tmp_path / name)
+    assert refused(lambda: load(tmp_path / name)).startswith(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.nii.gz"])
+def test_files_that_unpack_to_too_much(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = store(tmp_path / name, np.zeros((200, 99, 99), np.uint8))
+    monkeypatch.setattr(arrays, "LIMIT", 1_000_000)
+    assert "unpacks" in refused(lambda: load(path))
+
+
+def test_archive_that_lies_about_its_sizes(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=IMAGES)
+    whole = (tmp_path / "a.npz").read_bytes()
+    size = struct.pack("<I", IMAGES.nbytes + 128)
+    assert whole.count(size) >= 2
+    for lie in (10, IMAGES.nbytes, IMAGES.nbytes + 129, 2**31):
+        (tmp_path / "a.npz").write_bytes(whole.replace(size, struct.pack("<I", lie)))
+        refused(lambda: load(tmp_path / "a.npz"))
+
+
+def test_png_with_changed_pixels_fails_its_checksum(tmp_path: Path) -> None:
+    path = store(tmp_path / "a", IMAGES[:1]) / "0.png"
+    chunks = dict(chunks_of(path.read_bytes()))
+    pixels = bytearray(zlib.decompress(chunks[b"IDAT"]))
+    pixels[5] ^= 1
+    damaged = zlib.compress(bytes(pixels), 0)
+    old, new = png_of((b"IDAT", chunks[b"IDAT"])), png_of((b"IDAT", damaged))
+    data = png_of(*(chunks | {b"IDAT": damaged}).items())
+    path.write_bytes(data.replace(new[-4:], old[-4:]))  # with the old checksum
+    assert "damaged" in refused(lambda: load(tmp_path / "a"))
+
+
+def test_mask_of_bytes_that_are_not_bool(tmp_path: Path) -> None:
+    """numpy and torch disagree on what a byte of 91 means as a bool."""
+    np.save(tmp_path / "a.npy", np.ones((8, 6), bool))
+    data = bytearray((tmp_path / "a.npy").read_bytes())
+    data[-5] = 91
+    (tmp_path / "a.npy").write_bytes(data)
+    with open_npy(tmp_path / "a.npy", kinds="b") as mask:
+        assert "not bool" in refused(lambda: mask.read(0, 1))
+
+
+def test_voxels_without_a_size(tmp_path: Path) -> None:
+    image = nibabel.Nifti1Image(np.arange(8, dtype=np.uint8).reshape(1, 1, 8), None)
+    image.header.set_sform(np.diag([0, 1, 1, 1]), 2)
+    image.to_filename(tmp_path / "a.nii")
+    make = partial(prepare_images, [tmp_path / "a.nii"], tmp_path / "o.npz", "8", "pad", "coronal")
+    assert "voxels of 1×0" in refused(make)
+
+
+def test_float64_that_float32_takes_for_missing(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.full((1, 1, 8, 6), 1e-60))
+    assert "below 1e-45" in refused(lambda: load_images(tmp_path / "a.npy"))
+
+
+# files that are small and claim to be huge, or that unpack to far more ---------------------------
+
+
+def sparse(start: bytes, size: int) -> Write:
+    def write(path: Path) -> None:
+        with open(path, "wb") as file:
+            file.write(start)
+            file.truncate(size)
+
+    return write
+
+
+def square(side: int) -> Write:
+    start = shaped(f"(1, 1, {side}, {side})")
+    return sparse(start, len(start) + 4 * side * side)
+
+
+def zeros(method: int, lie: int | None = None) -> Write:
+    """Write an archive of 96 MiB of zeros that claims, if asked to, to hold `lie` bytes."""
+    start = shaped("(24, 1, 1024, 1024)")
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", method) as archive, archive.open("images.npy", "w") as member:
+        member.write(start)
+        for _ in range(96):
+            member.write(bytes(1 << 20))
+    whole = data.getvalue()
+    if lie is not None:
+        size = struct.pack("<I", (96 << 20) + len(start))
+        whole = whole.replace(size, struct.pack("<I", lie))
+    return content(whole)
+
+
+def large_png(path: Path, side: int = 1 << 15) -> None:
+    fields = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    row = zlib.compress(bytes(side + 1))
+    png(png_of((b"IHDR", fields), (b"IDAT", row), (b"IEND", b"")))(path)
+
+
+def packed_nifti(path: Path) -> None:
+    """Write a NIfTI that claims to be small, with 96 MiB of zeros after it."""
+    whole = store(path.with_suffix(""), IMAGES).read_bytes()
+    with gzip.open(path, "wb", 1) as file:
+        file.write(whole)
+        for _ in range(96):
+            file.write(bytes(1 << 20))
+
+
+def read_still(path: Path) -> None:
+    prepare_images([path], path.parent / "o.npz", "8")
+
+
+HUGE: dict[str, tuple[str, Write, Callable[[Path], object]]] = {
+    "image": ("a.npy", square(1 << 20), open_images),
+    "array": ("a.npy", square(1 << 20), load_images),
+    "header": ("a.npy", sparse(shaped("(1, 1)", length=1 << 31, version=2), 1 << 33), load_npy),
+    "header of 100 MB": (
+        *("a.npy", sparse(shaped("(1, 1)", length=10**8, version=2), 10**9)),
+        open_images,
+    ),
+    "shape without values": ("a.npy", sparse(shaped(f"({10**9}, 8)"), 200), load_npy),
+    "shape that wraps": ("a.npy", sparse(shaped(f"({2**32}, {2**32})"), 200), load_npy),
+    "zip that lies": ("a.npz", zeros(zipfile.ZIP_DEFLATED, 999), open_images),
+    "bzip2": ("a.npz", zeros(zipfile.ZIP_BZIP2), open_images),
+    "bzip2 that lies": ("a.npz", zeros(zipfile.ZIP_BZIP2, 999), load_npz),
+    "lzma": ("a.npz", zeros(zipfile.ZIP_LZMA, 999), open_images),
+    "gzip": ("a.nii.gz", packed_nifti, open_images),
+    "png": ("a", large_png, open_images),
+    "still": ("a", large_png, read_still),
+    "json": ("a.json", sparse(b'{"a": "', 1 << 40), load_json),
+    "csv": ("a.csv", sparse(b"source_file,", 1 << 40), read_index),
+    "safetensors": (
+        "a.safetensors",
+        sparse((1 << 40).to_bytes(8, "little"), 1 << 41),
+        load_tensors,
+    ),
+}
+
+
+def memory(name: str) -> int:
+    """Return VmRSS, bytes of memory in use, or VmHWM, the most since the last reset."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+@contextlib.contextmanager
+def little_memory() -> Iterator[None]:
+    """Fail if more than LITTLE is taken at once."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the most is counted from here
+    except OSError:
+        pytest.skip("the most memory used cannot be told here")
+    before = memory("VmRSS")
+    yield
+    assert memory("VmHWM") - before < LITTLE
+
+
+@pytest.mark.parametrize("case", list(HUGE))
+def test_huge_files_are_one_line_in_little_memory(tmp_path: Path, case: str) -> None:
+    name, write, read = HUGE[case]
+    write(tmp_path / name)
+    with little_memory():
+        assert refused(lambda: read(tmp_path / name)).startswith(str(tmp_path / name))
+
+
+def test_files_beyond_the_memory_can_be_mapped(tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    square(1 << 16)(path)
+    assert path.stat().st_size > IN_MEMORY
+    assert load_npy(path, mmap=True).shape == (1, 1, 1 << 16, 1 << 16)
+    assert "at most" in refused(lambda: load_npy(path))
+
+
+def test_a_network_is_never_larger_than_its_file(tmp_path: Path) -> None:
+    """The config in a weights file asks for terabytes, or for modules without end."""
+    make_imputer(tmp_path)
+    path = tmp_path / WEIGHTS
+    tensors, config = load_tensors(path)
+    network = config["networks"][0]
+    changes = [{"lag": 10**6}, {"lag": 20_000}, {"widths": [10**6, 10**6]}, {"widths": [1] * 10**5}]
+    changes += [{"bottleneck": 30_000}, {"bottleneck": 2**62}, {"bottleneck_dropout": 2}]
+    changes += [{"widths": []}, {"widths": "ab"}]
+    for change in changes:
+        save_tensors(path, tensors, {"networks": [{**network, **change}, network]})
+        with little_memory():
+            assert "do not fit" in refused(lambda: load_imputer(tmp_path)), change
+    for networks in ([], {}, None, [network] * 3, [network], [None], "x"):
+        save_tensors(path, tensors, {"networks": networks})
+        assert refused(lambda: load_imputer(tmp_path)).startswith(str(path))
+    nan = {name: t * float("nan") if t.is_floating_point() else t for name, t in tensors.items()}
+    save_tensors(path, nan, config)
+    assert "NaN" in refused(lambda: load_imputer(tmp_path))
+
+
+SIZES = [{"block_out_channels": [10**6] * 4}, {"layers_per_block": 10**7}]
+SIZES += [{"block_out_channels": []}, {"norm_num_groups": 0}, {"latent_channels": 1 << 20}]
+SIZES += [{"_class_name": ["AutoencoderKL"]}, {"_class_name": "VQVAE2", "num_codes": 10**9}]
+SIZES += [{"_class_name": "PixelSpace", "factor": factor} for factor in (1 << 30, 256)]
+SIZES += [{"_class_name": "VQVAE2", "blocks": 10**7}]
+LEVELS = [{"num_train_timesteps": steps} for steps in (10**12, 0, True)]
+LEVELS += [{"trained_betas": [10**400] * 1000}, {"trained_betas": [0.1]}]
+LEVELS += [{"beta_end": float("nan")}, {"beta_schedule": []}]
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [("vqvae/config.json", change) for change in SIZES]
+    + [("scheduler/scheduler_config.json", change) for change in LEVELS],
+)
+def test_a_prior_is_never_larger_than_its_files(
+    tmp_path: Path, prior_folder: Path, part: str, change: dict
+) -> None:
+    shutil.copytree(prior_folder, tmp_path / "p")
+    path = tmp_path / "p" / part
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with little_memory():
+        message = refused(lambda: load_prior(tmp_path / "p"))
+    assert str(path.parent) in message and ("noise levels" in message) == (change in LEVELS)
+
+
+def test_unusual_chunks_of_png_are_read(tmp_path: Path) -> None:
+    """A gamma, and image data in several chunks."""
+    path = store(tmp_path / "a", IMAGES[:2])
+    chunks = []
+    for kind, data in chunks_of((path / "0.png").read_bytes()):
+        parts = [data[:9], b"", data[9:]] if kind == b"IDAT" else [data]
+        chunks += [(b"gAMA", struct.pack(">I", 45455))] * (kind == b"IDAT")
+        chunks += [(kind, part) for part in parts]
+    (path / "0.png").write_bytes(png_of(*chunks))
+    with open_images(path) as source:
+        assert np.array_equal(source.read(0, 1)[0], IMAGES[0])
