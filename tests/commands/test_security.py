@@ -44,6 +44,7 @@ REQUIRED = {
 }
 ALLOWED = {  # module: the rule that it may break, and why
     "nogaps/prior/loading.py": "import_module",  # of a name that stands in STAGES
+    "nogaps/runtime/device.py": "ctypes",  # mallopt of the C library that is loaded anyway
     "nogaps/runtime/hub.py": "huggingface_hub",  # the one way to the network
     "nogaps/demo/server.py": "socket",  # asks whether an address is free
 }
@@ -66,7 +67,7 @@ def faults_of_call(node: ast.Call) -> Iterator[str]:
         yield name
     if last == "import_module" and not isinstance(node.args[0], ast.Constant):
         yield last
-    if last == "load_state_dict" and (len(node.args) > 1 or options.get("strict", True) is not True):
+    if last == "load_state_dict" and (len(node.args) > 1 or "strict" in options):
         yield "strict"
 
 
