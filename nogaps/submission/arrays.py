@@ -47,7 +47,7 @@ def check_array(y: np.ndarray, x_hat: np.ndarray, file: str = RESULT) -> list[Fi
         unlike = ((np.abs(x - y) > rounding) & ~bad)[:, 0][:, mask]
         comparable = check_observed(y, x, mask, unlike, findings)
         check_holes(x, mask, comparable, comparable & ~unlike.any(1), findings)
-    return findings.all
+    return findings
 
 
 def _as_images(y: np.ndarray, x_hat: np.ndarray, findings: Findings) -> np.ndarray | None:

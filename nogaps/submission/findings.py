@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +33,16 @@ class Finding:
         return " ".join(f"{text} To fix: {self.fix}".split())
 
 
-@dataclass
-class Findings:
+class Findings(list[Finding]):
     """The findings about one file."""
 
-    file: str
-    all: list[Finding] = field(default_factory=list)
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self.file = file
 
     def add(self, check: str, found: str, expected: str, fix: str) -> None:
         """Append a finding about the file."""
-        self.all.append(Finding(check, self.file, found, expected, fix))
+        self.append(Finding(check, self.file, found, expected, fix))
 
 
 def printable(text: str, length: int = 80) -> str:

@@ -48,10 +48,10 @@ def check_submission(folder: str | Path, test_set: str | Path | None = None) -> 
     references, result = folder / REFERENCES, folder / RESULT
     findings += _check_file(references) or check_references(references)
     if missing := _check_file(result):
-        return findings + missing
+        return [*findings, *missing]
     readable = not faults & {"missing-file", "outside", "unreadable"}
     cells = load_notebook(notebook).cells if readable else None
-    return findings + _check_result(y, result, source, cells, "not-executed" not in faults)
+    return [*findings, *_check_result(y, result, source, cells, "not-executed" not in faults)]
 
 
 def _load_test_set(source: Path) -> np.ndarray:
@@ -83,7 +83,7 @@ def _check_file(path: Path) -> list[Finding]:
         problem = f"a symbolic link to {printable(os.path.realpath(path))}"
         fix = "put the file itself there: a clone or an archive would hold the link only"
         findings.add("outside", problem, "a file in the folder", fix)
-    return findings.all
+    return findings
 
 
 def _fix_missing(path: Path) -> str:
@@ -113,7 +113,7 @@ def _check_result(
         problem = error.problem if isinstance(error, BadInput) else str(error.strerror)
         fix = "write it again with np.save(..., allow_pickle=False) and copy the whole file"
         findings.add("unreadable", printable(problem, 160), "one array in .npy format", fix)
-        return findings.all
+        return findings
     faults = check_array(y, x_hat, result.name)
     if cells is not None:
         used = printed_sha256(cells, "test_set.npy")
@@ -130,7 +130,7 @@ def _check_result(
             fix = f"run the notebook again and hand in both; it prints '{RESULT} sha256: …'"
             problem = f"sha256 {digest[:16]}…, {says}"
             findings.add("stale", problem, "the file that the notebook wrote", fix)
-    return findings.all + faults
+    return [*findings, *faults]
 
 
 def report(folders: Sequence[str | Path], test_set: str | Path | None = None) -> list[dict]:
@@ -163,7 +163,7 @@ def _row(folder: str | Path, test_set: str | Path | None, alone: bool) -> dict:
         unchecked = Findings(printable(str(folder)))
         problem = printable(f"{kind}{error}", 200)
         unchecked.add("not-checked", problem, "a submission that can be checked", fix)
-        findings, remarks = unchecked.all, [INTEGRITY]
+        findings, remarks = unchecked, [INTEGRITY]
     faults = [asdict(finding) for finding in findings]
     return {"dir": str(folder), "valid": not faults, "findings": faults, "notes": remarks}
 

@@ -111,7 +111,7 @@ def check_notebook(path: str | Path) -> list[Finding]:
     except BadInput as error:
         fix = "save the executed notebook again in format 4 and copy the whole file"
         findings.add("unreadable", printable(error.problem, 120), EXPECTED, fix)
-        return findings.all
+        return findings
     if (size := path.stat().st_size) >= MAX_BYTES:
         fix = "save figures at a lower resolution and print less"
         findings.add("notebook-size", f"{size / 1e6:.1f} MB", "under 3 MB", fix)
@@ -120,7 +120,7 @@ def check_notebook(path: str | Path) -> list[Finding]:
         _check_figures(notebook.cells, findings)
     _check_errors(notebook.cells, findings)
     _check_paths(notebook, findings)
-    return findings.all
+    return findings
 
 
 def _headings(cell: NotebookNode) -> list[int]:

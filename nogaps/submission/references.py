@@ -39,20 +39,20 @@ def check_references(path: str | Path) -> list[Finding]:
     else:
         return _check_text(text, findings)
     findings.add("unreadable", problem, "a text file in UTF-8", "save it again as UTF-8")
-    return findings.all
+    return findings
 
 
 def _check_text(text: str, findings: Findings) -> list[Finding]:
     if not text.strip():
         findings.add("references", "empty", "sources of ideas, code and data", "name your sources")
-        return findings.all
+        return findings
     text = _closed_part(text)
     if not LINK.search(text):
         findings.add("references", "no link", "at least one link to a source", "add the links")
     if match := PLACEHOLDER.search(text):
         problem = f"the placeholder {printable(match[0], 40)!r}"
         findings.add("references", problem, "no placeholders", "fill it in or remove it")
-    return findings.all
+    return findings
 
 
 def _closed_part(text: str) -> str:
