@@ -25,10 +25,9 @@ from nogaps.submission.notebook import EMBEDDED, last_state, outputs, pictures
 
 LONGEST = 20_000  # characters of one output, or of code, that are shown, or of prose that is parsed
 MARKDOWN = ("strikethrough", "table", "url", "def_list")  # what is added to plain Markdown
-TAGS = re.findall(
-    r"\w+",
+TAGS = (
     "a abbr b blockquote br code dd del div dl dt em h1 h2 h3 h4 h5 h6 hr i img kbd li ol p pre s"
-    " small span strong sub sup table tbody td th thead tr u ul",
+    " small span strong sub sup table tbody td th thead tr u ul"
 )
 ADDRESS = re.compile(r"(?:https?:|mailto:|#).*|[\w./%-]*", re.S)  # of a link: also a file beside
 CLASSES = re.compile(r"highlight|[a-z]{1,2}[0-9]?")  # of coloured code
@@ -49,7 +48,7 @@ def _is_allowed(tag: str, name: str, value: str) -> bool:
 
 
 CLEANER = Cleaner(
-    tags=TAGS,
+    tags=TAGS.split(),
     attributes=_is_allowed,
     protocols=["http", "https", "mailto", "data"],
     css_sanitizer=CSSSanitizer(["text-align"]),
