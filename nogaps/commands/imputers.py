@@ -22,6 +22,7 @@ from nogaps.commands.options import (
     confirm,
     say,
 )
+from nogaps.runtime import processes
 
 
 @command("--resume continues where it stopped")
@@ -86,11 +87,12 @@ def fill(
     from nogaps.imputers.loading import load_imputer, weights_file
     from nogaps.runtime.device import pick_device
 
-    model = weights_file(model, revision)
-    imputer = load_imputer(model, pick_device(), quality)
     intervals = {}
-    if uncertainty is not None:
-        intervals = {"uncertainty": uncertainty, "level": imputer.calibration.level}
+    with processes.main_process_first():
+        model = weights_file(model, revision)
+        imputer = load_imputer(model, pick_device(), quality)
+        if uncertainty is not None:
+            intervals = {"uncertainty": uncertainty, "level": imputer.calibration.level}
     options = {"mask": mask, "missing": missing, "uncertainty": uncertainty, "plane": plane}
     report = fill_file(source, output, imputer, **options)
     text = f"{output}: {report.images} images, {report.missing_pixels} pixels filled"

@@ -61,7 +61,7 @@ def nogaps(
 
 
 def _warn(message: Warning | str, *_: object) -> None:
-    if processes.is_leader():
+    if processes.is_main():
         print(f"nogaps: warning: {message}", file=sys.stderr)
 
 
@@ -87,12 +87,12 @@ def main() -> None:
     except BaseException as error:
         if signals.received:  # within an import it may have become another error
             code = 128 + signals.received
-            line = f"interrupted; {signals.advice}" if processes.is_leader() else ""
+            line = f"interrupted; {signals.advice}" if processes.is_main() else ""
         elif not (line := _line(error)):
             raise
         elif isinstance(error, Elsewhere):  # another process prints it
             line = ""
-        elif not processes.is_leader():
+        elif not processes.is_main():
             line = f"process {processes.number()}: {line}"
     # here, as an error that is caught keeps progress bars open
     if line:

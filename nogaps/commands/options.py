@@ -63,7 +63,7 @@ def say(result: dict, as_json: bool, text: str) -> None:
 
     Of several processes, process 0 does.
     """
-    if processes.is_leader() and (as_json or not is_quiet()):
+    if processes.is_main() and (as_json or not is_quiet()):
         typer.echo(json.dumps(result, indent=1, default=str) if as_json else text)
 
 

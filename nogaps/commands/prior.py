@@ -75,9 +75,10 @@ def sample(
         from nogaps.prior.loading import load_prior
         from nogaps.prior.sampling import sample_to
 
-        model = load_prior(prior, revision=revision)
+        with processes.main_process_first():
+            model = load_prior(prior, revision=revision)
         sample_to(out, *settings, prior=model, precision=precision)
-        if not processes.is_leader():
+        if not processes.is_main():
             return
         if film is not None:
             n = min(num_samples, pictures.FILM_IMAGES)

@@ -18,13 +18,13 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
+from tqdm.std import tqdm as Bar
 
 from nogaps.filling.survey import FillReport, Surveyed
 from nogaps.runtime import manifests, processes
 from nogaps.runtime.files import load_json, load_npy, save_npy
 from nogaps.runtime.locks import folder_lock
 from nogaps.runtime.pieces import make_pieces
-from nogaps.runtime.progress import Bar
 from nogaps.runtime.progress import progress as show
 
 Filled = Iterator[tuple[int, list[np.ndarray]]]  # start, [filled images, half-widths if asked]

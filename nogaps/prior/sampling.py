@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
-import shutil
 import warnings
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.schedulers import SCHEDULERS, make_scheduler
-from nogaps.runtime import manifests, processes
+from nogaps.runtime import processes
+from nogaps.runtime.batches import (
+    MANIFEST,
+    OTHER_OUTPUT,
+    ArrayFile,
+    make_batches,
+    npy_header,
+    require_same,
+    unfinished,
+)
 from nogaps.runtime.device import autocast, autocast_dtype
-from nogaps.runtime.files import BadInput, load_npy, save_json, save_npy
-from nogaps.runtime.locks import folder_lock
-from nogaps.runtime.pieces import make_pieces
+from nogaps.runtime.files import BadInput, load_npy, save_json
 from nogaps.runtime.progress import progress
 from nogaps.runtime.seeds import numbered_generator
 
-PROCESS = ("num_inference_steps", "scheduler", "temperature", "precision")  # of `sample_batch`
+IMAGES, PARTIAL = "images.npy", ".partial"  # of a folder of samples
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # and "auto"
 
 
 def latent_shape(prior: Prior) -> tuple[int, int, int]:
-    """Channels, height and width of what the denoiser works on. Raises BadInput if unknown."""
+    """Return channels, height and width of what the denoiser works on.
+
+    Raises:
+        BadInput: The denoiser's configuration does not tell its size.
+    """
     size = prior.unet.config.sample_size
     size = (size, size) if isinstance(size, int) else size
     if size is None or len(size) != 2:
-        raise BadInput(f"unet/config.json: sample_size {size}, expected a number or a pair")
+        raise BadInput(f"sample_size {size}", "a number or a pair", path="unet/config.json")
     return prior.unet.config.in_channels, *size
 
 
 def image_generators(seed: int, first: int, n: int) -> list[torch.Generator]:
-    """One generator per image, so that image k does not depend on the batch it is made in."""
+    """Return one generator per image, so that image k does not depend on its batch."""
     return [numbered_generator(seed, k) for k in range(first, first + n)]
 
 
@@ -51,9 +61,17 @@ def sample_latents(
 ) -> torch.Tensor:
     """Run the reverse process once per generator.
 
-    temperature scales all noise: the start for every scheduler, for ddpm each step's as well.
-    callback, if given, gets the latents before each step. Returns latents (N,C,h,w) fp32, ready to
-    be decoded, on the prior's device.
+    Args:
+        prior: The generative model.
+        generators: One per image.
+        num_inference_steps: Steps of the reverse process.
+        scheduler: A key of SCHEDULERS.
+        temperature: Scales all noise: the start for every scheduler, for ddpm each step's as well.
+        precision: A key of PRECISIONS, or "auto".
+        callback: Gets the latents before each step.
+
+    Returns:
+        Latents (N,C,h,w) float32 on the prior's device, ready to be decoded.
     """
     unet, device, shape = prior.unet, prior.device, latent_shape(prior)
     dtype = PRECISIONS[resolve_precision(precision, device)]
@@ -83,14 +101,14 @@ def sample_batch(
     precision: str = "auto",
     callback: Callable[[torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
-    """`sample_latents`, decoded: (N,1,H,W) float32 in [0,1] on the prior's device."""
+    """Decode `sample_latents`: (N,1,H,W) float32 in [0,1] on the prior's device."""
     settings = (num_inference_steps, scheduler, temperature, precision, callback)
     z = sample_latents(prior, generators, *settings)
     return decode(prior.vqvae, z, PRECISIONS[resolve_precision(precision, prior.device)])
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
-    """Key of PRECISIONS; "auto" is what `device` computes fast in."""
+    """Return a key of PRECISIONS; for "auto" that in which `device` computes fast."""
     if name != "auto":
         return name
     return next(key for key, dtype in PRECISIONS.items() if dtype == autocast_dtype(device))
@@ -104,35 +122,27 @@ def check_settings(
     temperature: float,
     precision: str,
 ) -> None:
-    """Raise BadInput for settings that cannot be sampled, warn where one of them does nothing."""
-    for name, value in (
-        ("num_samples", num_samples),
-        ("num_inference_steps", num_inference_steps),
-        ("batch_size", batch_size),
-    ):
+    """Raise BadInput for settings that cannot be sampled; warn where one of them does nothing."""
+    sizes = {"num_samples": num_samples, "batch_size": batch_size}
+    for name, value in (sizes | {"num_inference_steps": num_inference_steps}).items():
         if value < 1:
-            raise BadInput(f"{name} {value}: expected at least 1")
+            raise BadInput(f"{name} {value}", "at least 1")
     if num_inference_steps > 1000:
-        raise BadInput(f"num_inference_steps {num_inference_steps}: expected at most 1000")
+        raise BadInput(f"num_inference_steps {num_inference_steps}", "at most 1000")
     if not 0 <= temperature <= 2:
-        raise BadInput(f"temperature {temperature}: expected 0 to 2")
+        raise BadInput(f"temperature {temperature}", "0 to 2")
     if scheduler not in SCHEDULERS:
-        raise BadInput(f"scheduler {scheduler!r}: expected one of {', '.join(SCHEDULERS)}")
+        raise BadInput(f"scheduler {scheduler!r}", f"one of {', '.join(SCHEDULERS)}")
     if precision not in ("auto", *PRECISIONS):
-        raise BadInput(f"precision {precision!r}: expected auto, {', '.join(PRECISIONS)}")
-    _warn_of(num_samples, num_inference_steps, scheduler, temperature)
-
-
-def _warn_of(num_samples: int, steps: int, scheduler: str, temperature: float) -> None:
-    """Warn of choices without effect, and of those that leave what the model was trained for."""
+        raise BadInput(f"precision {precision!r}", f"auto, {', '.join(PRECISIONS)}")
     if temperature == 0 and num_samples > 1:
         text = "temperature 0 leaves no noise: all images are the same, whatever the seed"
-        warnings.warn(text, stacklevel=4)
+        warnings.warn(text, stacklevel=3)
     if temperature > 1:
         text = f"temperature {temperature}: above 1 the model meets more noise than in training"
-        warnings.warn(text, stacklevel=4)
-    if scheduler != "ddim" and steps == 1:
-        warnings.warn(f"{scheduler} with 1 step does what ddim does", stacklevel=4)
+        warnings.warn(text, stacklevel=3)
+    if scheduler != "ddim" and num_inference_steps == 1:
+        warnings.warn(f"{scheduler} with 1 step does what ddim does", stacklevel=3)
 
 
 def generate(
@@ -147,11 +157,24 @@ def generate(
     precision: str = "auto",
     out: str | Path | None = None,
 ) -> list[torch.Tensor]:
-    """Sample synthetic heads; the arguments are those of the course's own `generate`.
+    """Sample synthetic heads; the first arguments are those of the course's own `generate`.
 
-    Returns a list of batches (B,1,64,64) float32 in [0,1] on the model's device. Image k depends
-    on `seed` and k only. With a folder `out` the images are saved there by `sample_to` and read
-    back. Raises BadInput for impossible settings.
+    Args:
+        num_samples: How many images.
+        num_inference_steps: Steps of the reverse process, 1 to 1000.
+        batch_size: Images at a time.
+        scheduler: "ddim", "ddpm" or "dpm".
+        temperature: Scale of the noise, 0 to 2.
+        seed: Image k depends on `seed` and k only.
+        prior: The generative model; else the shipped one.
+        precision: "auto", "fp32", "bf16" or "fp16".
+        out: A folder to which `sample_to` saves the images; they are read back from there.
+
+    Returns:
+        A list of batches (B,1,64,64) float32 in [0,1] on the model's device.
+
+    Raises:
+        BadInput: The settings are impossible.
     """
     prior = prior or load_prior()
     if out is not None:
@@ -159,18 +182,17 @@ def generate(
         path = sample_to(out, *settings, prior=prior, precision=precision)
         return list(torch.from_numpy(load_npy(path)).to(prior.device).split(batch_size))
     check_settings(num_samples, num_inference_steps, batch_size, scheduler, temperature, precision)
+    process = (num_inference_steps, scheduler, temperature, precision)
     starts = range(0, num_samples, batch_size)
-    starts = progress(starts, "sampling", disable=len(starts) == 1)
+    sizes = [min(batch_size, num_samples - first) for first in starts]
     return [
-        sample_batch(
-            prior,
-            image_generators(seed, first, min(batch_size, num_samples - first)),
-            num_inference_steps,
-            scheduler,
-            temperature,
-            precision,
+        sample_batch(prior, image_generators(seed, first, n), *process)
+        for first, n in progress(
+            zip(starts, sizes, strict=True),
+            "sampling",
+            total=len(starts),
+            disable=len(starts) == 1,
         )
-        for first in starts
     ]
 
 
@@ -186,12 +208,18 @@ def sample_to(
     prior: Prior | None = None,
     precision: str = "auto",
 ) -> Path:
-    """`generate` to disk, batch by batch: `out/images.npy` and `out/manifest.json`.
+    """Write what `generate` samples to `out/images.npy`, and its settings to `out/manifest.json`.
 
-    An interrupted call is continued by the same call, to the same bits. A finished folder with the
-    same manifest is left as it is. Several processes (see `processes`) that all call this share the
-    batches. Raises BadInput if `out` holds images of other settings, or of unknown ones, or if
-    another run is sampling into it.
+    An interrupted call is continued by the same call, to the same bits. A finished folder of the
+    same settings is left as it is. Several processes (see `processes`) that all call this share
+    the batches.
+
+    Returns:
+        The path of the images, (N,1,H,W) float32 in [0,1].
+
+    Raises:
+        BadInput: `out` holds images of other settings, or of unknown ones, or another run is
+            sampling into it.
     """
     check_settings(num_samples, num_inference_steps, batch_size, scheduler, temperature, precision)
     out, prior = Path(out), prior or load_prior()
@@ -207,46 +235,58 @@ def sample_to(
         "device": prior.device.type,
         "weights_sha256": prior.weights_sha256,
     }
-    with ExitStack() as stack:
-        if processes.by_leader(lambda: _begin(out, prior, manifest, stack)):
-            _sample_batches(out, prior, manifest)
-    return out / manifests.IMAGES
+    with processes.main_process_first():
+        # settings that cannot be sampled are refused before any file is written
+        make_scheduler(scheduler, prior.scheduler, num_inference_steps)
+        if is_finished(out, manifest) and not (out / PARTIAL).exists():
+            return out / IMAGES
+
+    def settings() -> dict | None:  # another run may have finished it just now
+        return None if is_finished(out, manifest) else manifest
+
+    with unfinished(out / PARTIAL, settings) as known:
+        if known is not None:
+            require_same(out / PARTIAL / MANIFEST, manifest)  # in every process
+            _sample_into(out, prior, known)
+    return out / IMAGES
 
 
-def _begin(out: Path, prior: Prior, manifest: dict, stack: ExitStack) -> bool:
-    """Whether there is anything to sample; `out` is then locked until `stack` is closed."""
-    partial = out / manifests.PARTIAL
-    if not manifests.is_finished(out, manifest):  # what cannot be is refused before any file
-        make_scheduler(manifest["scheduler"], prior.scheduler, manifest["num_inference_steps"])
-    elif not partial.exists():
-        return False
-    stack.enter_context(folder_lock(out))
-    if manifests.is_finished(out, manifest):  # another run may have finished it just now
-        shutil.rmtree(partial, ignore_errors=True)
-        return False
-    manifests.open_partial(partial, manifest)
-    return True
+def _sample_into(out: Path, prior: Prior, manifest: dict) -> None:
+    """Sample the batches that are not in `out/.partial` yet; process 0 moves them to `out`."""
+    with torch.no_grad():
+        z = torch.zeros(1, *latent_shape(prior), device=prior.device)
+        shape = tuple(decode(prior.vqvae, z, None).shape[1:])
+    n, dtype = manifest["num_samples"], np.dtype("<f4")
+    images = ArrayFile(out / PARTIAL / IMAGES, n, shape, dtype, npy_header((n, *shape), dtype))
+    process = ("num_inference_steps", "scheduler", "temperature", "precision")
+    settings = [manifest[name] for name in process]
 
+    def make(start: int, stop: int) -> list[np.ndarray]:
+        generators = image_generators(manifest["seed"], start, stop - start)
+        return [sample_batch(prior, generators, *settings).cpu().numpy()]
 
-def _sample_batches(out: Path, prior: Prior, manifest: dict) -> None:
-    """Sample the batches that are not in `out/.partial` yet, and join all of them."""
-    partial, process = out / manifests.PARTIAL, [manifest[key] for key in PROCESS]
-    n, size, leader = manifest["num_samples"], manifest["batch_size"], processes.is_leader()
-    manifests.await_manifest(partial, manifest)
-    firsts = range(0, n, size)
-    paths = [partial / f"{first:08d}.npy" for first in firsts]
-    with progress(desc="sampling", total=len(paths), disable=not leader) as bar:
-
-        def make(k: int) -> None:
-            generators = image_generators(manifest["seed"], firsts[k], min(size, n - firsts[k]))
-            save_npy(paths[k], sample_batch(prior, generators, *process).cpu().numpy())
-            bar.update()
-
-        make_pieces(paths, manifests.has_batch, make, lambda _: bar.update())
-    if leader:
+    make_batches(out / PARTIAL, [images], manifest["batch_size"], make, "sampling")
+    if processes.is_main():
         # the manifest first: images without one are of unknown settings
-        save_json(out / manifests.MANIFEST, manifest)
-        manifests.join_batches(partial, out / manifests.IMAGES, n)
-    processes.meet()
-    if leader:
-        shutil.rmtree(partial, ignore_errors=True)
+        save_json(out / MANIFEST, manifest)
+        images.path.replace(out / IMAGES)
+
+
+def is_finished(out: Path, manifest: dict) -> bool:
+    """Return whether the folder `out` holds all images of these settings.
+
+    Raises:
+        BadInput: It holds images of other settings or of unknown ones, or damaged files.
+    """
+    if not (out / MANIFEST).exists():
+        if (out / IMAGES).exists():
+            raise BadInput(f"no {MANIFEST} tells its settings", OTHER_OUTPUT, path=out / IMAGES)
+        return False
+    require_same(out / MANIFEST, manifest)
+    if not (out / IMAGES).exists():
+        return False
+    shape = load_npy(out / IMAGES, mmap=True).shape
+    if shape[:1] != (manifest["num_samples"],):
+        problem = f"has shape {shape}, not as {MANIFEST} says"
+        raise BadInput(problem, OTHER_OUTPUT, path=out / IMAGES)
+    return True

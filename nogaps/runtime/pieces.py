@@ -14,7 +14,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from nogaps.runtime import processes
-from nogaps.runtime.locks import try_lock
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 POLL = 0.2  # seconds between two looks at pieces that others make
 
@@ -74,3 +78,14 @@ def _claimed(path: Path) -> Iterator[bool]:
         yield ours
         if ours and handle is not None:
             lock.unlink(missing_ok=True)
+
+
+def try_lock(handle: int, path: Path) -> bool:
+    """Lock an open file until `handle` is closed; whether `path` is now ours."""
+    if fcntl is None:
+        raise OSError(95, "no locks on this system")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except (BlockingIOError, FileNotFoundError):
+        return False

@@ -1,15 +1,15 @@
 """The processes of one command, as `accelerate launch` and `torchrun` start them.
 
-All of them run the same command. The leader, process 0, decides, locks, prints and finishes; the
-others help, and learn from it whether to go on. Whoever waits here can be interrupted, and waits
-as long as it takes, which is not so of the collective calls themselves.
+All of them run the same command. Process 0 decides, locks, prints and finishes. When one fails,
+the launcher ends the others.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
@@ -17,28 +17,94 @@ from typing import TYPE_CHECKING, TypeVar
 from nogaps.runtime.errors import BadInput, Elsewhere
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
     from torch.distributed import ProcessGroup, Work
 
-FAILED, NO, YES = range(3)  # what the leader tells
-FOREVER = timedelta(days=365)
-POLL = 0.05  # seconds between two looks at what is waited for
+TIMEOUT = timedelta(days=30)  # a process may wait as long as another one works
+Item = TypeVar("Item")
 Result = TypeVar("Result")
-_heard = False  # has the leader told anything yet?
 
 
 def count() -> int:
-    """How many processes run this command; 1 without a launcher."""
+    """Return how many processes run this command; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE") or 1)
 
 
 def number() -> int:
-    """Which of them this is, from 0."""
+    """Return which of them this is, from 0."""
     return int(os.environ.get("RANK") or 0) if count() > 1 else 0
 
 
-def is_leader() -> bool:
-    """Whether this one locks, prints and finishes."""
+def is_main() -> bool:
+    """Return whether this is process 0."""
     return number() == 0
+
+
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """Let process 0 go through the block before the others enter it.
+
+    Raises:
+        Elsewhere: In the others, where process 0 has failed in the block.
+    """
+    if count() > 1:
+        _state()  # before the block: the others would wait for ever for one that failed unjoined
+    if not is_main():
+        wait_for_everyone()
+    yield
+    if is_main():
+        wait_for_everyone()
+
+
+def wait_for_everyone() -> None:
+    """Wait until every process is here.
+
+    Raises:
+        BadInput: In process 0, where another process has ended.
+        Elsewhere: In the others.
+    """
+    if count() == 1:
+        return
+    try:
+        _state().wait_for_everyone()
+    except RuntimeError as error:
+        kind = BadInput if is_main() else Elsewhere
+        raise kind("another process has ended too early", "the same command again") from error
+
+
+def share(items: Sequence[Item]) -> Sequence[Item]:
+    """Return this process's contiguous share of `items`."""
+    if count() == 1:
+        return items
+    with _state().split_between_processes(items) as own:
+        return own
+
+
+def refuse_several(name: str) -> None:
+    """Raise BadInput if several processes run the command `name`, which is not shared."""
+    if count() > 1:
+        kind = BadInput if is_main() else Elsewhere
+        raise kind(f"{name}: is done by one process", f"no launcher of {count()}")
+
+
+@cache
+def _state() -> PartialState:
+    from accelerate import PartialState
+
+    from nogaps.runtime.device import pick_device
+
+    return PartialState(cpu=pick_device().type == "cpu", timeout=TIMEOUT)
+
+
+# until the prior's training calls the functions above ---------------------------------------------
+
+FAILED, NO, YES = range(3)
+POLL = 0.05
+
+
+def is_leader() -> bool:
+    """Return whether this is process 0."""
+    return is_main()
 
 
 def by_leader(do: Callable[[], object]) -> bool:
@@ -48,7 +114,7 @@ def by_leader(do: Callable[[], object]) -> bool:
     Elsewhere.
     """
     _group()  # at once: who waits to be joined here cannot be interrupted
-    if is_leader():
+    if is_main():
         try:
             answer = YES if do() else NO
         except BadInput:
@@ -76,32 +142,15 @@ def meet() -> None:
         _finish(distributed.barrier(group, async_op=True))
 
 
-def speaks() -> bool:
-    """After bad input: whether this process is to say it, or the leader has met the same.
-
-    Before the leader has told anything, what one process meets all of them are likely to meet.
-    """
-    if _heard or count() == 1:
-        return True
-    return _tell(FAILED) != FAILED or is_leader()
-
-
-def refuse_several(name: str) -> None:
-    """Raise BadInput if a command that one process does has several."""
-    if count() > 1:
-        raise BadInput(f"{name}: is done by one process, expected no launcher of {count()}")
-
-
 def _tell(answer: int = FAILED) -> int:
     """The leader's answer, which the others do not give but get."""
-    global _heard
     if group := _group():
         import torch
         from torch import distributed
 
         value = torch.tensor([answer])
         _finish(distributed.broadcast(value, 0, group, async_op=True))
-        answer, _heard = int(value), True
+        answer = int(value)
     return answer
 
 
@@ -111,7 +160,7 @@ def _finish(work: Work) -> None:
     try:
         work.wait()
     except RuntimeError as error:
-        kind = BadInput if is_leader() else Elsewhere
+        kind = BadInput if is_main() else Elsewhere
         raise kind("another process has ended too early: give the same command again") from error
 
 
@@ -127,4 +176,4 @@ def _new_group() -> ProcessGroup:
 
     if not distributed.is_initialized():
         distributed.init_process_group("gloo")
-    return distributed.new_group(timeout=FOREVER, backend="gloo")
+    return distributed.new_group(timeout=TIMEOUT, backend="gloo")

@@ -1,0 +1,226 @@
+"""Long work in whole batches, shared by the processes of a command and continued after any end.
+
+Beside the output lies a folder of unfinished work: `manifest.json`, the settings; the arrays, which
+process 0 allocates; and a `done-K.json` of each process K, the batches whose bytes are on the disk.
+The batches are the same however many processes there are, so the result has the same bits.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from io import BytesIO
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from nogaps.runtime import processes
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import atomic, flush_to_disk, load_json, save_json, writing
+from nogaps.runtime.locks import folder_lock
+from nogaps.runtime.progress import progress
+
+MANIFEST = "manifest.json"
+OTHER_OUTPUT = "the same settings: use another folder or remove it"
+RECORD = 2.0  # seconds between two records of the batches that are done
+BLOCK = 1 << 20  # bytes
+
+
+@dataclass(frozen=True)
+class ArrayFile:
+    """An array of `count` items in a file: `header`, then the items in C order.
+
+    Args:
+        path: The file.
+        count: How many items it holds.
+        shape: Shape of one item.
+        dtype: Type of the values.
+        header: Bytes before the first item.
+    """
+
+    path: Path
+    count: int
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    header: bytes = field(default=b"", repr=False)
+
+    @property
+    def item_bytes(self) -> int:
+        """Bytes of one item."""
+        return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return len(self.header) + self.count * self.item_bytes
+
+    def allocate(self) -> None:
+        """Write the header and zeros, so that a full disk is an error now and not hours later."""
+        with atomic(self.path) as temporary, open(temporary, "wb") as file:
+            file.write(self.header)
+            for start in range(len(self.header), self.size, BLOCK):
+                file.write(bytes(min(BLOCK, self.size - start)))
+
+    def write(self, start: int, items: np.ndarray) -> None:
+        """Write items `start` and following, (n, *shape)."""
+        with writing(self.path), open(self.path, "r+b") as file:
+            file.seek(len(self.header) + start * self.item_bytes)
+            file.write(np.ascontiguousarray(items, self.dtype).data)
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Return items `start` to `stop` - 1, (n, *shape)."""
+        with open(self.path, "rb") as file:
+            file.seek(len(self.header) + start * self.item_bytes)
+            values = np.fromfile(file, self.dtype, (stop - start) * prod(self.shape))
+        return values.reshape(stop - start, *self.shape)
+
+
+def npy_header(shape: tuple[int, ...], dtype: np.dtype) -> bytes:
+    """Return the header of a .npy file of that shape and type, in C order."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    file = BytesIO()
+    np.lib.format.write_array_header_1_0(file, header)
+    return file.getvalue()
+
+
+@contextmanager
+def unfinished(folder: Path, settings: Callable[[], dict | None]) -> Iterator[dict | None]:
+    """Hold the folder of unfinished work; every process of the command must enter together.
+
+    Args:
+        folder: Where the unfinished work lies; it is removed when the block ends without an error.
+        settings: Called in process 0 once the folder is locked. Returns what the arrays depend on,
+            as JSON has it, or None if there is nothing left to do.
+
+    Yields:
+        The settings that process 0 has returned.
+
+    Raises:
+        BadInput: `folder` holds work of other settings, or another run works in it.
+    """
+    try:
+        with folder_lock(folder) if processes.is_main() else nullcontext():
+            with processes.main_process_first():
+                if processes.is_main():
+                    _begin(folder, settings())
+            known = (folder / MANIFEST).exists()
+            yield load_json(folder / MANIFEST) if known else None
+            processes.wait_for_everyone()
+            if processes.is_main():
+                shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        with suppress(OSError):  # it is not empty, so it is kept
+            folder.rmdir()
+
+
+def _begin(folder: Path, settings: dict | None) -> None:
+    """Leave in the folder what every process must know."""
+    manifest = folder / MANIFEST
+    if settings is None:
+        manifest.unlink(missing_ok=True)
+    elif manifest.exists():
+        require_same(manifest, settings)
+    else:
+        save_json(manifest, settings)
+
+
+def require_same(manifest: Path, settings: Mapping) -> None:
+    """Raise BadInput unless the JSON object in `manifest` has every entry of `settings`."""
+    try:
+        there = load_json(manifest)
+    except BadInput as error:
+        raise BadInput(error.problem, OTHER_OUTPUT, path=manifest) from error
+    different = [
+        f"{key} {there.get(key)!r}, not {value!r}"
+        for key, value in settings.items()
+        if there.get(key) != value
+    ]
+    if different:
+        raise BadInput(f"was made with {'; '.join(different)}", OTHER_OUTPUT, path=manifest)
+
+
+def make_batches(
+    folder: Path,
+    arrays: Sequence[ArrayFile],
+    batch_size: int,
+    make: Callable[[int, int], Sequence[np.ndarray]],
+    description: str,
+    show: bool = True,
+) -> None:
+    """Make the batches that are not done yet; return when those of every process are.
+
+    Args:
+        folder: The folder that `unfinished` holds, in which `arrays` lie.
+        arrays: The arrays that are made, with the same number of items each.
+        batch_size: Items of a batch; the last batch may have fewer.
+        make: `make(start, stop)` returns items `start` to `stop` - 1 of each array.
+        description: Heads the progress bar.
+        show: Whether process 0 shows its progress.
+
+    Raises:
+        BadInput: The arrays cannot be written, or `folder` holds damaged files.
+    """
+    with processes.main_process_first():
+        if processes.is_main():
+            _allocate(folder, arrays)
+    done = _done(folder.glob("done-*.json"))
+    processes.wait_for_everyone()  # nobody writes before everyone has read what is done
+    count = arrays[0].count
+    own = processes.share([k for k in range(0, count, batch_size) if k not in done])
+    total = sum(min(batch_size, count - start) for start in own)
+    with (
+        _record(folder, arrays) as note,
+        progress(desc=description, total=total, disable=not (show and processes.is_main())) as bar,
+    ):
+        for start in own:
+            stop = min(start + batch_size, count)
+            for array, items in zip(arrays, make(start, stop), strict=True):
+                array.write(start, items)
+            note(start)
+            bar.update(stop - start)
+    processes.wait_for_everyone()
+
+
+def _allocate(folder: Path, arrays: Sequence[ArrayFile]) -> None:
+    for array in arrays:
+        if not array.path.exists():
+            for record in folder.glob("done-*.json"):  # nothing is done without the array
+                record.unlink()
+            array.allocate()
+        elif (size := array.path.stat().st_size) != array.size:
+            raise BadInput(f"has {size} bytes", f"{array.size}: remove {folder}", path=array.path)
+
+
+def _done(records: Iterator[Path]) -> set[int]:
+    """First items of the batches that were recorded."""
+    return {start for record in records for start in load_json(record)["batches"]}
+
+
+@contextmanager
+def _record(folder: Path, arrays: Sequence[ArrayFile]) -> Iterator[Callable[[int], None]]:
+    """Yield `note(start)`, which records every few seconds, and at any end, what is done."""
+    path = folder / f"done-{processes.number()}.json"
+    batches = sorted(_done(iter([path] if path.exists() else [])))
+    recorded, last = len(batches), -RECORD
+
+    def save() -> None:
+        nonlocal recorded, last
+        if len(batches) > recorded:
+            for array in arrays:
+                flush_to_disk(array.path)
+            save_json(path, {"batches": batches})
+        recorded, last = len(batches), time.monotonic()
+
+    def note(start: int) -> None:
+        batches.append(start)
+        if time.monotonic() - last > RECORD:
+            save()
+
+    try:
+        yield note
+    finally:
+        save()
