@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -21,9 +20,7 @@ from conftest import ROOT
 from nogaps import standin
 from nogaps.Assessment import PROFILES, Ensemble, new_imputer
 from nogaps.prior.loading import WEIGHTS
-from nogaps.runtime import pieces, processes
 from nogaps.runtime.checkpoint import save_model
-from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_npy, save_npy, sha256
 
 COUNT = 480  # images: eight batches, which are as many shards
@@ -146,13 +143,11 @@ def test_one_voice(inputs: Path, prior_folder: Path, tmp_path: Path) -> None:
         "other settings": ((*sample[:2], 9, *sample[3:]), tmp_path / "two"),
         "not shared": (("score",), "a.npy", "b.npy", "--mask-from", "c.npy"),
         "no calibration": (uncertain,),
-        "not there": (("fill", tmp_path / "none.npy", "-o"), tmp_path / "b.npy"),
     }
     expected = {
         "other settings": "num_samples 10, not 9",
         "not shared": "score: is done by one process",
         "no calibration": "expected the calibration that `nogaps train` writes",
-        "not there": "none.npy: cannot be read",
     }
     for name, (start, *rest) in cases.items():
         team = killing.start_team(tmp_path / name, 2, *start, *rest)
@@ -178,59 +173,6 @@ def test_an_interrupted_team_says_one_line(inputs: Path, tmp_path: Path) -> None
     said, silence = logs(tmp_path / "log")
     assert said.splitlines()[-1] == "nogaps: interrupted; the same command fills what is left"
     assert silence == "" and not output.exists() and "Traceback" not in said
-
-
-def test_the_leader_makes_what_a_dead_process_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Another process holds piece 1 and dies while the leader has made all others."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(pieces, "POLL", 0.01)
-    paths, made, found = [tmp_path / f"{k}.npy" for k in range(4)], [], []
-    save_npy(paths[3], np.zeros(1))
-    holder, _ = killing.call(hold_claim, paths[1])
-
-    def make(k: int) -> None:
-        made.append(k)
-        save_npy(paths[k], np.zeros(1))
-        if k == 2:
-            holder.kill()
-
-    pieces.make_pieces(paths, Path.exists, make, found.append)
-    assert made == [0, 2, 1] and found == [3]
-    assert sorted(path.name for path in tmp_path.iterdir()) == [path.name for path in paths]
-
-
-def hold_claim(ready: Connection, path: Path) -> None:
-    os.environ["WORLD_SIZE"] = "2"
-    with pieces._claimed(path) as ours:
-        ready.send(ours)
-        time.sleep(killing.SECONDS)
-
-
-def test_others_do_not_wait_for_what_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", "1")
-    paths, made = [tmp_path / f"{k}.npy" for k in range(4)], []
-
-    def make(k: int) -> None:
-        made.append(k)
-        save_npy(paths[k], np.zeros(1))
-
-    with pieces._claimed(paths[0]):
-        pieces.make_pieces(paths, Path.exists, make, lambda _: None)
-    assert made == [2, 3, 1], "it does not begin where the leader ends"
-
-
-def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RANK", "3")  # some clusters set it for whatever they start
-    assert processes.is_leader() and processes.by_leader(lambda: True)
-    assert processes.after_leader(lambda: 5) == 5
-    processes.meet()
-    with pytest.raises(BadInput):
-        processes.by_leader(lambda: (_ for _ in ()).throw(BadInput("bad")).__next__())
 
 
 def launched(*arguments: object) -> subprocess.CompletedProcess[str]:
