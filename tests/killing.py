@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -113,14 +112,12 @@ def leftovers(folder: Path) -> list[str]:
     return [str(path) for pattern in patterns for path in folder.glob(pattern)]
 
 
-def hold(ready: Connection, folder: Path, child: bool) -> None:
-    """Keep the lock of a folder for ever, or share it with a child; tells that child's id."""
+def hold(ready: Connection, folder: Path) -> None:
+    """Keep the lock of a folder for ever."""
     from nogaps.runtime.locks import folder_lock
 
-    with folder_lock(folder) as handle:
-        command = ["sleep", str(SECONDS)]
-        shared = subprocess.Popen(command, pass_fds=(handle,)).pid if child else 0
-        ready.send(shared)
+    with folder_lock(folder):
+        ready.send(0)
         signal.pause()
 
 

@@ -31,8 +31,8 @@ def folder_lock(folder: str | Path, wait: float = 0.1) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK).acquire(wait).lock
     except Timeout:
-        expected = "none: wait for it to end, or choose another folder"
-        raise BadInput("is in use by another run", expected, path=folder) from None
+        problem = "in use by another run; wait for it to end, or choose another folder"
+        raise BadInput(problem, path=folder) from None
     except OSError as error:
         raise BadInput(f"cannot be written ({error.strerror or error})", path=folder) from error
     try:

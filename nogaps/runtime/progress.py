@@ -44,7 +44,7 @@ def progress(
     from tqdm.std import tqdm  # not tqdm.auto, whose widgets a saved notebook cannot show
 
     options = {"total": total, "initial": initial, "unit": unit, "disable": disable or _quiet}
-    if sys.stderr.isatty() or "ipykernel" in sys.modules:
+    if sys.stderr.isatty() or "ipykernel.kernelapp" in sys.modules:
         return tqdm(work, desc, mininterval=1, delay=delay, **options)
     options |= {"miniters": 1, "mininterval": SECONDS, "delay": SECONDS, "bar_format": LINE}
     return tqdm(work, desc, file=_Lines(), **options)
