@@ -1,4 +1,4 @@
-"""Random geometry and contrast for training the prior, without loss of sharpness."""
+"""Random geometry and contrast without loss of sharpness."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ import torch.nn.functional as F
 
 
 def uniform(low: float, high: float, n: int, generator: torch.Generator) -> torch.Tensor:
-    """n numbers from U[low, high), shape (n,), float32, on the CPU."""
+    """Return n numbers from U[low, high), shape (n,), float32, on the CPU."""
     return low + (high - low) * torch.rand(n, generator=generator)
 
 
 def sharpen(x: torch.Tensor, amount: torch.Tensor | float) -> torch.Tensor:
-    """Unsharp mask: x + amount * (x - blur(x)) with the binomial 3x3 blur, edges repeated.
+    """Return x + amount * (x - blur(x)), with the binomial 3×3 blur and edges repeated.
 
-    x: (N,1,H,W); amount: a number, or (N,1,1,1); the range is not clipped.
+    Args:
+        x: Images (N,1,H,W); the range is not clipped.
+        amount: A number, or (N,1,1,1).
     """
     row = torch.tensor([0.25, 0.5, 0.25], dtype=x.dtype, device=x.device)
     kernel = (row[:, None] * row)[None, None]
@@ -32,10 +34,15 @@ def random_affine(
     shift: float,
     mode: str = "bilinear",
 ) -> torch.Tensor:
-    """Each image of x (N,1,H,W) through its own affine map; 0 comes in from outside.
+    """Move each image of x through an affine map of its own; 0 comes in from outside.
 
-    Rotation U[-degrees, degrees], size exp(U[-scale, scale]), aspect a third of that, shift
-    U[-shift, shift] pixels. Parameters come from `generator`, which lives on the CPU.
+    Args:
+        x: Images (N,1,H,W).
+        generator: On the CPU.
+        degrees: Rotation U[-degrees, degrees].
+        scale: Size exp(U[-scale, scale]), aspect a third of that.
+        shift: U[-shift, shift] pixels.
+        mode: Of `grid_sample`.
     """
     n, _, height, width = x.shape
     angle = uniform(-degrees, degrees, n, generator) * math.pi / 180
@@ -60,12 +67,21 @@ def warp(
     gamma: float = 0.15,
     sharpness: float = 0.4,
 ) -> torch.Tensor:
-    """Random affine map, gamma and unsharp masking of head frames, pooled to half their size.
+    """Move, darken or brighten and sharpen frames of heads at random, at half their size.
 
-    frames: (N,1,128,128) in [0,1]; gamma exp(U[-gamma, gamma]); unsharp amount U[0, sharpness]; no
-    mirror: all noses point right. Resampling blurs: of the train frames' gradient energy, bilinear
-    leaves 84 %, bicubic 97 %. The mean unsharp amount of 0.2 makes that 113 %, to give back what
-    both stages of the prior take. Returns (N,1,64,64) in [0,1].
+    No mirror: all noses point right. Resampling blurs: of the train frames' gradient energy,
+    bilinear leaves 84 %, bicubic 97 %. The mean unsharp amount of 0.2 makes that 113 %, to give
+    back what both stages of the prior take.
+
+    Args:
+        frames: (N,1,2H,2W) in [0,1].
+        generator: On the CPU.
+        degrees, scale, shift: See `random_affine`.
+        gamma: The exponent is exp(U[-gamma, gamma]).
+        sharpness: The unsharp amount is U[0, sharpness].
+
+    Returns:
+        (N,1,H,W) in [0,1].
     """
     x = random_affine(frames, generator, degrees, scale, shift, "bicubic")
     x = F.avg_pool2d(x.clamp(0, 1), 2)

@@ -1,6 +1,6 @@
-"""Figures of the notebook and the benchmarks: one grey scale, 0 to 1, everywhere.
+"""Figures of images, all on one grey scale from 0 to 1, and of curves.
 
-Images are drawn at whole multiples of their size, so that one pixel is a square of screen pixels.
+Images are drawn at whole multiples of their size, so that a pixel is a square of screen pixels.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ Images = torch.Tensor | np.ndarray
 DPI = 100
 LEFT, RIGHT, TOP, GAP, FOLD = 48, 104, 46, 6, 16  # margins of a grid in screen pixels
 TITLE, NAME, SMALL = 15, 13, 12  # sizes of letters in points
-BAR = 330  # screen pixels: a colour bar is no longer
-MISSING = (0.13, 0.30, 0.55)  # the blue that marks missing pixels
+BAR = 330  # largest length of a colour bar in screen pixels
+MISSING = (0.13, 0.30, 0.55)  # blue, for missing pixels
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Colours for values from low to high, and what the values are."""
+    """Colours for values from low to high, and the label of the values."""
 
     colours: str
     low: float
@@ -40,13 +40,11 @@ class Scale:
 
     def draw(self, axis: Axes, image: Images) -> None:
         """Draw an image, (H,W) after squeezing, every pixel a square."""
-        limits = {"vmin": self.low, "vmax": self.high}
-        axis.imshow(
-            np.asarray(image).squeeze(), cmap=self.colours, interpolation="nearest", **limits
-        )
+        options = {"cmap": self.colours, "vmin": self.low, "vmax": self.high}
+        axis.imshow(np.asarray(image).squeeze(), interpolation="nearest", **options)
 
     def bar(self, figure: Figure, top: Axes, bottom: Axes) -> None:
-        """A colour bar right of two axes, from the upper end of one towards the lower's."""
+        """Draw a colour bar right of two axes, from the upper one towards the lower one."""
         high, low = top.get_position(), bottom.get_position()
         width, height = figure.get_size_inches() * DPI
         start = high.y1 - 0.05 * high.height  # the labels of two bars must not touch
@@ -69,7 +67,7 @@ def _grid(
 ) -> tuple[Figure, list[list[Axes]]]:
     """A titled figure with rows×columns axes of cell×cell screen pixels and no ticks.
 
-    names: room above every `block` rows, all of them unless told; blocks stand a little apart.
+    names: room above every `block` rows (else above the first); blocks stand a little apart.
     """
     block = block or rows
     blocks = -(-rows // block)
@@ -91,10 +89,6 @@ def _grid(
     return figure, axes
 
 
-def _scale(name: str, errors: Sequence[str], sizes: Sequence[str]) -> Scale:
-    return ERROR if name in errors else SIZE if name in sizes else GREY
-
-
 def show_rows(
     rows: Mapping[str, Images],
     title: str,
@@ -105,11 +99,15 @@ def show_rows(
     fold: int = 0,
     captions: Sequence[str] = (),
 ) -> Figure:
-    """One row of images per entry of `rows`, each (N,1,H,W) or (N,H,W); the first `columns`.
+    """Draw rows of images that share the grey scale 0 to 1.
 
-    All rows share the grey scale 0 to 1; those named in `error_rows` the colours -0.3 to 0.3, those
-    in `size_rows` 0 to 0.3. fold: the rows go on below after so many images. captions: of the
-    images, above the first row.
+    Args:
+        rows: Images (N,1,H,W) or (N,H,W) by the name of their row.
+        columns: How many images of each row are drawn.
+        error_rows: Names of rows in the colours of errors, -0.3 to 0.3.
+        size_rows: Names of rows in the colours of sizes, 0 to 0.3.
+        fold: After so many images the rows go on below; 0: never.
+        captions: Of the images, above the first row.
     """
     columns = min(columns, *(len(images) for images in rows.values()))
     side = min(fold or columns, columns)
@@ -118,7 +116,8 @@ def show_rows(
     names = [name for _ in starts for name in rows]
     space = 24 if captions else 0
     figure, axes = _grid(len(names), side, zoom * size, title, space, len(rows))
-    scales = [_scale(name, error_rows, size_rows) for name in names]
+    special = dict.fromkeys(error_rows, ERROR) | dict.fromkeys(size_rows, SIZE)
+    scales = [special.get(name, GREY) for name in names]
     for k, (line, name, scale) in enumerate(zip(axes, names, scales, strict=True)):
         start = starts[k // len(rows)]
         for axis, number in zip(line, range(start, start + side), strict=True):
@@ -138,7 +137,12 @@ def show_rows(
 def show_columns(
     columns: Mapping[str, Images], title: str, count: int = 3, zoom: int = 2
 ) -> Figure:
-    """One column of images per entry of `columns`, each (N,1,H,W); the first `count`."""
+    """Draw columns of images.
+
+    Args:
+        columns: Images (N,1,H,W) by the name of their column.
+        count: How many images of each column are drawn.
+    """
     count = min(count, *(len(images) for images in columns.values()))
     size = next(iter(columns.values())).shape[-1]
     figure, axes = _grid(count, len(columns), zoom * size, title, names=24)
@@ -164,10 +168,13 @@ def show_crops(
     side: int = 24,
     errors: Sequence[str] = (),
 ) -> Figure:
-    """Three images: whole in the first entry of `columns`, then the same crop of every entry.
+    """Draw three images: whole, of the first column, then the same crop of every column.
 
-    Images (N,1,H,W); corner: row and column of the crop; side: its size in pixels; errors: entries
-    that are drawn in the colours of errors.
+    Args:
+        columns: Images (N,1,H,W) by the name of their column.
+        corner: Row and column of the crop.
+        side: Its size in pixels.
+        errors: Names of columns in the colours of errors, -0.3 to 0.3.
     """
     top, left = corner
     whole = next(iter(columns.values()))
@@ -185,23 +192,25 @@ def show_crops(
 
 
 def show_mask(mask: torch.Tensor, example: torch.Tensor) -> Figure:
-    """A mask beside one corrupted image; mask bool and example float of shape (...,H,W).
+    """Draw a mask beside a corrupted image, with blue missing pixels and red rings at true zeros.
 
-    Missing pixels are blue in the image; observed ones that are 0 as well have a red ring.
+    Args:
+        mask: bool, (H,W) after squeezing, True = observed.
+        example: The image, (H,W) after squeezing.
     """
-    seen, image = np.asarray(mask).squeeze(), np.asarray(example).squeeze()
-    size = seen.shape[-1]
-    tinted = np.where(seen[..., None], image[..., None].clip(0, 1), MISSING)
+    observed, image = np.asarray(mask).squeeze(), np.asarray(example).squeeze()
+    size = observed.shape[-1]
+    tinted = np.where(observed[..., None], image[..., None].clip(0, 1), MISSING)
     window = slice(size // 4, size // 2)
     panels = {
-        "mask (white: observed)": seen,
+        "mask (white: observed)": observed,
         "a test image (blue: missing)": tinted,
         f"{size // 4}×{size // 4} pixels of it": tinted[window, window],
     }
     title = "The mask of all images; in the ring, an observed pixel that is 0 as well"
     figure, axes = _grid(1, 3, 5 * size, title, names=24)
     _fill_columns([axes[0]], ((name, panel[None]) for name, panel in panels.items()), {})
-    rows, columns = np.nonzero(seen & (image == 0))
+    rows, columns = np.nonzero(observed & (image == 0))
     axes[0][1].plot(columns, rows, "o", mfc="none", mec="red", mew=2, ms=12)
     GREY.bar(figure, axes[0][-1], axes[0][-1])
     return figure
@@ -214,9 +223,13 @@ def show_curves(
     title: str,
     levels: Mapping[str, float] | None = None,
 ) -> Figure:
-    """Named bundles of curves over x on a logarithmic axis: thin lines, and their mean.
+    """Draw bundles of curves on a logarithmic axis: thin lines, and their mean.
 
-    labels: of the two axes; levels: named dashed lines across.
+    Args:
+        curves: Several curves by the name of their bundle.
+        x: Where the curves were measured.
+        labels: Of the two axes.
+        levels: Dashed lines across, by name.
     """
     figure, axis = plt.subplots(figsize=(9, 4.5), dpi=DPI, layout="constrained")
     for name, lines in curves.items():
@@ -241,27 +254,29 @@ def show_curves(
 def save_curves(
     path: str | Path, curves: Mapping[str, Sequence[float]], x: Sequence[float], title: str
 ) -> None:
-    """Training and validation curves over steps as a PNG, one panel per quantity.
+    """Save training and validation curves as a PNG, one panel per quantity; no display is needed.
 
-    `val_name` is drawn in the panel of `name`. Works without a display and outside notebooks.
+    Args:
+        path: The PNG to write.
+        curves: Values by name; `val_name` is drawn in the panel of `name`.
+        x: Steps of the values.
     """
-    names = [name for name in curves if not name.startswith("val_")]
-    names += [name for name in curves if name.startswith("val_") and name[4:] not in names]
-    columns = min(3, len(names))
-    rows = -(-len(names) // columns)
+    panels = list(dict.fromkeys(name.removeprefix("val_") for name in curves))
+    columns = min(3, len(panels))
+    rows = -(-len(panels) // columns)
     figure = Figure(figsize=(4 * columns, 3 * rows + 0.4), dpi=DPI, layout="constrained")
-    axes = iter(figure.subplots(rows, columns, squeeze=False).flat)
-    for name in names:
-        axis = next(axes)
-        for key, label in ((name, "training"), (f"val_{name}", "validation")):
-            if key in curves:
-                label = "validation" if key.startswith("val_") else label
-                axis.plot(x, curves[key], label=label, marker="." if len(x) < 3 else None)
-        axis.set(xlabel="step", title=name.removeprefix("val_").replace("_", " "))
-        axis.set_yscale("log" if min(curves[name]) > 0 and "loss" in name else "linear")
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for axis, name in zip(axes, panels, strict=False):
+        drawn = {"training": curves.get(name), "validation": curves.get(f"val_{name}")}
+        drawn = {label: values for label, values in drawn.items() if values is not None}
+        for label, values in drawn.items():
+            axis.plot(x, values, label=label, marker="." if len(x) < 3 else None)
+        lowest = min(next(iter(drawn.values())))
+        axis.set(xlabel="step", title=name.replace("_", " "))
+        axis.set_yscale("log" if lowest > 0 and "loss" in name else "linear")
         axis.grid(True, which="both", alpha=0.3)
         axis.legend()
-    for axis in axes:
+    for axis in axes[len(panels) :]:
         axis.set_axis_off()
     figure.suptitle(title)
     with atomic(path) as temporary:

@@ -10,38 +10,57 @@ import torch.nn.functional as F
 
 
 def gradient_energy(x: torch.Tensor) -> float:
-    """Mean squared horizontal difference over the variance of the whole set; x (N,1,H,W)."""
+    """Return the mean squared horizontal difference over the variance of images x (N,1,H,W)."""
     return float(x.diff(dim=-1).square().mean() / x.var())
 
 
 def hole_mse(x_hat: torch.Tensor, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean squared error over each image's hole pixels, (N,) fp32.
+    """Return the mean squared error over each image's hole pixels.
 
-    x_hat, x: (N,1,H,W) in [0,1]; mask: bool (1,1,H,W) or (N,1,H,W), True = observed.
+    Args:
+        x_hat: Filled images (N,C,H,W) in [0,1].
+        x: Clean images of the same shape.
+        mask: bool (1,1,H,W) or (N,1,H,W), True = observed.
+
+    Returns:
+        (N,) fp32; 0 for an image without a hole.
     """
-    hole = (~mask).expand_as(x).float()
-    return ((x_hat - x) ** 2 * hole).sum((1, 2, 3)) / hole.sum((1, 2, 3)).clamp(min=1)
+    return _hole_mean((x_hat - x) ** 2, mask)
+
+
+def _hole_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    hole = (~mask).expand_as(values).float()
+    return (values * hole).sum((1, 2, 3)) / hole.sum((1, 2, 3)).clamp(min=1)
 
 
 def hole_against_observed(
     x_hat: torch.Tensor, mask: torch.Tensor, share: float = 0.995
 ) -> tuple[float, float]:
-    """Two scores without a truth, near 1 and 0 where the hole is like the observed pixels.
+    """Compare the hole with the observed pixels; no truth is needed.
 
-    The quantile `share` in the hole over that of the observed pixels, which falls where
-    intensities are compressed; and the observed pixels' mean minus the hole's. x_hat: (N,1,H,W) in
-    [0,1]; mask: bool (1,1,H,W) or (N,1,H,W), True = observed.
+    Args:
+        x_hat: Filled images (N,1,H,W) in [0,1].
+        mask: bool (1,1,H,W) or (N,1,H,W), True = observed.
+        share: Of the quantile.
+
+    Returns:
+        The quantile in the hole over that of the observed pixels, near 1 and lower where
+        intensities are compressed; the observed pixels' mean minus the hole's, near 0.
     """
-    seen = mask.expand_as(x_hat)
-    hole, observed = x_hat[~seen], x_hat[seen]
-    ratio = np.quantile(hole.numpy(), share) / np.quantile(observed.numpy(), share)
-    return float(ratio), float(observed.mean() - hole.mean())
+    observed = mask.expand_as(x_hat)
+    hole, seen = x_hat[~observed], x_hat[observed]
+    ratio = np.quantile(hole.numpy(), share) / np.quantile(seen.numpy(), share)
+    return float(ratio), float(seen.mean() - hole.mean())
 
 
 def ssim_map(x_hat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Local structural similarity, data range 1, Gaussian window of 11 pixels and sigma 1.5.
+    """Return the local structural similarity of images (N,1,H,W) with values in [0,1].
 
-    Shape of the input. Source: Wang et al. 2004 (doi 10.1109/TIP.2003.819861).
+    The Gaussian window has 11 pixels and sigma 1.5; borders are mirrored. Source: Wang et al. 2004
+    (doi 10.1109/TIP.2003.819861).
+
+    Returns:
+        (N,1,H,W), at most 1.
     """
     at = torch.arange(11, dtype=x.dtype, device=x.device) - 5
     row = torch.exp(-(at**2) / (2 * 1.5**2))
@@ -59,12 +78,19 @@ def ssim_map(x_hat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 def hole_scores(x_hat: torch.Tensor, x: torch.Tensor, mask: torch.Tensor) -> dict[str, np.ndarray]:
-    """Per-image "rmse", "psnr" (dB, data range 1) and "ssim" over hole pixels, (N,) each."""
-    x_hat, x = x_hat.float().cpu(), x.float().cpu()
-    mask = mask.cpu()
+    """Score each image over its hole pixels.
+
+    Args:
+        x_hat: Filled images (N,1,H,W) in [0,1].
+        x: Clean images of the same shape.
+        mask: bool (1,1,H,W) or (N,1,H,W), True = observed.
+
+    Returns:
+        "rmse", "psnr" (dB, data range 1) and "ssim", each (N,).
+    """
+    x_hat, x, mask = x_hat.float().cpu(), x.float().cpu(), mask.cpu()
     mse = hole_mse(x_hat, x, mask)
-    hole = (~mask).expand_as(x).float()
-    ssim = (ssim_map(x_hat, x) * hole).sum((1, 2, 3)) / hole.sum((1, 2, 3)).clamp(min=1)
+    ssim = _hole_mean(ssim_map(x_hat, x), mask)
     psnr = -10 * torch.log10(mse.clamp(min=1e-12))
     return {"rmse": mse.sqrt().numpy(), "psnr": psnr.numpy(), "ssim": ssim.numpy()}
 
@@ -72,13 +98,18 @@ def hole_scores(x_hat: torch.Tensor, x: torch.Tensor, mask: torch.Tensor) -> dic
 def bootstrap(
     values: np.ndarray, groups: Sequence[str] | None = None, draws: int = 1000, seed: int = 0
 ) -> tuple[float, float, float]:
-    """Mean of `values` (N,) and its 95 % percentile interval, resampling whole groups."""
+    """Return the mean of `values` (N,) and its 95 % percentile interval.
+
+    Args:
+        values: One number per image.
+        groups: Of the images; whole groups are resampled, else images.
+        draws: Number of resamples.
+        seed: Of the resamples.
+    """
     names = np.arange(len(values)) if groups is None else np.asarray(groups)
     _, which = np.unique(names, return_inverse=True)
-    sums = np.bincount(which, weights=values)
-    counts = np.bincount(which)
-    rng = np.random.default_rng(seed)
-    picks = rng.integers(len(sums), size=(draws, len(sums)))
+    sums, counts = np.bincount(which, weights=values), np.bincount(which)
+    picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))
     means = sums[picks].sum(1) / counts[picks].sum(1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(np.mean(values)), float(low), float(high)
@@ -87,15 +118,22 @@ def bootstrap(
 def summarize(
     x_hat: torch.Tensor, x: torch.Tensor, mask: torch.Tensor, groups: Sequence[str] | None = None
 ) -> dict[str, float | list[float]]:
-    """Scores of one imputer: pooled hole RMSE, mean PSNR and SSIM with 95 % intervals.
+    """Sum up the scores of one imputer.
 
-    "rmse" is the root of the mean over images of their hole MSE; its interval is the root of that
-    mean's interval.
+    Args:
+        x_hat: Filled images (N,1,H,W) in [0,1].
+        x: Clean images of the same shape.
+        mask: bool (1,1,H,W) or (N,1,H,W), True = observed.
+        groups: See `bootstrap`.
+
+    Returns:
+        "rmse", the root of the mean over images of their hole MSE, and the mean "psnr" (dB) and
+        "ssim", with 95 % intervals "rmse_95", "psnr_95" and "ssim_95".
     """
     scores = hole_scores(x_hat, x, mask)
     mse, low, high = bootstrap(scores["rmse"].astype(np.float64) ** 2, groups)
     row: dict[str, float | list[float]] = {"rmse": mse**0.5, "rmse_95": [low**0.5, high**0.5]}
     for name in ("psnr", "ssim"):
-        mean, low, high = bootstrap(scores[name].astype(np.float64), groups)
-        row |= {name: mean, f"{name}_95": [low, high]}
+        mean, *interval = bootstrap(scores[name].astype(np.float64), groups)
+        row |= {name: mean, f"{name}_95": interval}
     return row

@@ -1,4 +1,4 @@
-"""Tables of the notebook: Markdown where it is drawn, the same text, aligned, where it is not."""
+"""Tables in Markdown whose columns are aligned as text as well."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ DIGITS = {"rmse": 4, "psnr": 2, "ssim": 3}
 
 
 def as_markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A Markdown table whose columns are also aligned as text; all but the first to the right."""
+    """Return a Markdown table with aligned columns, all but the first to the right."""
     cells = [[str(cell) for cell in row] for row in (header, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = []
-    for row in cells:
-        first, *others = zip(row, widths, strict=True)
-        padded = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
-        lines.append(f"| {' | '.join(padded)} |")
+    for first, *others in cells:
+        right = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        lines.append(f"| {' | '.join([first.ljust(widths[0]), *right])} |")
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join([lines[0], f"| {' | '.join(rule)} |", *lines[1:]])
 
 
 def with_interval(value: float, interval: Sequence[float], digits: int) -> str:
-    """A number with its interval: "24.93 [24.38, 25.57]"."""
+    """Return a number with its interval: "24.93 [24.38, 25.57]"."""
     low, high = interval
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def show_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Show a table in a notebook; outside of one its text is printed."""
+    """Show a table in a notebook; elsewhere print its text."""
     from IPython.display import display
 
     text = as_markdown(header, rows)
@@ -35,7 +34,7 @@ def show_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def show_scores(scores: Mapping[str, Mapping]) -> None:
-    """Show what `metrics.summarize` found, a line per filling, with 95 % intervals."""
+    """Show results of `metrics.summarize` by name, one line each, with 95 % intervals."""
     rows = [
         [name, *(with_interval(row[s], row[f"{s}_95"], n) for s, n in DIGITS.items())]
         for name, row in scores.items()

@@ -1,17 +1,18 @@
-"""Figures and tables of the notebook: what is drawn where, on which scale, and what they say."""
+"""Figures: what is drawn where, and on which scale."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
-from nogaps import figures, tables
-from nogaps.metrics import hole_against_observed
+from nogaps import figures
 
 
 @pytest.fixture(autouse=True)
@@ -92,28 +93,9 @@ def test_curves_are_thin_lines_and_their_mean() -> None:
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["loss", "level"]
 
 
-def test_table_is_markdown_and_aligned() -> None:
-    text = tables.as_markdown(["name", "value"], [["a", 1.5], ["longer name", "0.25"]])
-    assert text.splitlines() == [
-        "| name        | value |",
-        "| ----------- | ----: |",
-        "| a           |   1.5 |",
-        "| longer name |  0.25 |",
-    ]
-
-
-def test_scores_name_every_filling_with_its_intervals(capsys: pytest.CaptureFixture) -> None:
-    row = {"rmse": 0.05738, "rmse_95": [0.05, 0.06], "psnr": 24.934, "psnr_95": [24.0, 25.0]}
-    tables.show_scores({"ours": row | {"ssim": 0.94, "ssim_95": [0.9, 0.95]}})
-    shown = capsys.readouterr().out
-    for part in ("0.0574 [0.0500, 0.0600]", "24.93 [24.00, 25.00]", "0.940 [0.900, 0.950]"):
-        assert part in shown
-
-
-def test_compressed_intensities_show_without_a_truth(
-    clean: torch.Tensor, mask: torch.Tensor
-) -> None:
-    ratio, gap = hole_against_observed(clean, mask)
-    assert abs(ratio - 1) < 0.02 and abs(gap) < 0.01
-    ratio, gap = hole_against_observed(torch.where(mask, clean, 0.8 * clean), mask)
-    assert 0.78 < ratio < 0.82 and gap > 0.03
+def test_curves_are_saved_in_one_panel_per_quantity(tmp_path: Path) -> None:
+    curves = {"loss": [3.0, 2.0], "val_loss": [2.0, 1.0], "val_ssim": [0.5, 0.6]}
+    figures.save_curves(tmp_path / "one.png", {"loss": [3.0, 2.0]}, [1, 2], "run")
+    figures.save_curves(tmp_path / "two.png", curves, [1, 2], "run")
+    with Image.open(tmp_path / "one.png") as one, Image.open(tmp_path / "two.png") as two:
+        assert (one.height, 2 * one.width) == (two.height, two.width)

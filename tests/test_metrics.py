@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from nogaps.metrics import bootstrap, hole_scores, ssim_map, summarize
+from nogaps.metrics import bootstrap, hole_against_observed, hole_scores, ssim_map, summarize
 
 
 def test_scores_look_at_the_hole_only(clean: torch.Tensor, mask: torch.Tensor) -> None:
@@ -20,7 +20,7 @@ def test_scores_look_at_the_hole_only(clean: torch.Tensor, mask: torch.Tensor) -
 
 def test_ssim_is_scikit_images(clean: torch.Tensor) -> None:
     a, b = clean[0, 0].double(), clean[1, 0].double()
-    found = ssim_map(a[None, None], b[None, None])[0, 0, 5:-5, 5:-5].mean()
+    ssim = ssim_map(a[None, None], b[None, None])[0, 0, 5:-5, 5:-5].mean()
     expected = structural_similarity(
         a.numpy(),
         b.numpy(),
@@ -29,7 +29,7 @@ def test_ssim_is_scikit_images(clean: torch.Tensor) -> None:
         sigma=1.5,
         use_sample_covariance=False,
     )
-    assert float(found) == pytest.approx(expected, abs=1e-6)
+    assert float(ssim) == pytest.approx(expected, abs=1e-6)
 
 
 def test_bootstrap_resamples_groups_not_images() -> None:
@@ -47,3 +47,12 @@ def test_summary_has_intervals_around_its_means(clean: torch.Tensor, mask: torch
         low, high = row[f"{name}_95"]
         assert low <= row[name] <= high
     assert row["rmse"] == pytest.approx(0.05, rel=0.01)
+
+
+def test_compressed_intensities_show_without_a_truth(
+    clean: torch.Tensor, mask: torch.Tensor
+) -> None:
+    ratio, gap = hole_against_observed(clean, mask)
+    assert abs(ratio - 1) < 0.02 and abs(gap) < 0.01
+    ratio, gap = hole_against_observed(torch.where(mask, clean, 0.8 * clean), mask)
+    assert 0.78 < ratio < 0.82 and gap > 0.03
