@@ -160,22 +160,16 @@ def train(
 
     Example: nogaps prior train --frames runs/frames/heads.npz --out runs/prior
     """
-    from nogaps.prior.autoencoder import train_autoencoder
-    from nogaps.prior.diffusion import train_diffusion
-    from nogaps.prior.refine import refine_decoder
+    from nogaps.prior.stages import train_prior
     from nogaps.prior.training import Schedule
 
-    result = out / "pipeline"
-    if space == "latent":
-        schedule = Schedule(autoencoder_steps, 16, 1e-3, patience=patience, seed=seed)
-        channels = {"latent_channels": latent_channels} if latent_channels else {}
-        train_autoencoder(frames, out, schedule, stage, kl_weight, **channels)
-    schedule = Schedule(
-        diffusion_steps, 64, 1e-3, ema_decay=ema_decay, patience=patience, seed=seed
+    early = {"patience": patience, "seed": seed}
+    schedules = (
+        Schedule(autoencoder_steps, 16, **early),
+        Schedule(diffusion_steps, 64, ema_decay=ema_decay, **early),
+        Schedule(refine_steps, 16, 4e-4, ema_decay=0.995, seed=seed),
     )
     options = {"space": space, "prediction": prediction, "noise": noise, "smooth_l1": smooth_l1}
-    train_diffusion(frames, out, schedule, copies, dropout=dropout, **options)
-    if refine_steps and space == "latent" and stage == "kl":
-        refine_decoder(frames, out, Schedule(refine_steps, 16, 4e-4, ema_decay=0.995, seed=seed))
-        result = out / "refined"
+    options |= {"copies": copies, "dropout": dropout}
+    result = train_prior(frames, out, *schedules, stage, kl_weight, latent_channels, **options)
     say({"pipeline": result}, as_json, f"{result}: written")

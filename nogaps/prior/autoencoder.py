@@ -17,18 +17,21 @@ from nogaps.prior.training import Loss, Schedule, fit
 from nogaps.prior.vqvae import VQVAE2, vqvae_loss
 from nogaps.runtime import processes
 from nogaps.runtime.device import autocast, autocast_dtype
-from nogaps.runtime.files import BadInput, atomic_folder
-
-STAGE_KINDS = ("kl", "vqvae2")
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import atomic_folder
 
 
 def build_autoencoder(
     widths: Sequence[int] = (32, 64, 128), latent_channels: int = 16
 ) -> AutoencoderKL:
-    """One-channel `AutoencoderKL` with one level per width and no attention.
+    """Build a one-channel `AutoencoderKL` without attention.
 
     (N,1,H,W) becomes (N,latent_channels,H/f,W/f), f = 2 ** (len(widths) - 1). Source: latent
     diffusion models (arXiv 2112.10752), section 3.1, without its adversarial and LPIPS terms.
+
+    Args:
+        widths: Channels of each level.
+        latent_channels: Channels of the latents.
     """
     return AutoencoderKL(
         in_channels=1,
@@ -45,7 +48,7 @@ def build_autoencoder(
 
 
 def reconstruction_loss(x_hat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """L1 + L1 of the differences to the right and lower neighbours + 4 MSE; scalar, fp32.
+    """Return L1 + L1 of the differences to the right and lower neighbours + 4 MSE, a fp32 scalar.
 
     The gradient term keeps edges: soft training images cost the imputer more than noisy ones.
     """
@@ -57,51 +60,49 @@ def reconstruction_loss(x_hat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 def autoencoder_loss(
     model: AutoencoderKL, x: torch.Tensor, generator: torch.Generator, kl_weight: float
 ) -> dict[str, torch.Tensor]:
-    """Reconstruction of x (N,1,64,64) in [0,1] through a latent sample, plus weighted KL."""
+    """Return the losses of x (N,1,H,W) in [0,1], reconstructed through a latent sample."""
     posterior = model.encode(2 * x - 1).latent_dist
     mean, std = posterior.mean.float(), posterior.std.float()
     noise = torch.randn(mean.shape, generator=generator).to(mean.device)
-    z = mean + std * noise
-    x_hat = model.decode(z).sample.float() / 2 + 0.5
+    x_hat = model.decode(mean + std * noise).sample.float() / 2 + 0.5
     kl = 0.5 * (mean**2 + std**2 - 1 - 2 * std.log()).mean()
     reconstruction = reconstruction_loss(x_hat, x)
     return {"loss": reconstruction + kl_weight * kl, "reconstruction": reconstruction, "kl": kl}
 
 
 @torch.no_grad()
-def encode(model: AutoencoderKL, x: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
-    """Posterior means of x (N,1,H,W) in [0,1], fp32, on the CPU, not scaled."""
-    device = next(model.parameters()).device
+def encode(stage: FirstStage, x: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
+    """Return the posterior means of x (N,1,H,W) in [0,1], fp32, on the CPU, not scaled."""
+    device = next(stage.parameters()).device
     parts = []
     for batch in x.split(batch_size):
         with autocast(device, autocast_dtype(device)):
-            parts.append(model.encode(2 * batch.to(device) - 1).latent_dist.mean.float().cpu())
+            parts.append(stage.encode(2 * batch.to(device) - 1).latent_dist.mean.float().cpu())
     return torch.cat(parts)
 
 
 @torch.no_grad()
-def decode(model: AutoencoderKL, z: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
-    """Images (N,1,H,W) float32 in [0,1] of unscaled latents, on the latents' device."""
+def decode(stage: FirstStage, z: torch.Tensor, dtype: torch.dtype | None) -> torch.Tensor:
+    """Return images (N,1,H,W) float32 in [0,1] of unscaled latents, on the latents' device."""
     with autocast(z.device, dtype):
-        x = model.decode(z).sample
+        x = stage.decode(z).sample
     return (x.float() / 2 + 0.5).clamp(0, 1)
 
 
-def reconstruct(model: AutoencoderKL, x: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
-    """x (N,1,H,W) in [0,1] through both halves of the autoencoder, on the CPU."""
-    device = next(model.parameters()).device
-    z = encode(model, x, batch_size)
-    dtype = autocast_dtype(device)
-    return torch.cat([decode(model, b.to(device), dtype).cpu() for b in z.split(batch_size)])
+def reconstruct(stage: FirstStage, x: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
+    """Encode and decode x (N,1,H,W) in [0,1]; return images of its shape on the CPU."""
+    device = next(stage.parameters()).device
+    z, dtype = encode(stage, x, batch_size), autocast_dtype(device)
+    return torch.cat([decode(stage, b.to(device), dtype).cpu() for b in z.split(batch_size)])
 
 
-def reconstruction_scores(model: AutoencoderKL, x: torch.Tensor) -> dict[str, float]:
-    """Loss, mean PSNR in dB (data range 1), SSIM and ratio of gradient energies of x (N,1,H,W)."""
-    return compare_images(reconstruct(model.eval(), x), x)
+def reconstruction_scores(stage: FirstStage, x: torch.Tensor) -> dict[str, float]:
+    """Return `compare_images` of x (N,1,H,W) and its reconstruction."""
+    return compare_images(reconstruct(stage.eval(), x), x)
 
 
 def compare_images(x_hat: torch.Tensor, x: torch.Tensor) -> dict[str, float]:
-    """`reconstruction_scores` of reconstructions x_hat that are at hand."""
+    """Return loss, mean PSNR in dB (data range 1), SSIM and ratio of gradient energies."""
     psnr = -10 * torch.log10(((x_hat - x) ** 2).mean((1, 2, 3)))
     return {
         "reconstruction": float(reconstruction_loss(x_hat, x)),
@@ -109,22 +110,6 @@ def compare_images(x_hat: torch.Tensor, x: torch.Tensor) -> dict[str, float]:
         "ssim": float(ssim_map(x_hat, x).mean()),
         "gradient_energy": gradient_energy(x_hat) / gradient_energy(x),
     }
-
-
-def build_stage(
-    kind: str, schedule: Schedule, kl_weight: float, **shape: object
-) -> tuple[FirstStage, Loss]:
-    """An untrained first stage, "kl" or "vqvae2", with its loss; shape: its constructor's.
-
-    Raises BadInput for another kind.
-    """
-    if kind not in STAGE_KINDS:
-        raise BadInput(f"stage {kind!r}: expected one of {', '.join(STAGE_KINDS)}")
-    with torch.random.fork_rng([]):
-        torch.manual_seed(schedule.seed)  # diffusers initialises from the global generator
-        if kind == "kl":
-            return build_autoencoder(**shape), partial(autoencoder_loss, kl_weight=kl_weight)
-        return VQVAE2(**shape), partial(vqvae_loss, reconstruction=reconstruction_loss)
 
 
 def train_autoencoder(
@@ -135,30 +120,32 @@ def train_autoencoder(
     kl_weight: float = 1e-4,
     **shape: object,
 ) -> FirstStage:
-    """Train a first stage on the train split of frame files; write the folder `out/vqvae`.
+    """Train a first stage on frame files; write the folder `out/vqvae`.
 
-    kind: "kl" or "vqvae2"; shape: further arguments of `build_autoencoder` or `VQVAE2`. A file
-    given twice counts twice. The latent scale, 1/std over the whole training set, is stored in the
-    folder's config.
+    The latent scale, 1/std over the whole training set, is stored in the folder's config.
+
+    Args:
+        frames: Files of `prior prepare`; one given twice counts twice.
+        out: Folder of the prior.
+        schedule: How long and how fast.
+        kind: "kl" or "vqvae2".
+        kl_weight: Of the KL term, for "kl".
+        **shape: Arguments of `build_autoencoder` or `VQVAE2`.
+
+    Raises:
+        BadInput: A file or the kind cannot be used, or `out` holds a run with other settings.
     """
     train, _ = load_frames(frames)
     val = load_val(frames)
-    model, loss = build_stage(kind, schedule, kl_weight, **shape)
+    model, loss = _build(kind, schedule.seed, kl_weight, shape)
 
     def draw(n: int, generator: torch.Generator) -> torch.Tensor:
         return warp(train[torch.randint(len(train), (n,), generator=generator)], generator)
 
     config = {"stage": "autoencoder", "files": [Path(f).name for f in frames]}
     config |= {"images": len(train), "kl_weight": kl_weight, **model.config}
-    model = fit(
-        model,
-        draw,
-        loss,
-        lambda m: reconstruction_scores(m, val),
-        Path(out) / "autoencoder",
-        schedule,
-        config,
-    )
+    run_dir, validate = Path(out) / "autoencoder", partial(reconstruction_scores, x=val)
+    model = fit(model, draw, loss, validate, run_dir, schedule, config)
     z = encode(model, to_size(train))
     model.register_to_config(scaling_factor=float(1 / z.std()))
 
@@ -168,3 +155,14 @@ def train_autoencoder(
 
     processes.by_leader(save)
     return model
+
+
+def _build(kind: str, seed: int, kl_weight: float, shape: dict) -> tuple[FirstStage, Loss]:
+    """An untrained first stage with its loss."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed)  # diffusers initialises from the global generator
+        if kind == "kl":
+            return build_autoencoder(**shape), partial(autoencoder_loss, kl_weight=kl_weight)
+        if kind == "vqvae2":
+            return VQVAE2(**shape), partial(vqvae_loss, reconstruction=reconstruction_loss)
+    raise BadInput(f"stage {kind!r} is unknown", "kl or vqvae2")

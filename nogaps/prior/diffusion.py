@@ -18,7 +18,8 @@ from nogaps.prior.pixel_space import TRANSFORMS, PixelSpace
 from nogaps.prior.training import Schedule, fit, step_generator
 from nogaps.runtime import processes
 from nogaps.runtime.device import autocast, autocast_dtype, pick_device
-from nogaps.runtime.files import BadInput, atomic_folder, load_json, sha256
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import atomic_folder, load_json, sha256
 
 TRAINING_STEPS = 1000  # noise levels of the forward process
 PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
@@ -32,15 +33,20 @@ def build_denoiser(
     widths: Sequence[int] = (96, 192),
     dropout: float = 0.1,
 ) -> UNet2DModel:
-    """U-Net with sinusoidal time embedding, attention in its middle only.
+    """Build a U-Net with sinusoidal time embedding and attention in its middle only.
 
     Latents (N,latent_channels,H,W) of size H×W = latent_size and integer times (N,) in [0, 1000)
-    give what the noise schedule says is predicted. Source: DDPM (arXiv 2006.11239), appendix B, in
-    diffusers' form.
+    give the prediction. Source: DDPM (arXiv 2006.11239), appendix B, in diffusers' form.
+
+    Args:
+        latent_channels: Channels of the latents.
+        latent_size: Height and width of the latents, or one number for both.
+        widths: Channels of each level.
+        dropout: Share of the features that are dropped in training.
     """
     n = len(widths)
     if not isinstance(latent_size, int) and len(set(latent_size)) == 1:
-        latent_size = latent_size[0]  # diffusers' LDMPipeline knows no other
+        latent_size = latent_size[0]  # diffusers' LDMPipeline takes one number only
     return UNet2DModel(
         sample_size=latent_size,
         in_channels=latent_channels,
@@ -58,16 +64,18 @@ def build_denoiser(
 
 @cache
 def noise_schedule(prediction: str = "v", noise: str = "cosine") -> DDPMScheduler:
-    """Forward process and what is predicted.
+    """Return the forward process and what is predicted.
 
-    noise: "cosine" (arXiv 2102.09672, section 3.2) or "linear" (arXiv 2006.11239, section 4);
-    prediction: "v" (arXiv 2202.00512, appendix D), "epsilon" or "x0". Raises BadInput otherwise.
+    Args:
+        prediction: "v" (arXiv 2202.00512, appendix D), "epsilon" or "x0".
+        noise: "cosine" (arXiv 2102.09672, section 3.2) or "linear" (arXiv 2006.11239, section 4).
+
+    Raises:
+        BadInput: One of them is unknown.
     """
     if prediction not in PREDICTIONS or noise not in NOISE:
-        raise BadInput(
-            f"prediction {prediction!r} with noise {noise!r}: expected one of "
-            f"{', '.join(PREDICTIONS)} with one of {', '.join(NOISE)}"
-        )
+        known = f"one of {', '.join(PREDICTIONS)} with one of {', '.join(NOISE)}"
+        raise BadInput(f"prediction {prediction!r} with noise {noise!r} is unknown", known)
     return DDPMScheduler(
         num_train_timesteps=TRAINING_STEPS,
         beta_schedule=NOISE[noise],
@@ -85,9 +93,14 @@ def diffusion_loss(
     forward: DDPMScheduler | None = None,
     smooth_l1: float = 0.0,
 ) -> dict[str, torch.Tensor]:
-    """Error of the prediction at uniform times; z (N,C,H,W) has unit variance.
+    """Return the error of the prediction at uniform times.
 
-    The mean squared error, or with smooth_l1 > 0 the smooth L1 loss that is quadratic below it.
+    Args:
+        model: The denoiser.
+        z: Latents (N,C,H,W) of unit variance.
+        generator: Of noise and times, on the CPU.
+        forward: The forward process; else `noise_schedule()`.
+        smooth_l1: The smooth L1 loss is quadratic below this; 0: the mean squared error.
     """
     forward = forward or noise_schedule()
     noise = torch.randn(z.shape, generator=generator).to(z.device)
@@ -97,32 +110,31 @@ def diffusion_loss(
     kind = forward.config.prediction_type
     target = {"epsilon": noise, "sample": z}.get(kind)
     target = forward.get_velocity(z, noise, t) if target is None else target
-    found = model(forward.add_noise(z, noise, t), t).sample.float()
+    predicted = model(forward.add_noise(z, noise, t), t).sample.float()
     if smooth_l1 > 0:
-        return {"loss": F.smooth_l1_loss(found, target, beta=smooth_l1)}
-    return {"loss": F.mse_loss(found, target)}
+        return {"loss": F.smooth_l1_loss(predicted, target, beta=smooth_l1)}
+    return {"loss": F.mse_loss(predicted, target)}
 
 
 @torch.no_grad()
-def validation_loss(model: UNet2DModel, z: torch.Tensor, **options: object) -> dict[str, float]:
+def _validation_loss(model: UNet2DModel, z: torch.Tensor, **options: object) -> dict[str, float]:
     """`diffusion_loss` with the same noise at every call, over four passes of z."""
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
+    z = z.to(device)
     model.eval()
     with autocast(device, autocast_dtype(device)):
-        losses = [
-            diffusion_loss(model, z.to(device), generator, **options)["loss"] for _ in range(4)
-        ]
+        losses = [diffusion_loss(model, z, generator, **options)["loss"] for _ in range(4)]
     return {"loss": float(torch.stack(losses).mean())}
 
 
-def training_latents(
+def _training_latents(
     stage: FirstStage, frames: torch.Tensor, copies: int, seed: int
 ) -> torch.Tensor:
     """Scaled latents of the frames (N,1,2H,2W) and of `copies` warped copies of each.
 
-    The augmentation does not leak: its maps lie around the identity, every image also stands in
-    the set as it is, and no head is mirrored.
+    The augmentation does not leak: its maps lie around the identity, every image is also in the
+    set as it is, and no head is mirrored.
     """
     parts = [encode(stage, to_size(frames))]
     for k in range(copies):
@@ -130,10 +142,10 @@ def training_latents(
     return torch.cat(parts) * stage.config.scaling_factor
 
 
-def first_stage(space: str, folder: Path, frames: torch.Tensor) -> FirstStage:
-    """The trained stage in `folder`, or one that needs no training, measured on the frames."""
+def _first_stage(space: str, folder: Path, frames: torch.Tensor) -> FirstStage:
+    """The trained stage in `folder`, or a pixel space, measured on the frames."""
     if space not in SPACES:
-        raise BadInput(f"space {space!r}: expected one of {', '.join(SPACES)}")
+        raise BadInput(f"space {space!r} is unknown", f"one of {', '.join(SPACES)}")
     if space == "latent":
         return load_stage(folder)
     stage = PixelSpace(space)
@@ -141,22 +153,29 @@ def first_stage(space: str, folder: Path, frames: torch.Tensor) -> FirstStage:
     return stage
 
 
-def begin_from(unet: UNet2DModel, folder: Path, forward: DDPMScheduler) -> None:
+def _begin_from(unet: UNet2DModel, folder: Path, forward: DDPMScheduler) -> None:
     """Copy the weights of the prior in `folder`. Raises BadInput if it is of another kind."""
     kind = load_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type")
     if kind != forward.config.prediction_type:
-        raise BadInput(f"{folder}: predicts {kind}, expected {forward.config.prediction_type}")
+        raise BadInput(f"predicts {kind}", forward.config.prediction_type, path=folder)
     try:
         unet.load_state_dict(load_part(UNet2DModel, folder / "unet").state_dict())
     except RuntimeError as error:
-        raise BadInput(f"{folder}/unet: of another size than the denoiser to train") from error
+        problem = "is of another size than the denoiser to train"
+        raise BadInput(problem, path=folder / "unet") from error
 
 
 def save_prior(folder: Path, stage: FirstStage, unet: UNet2DModel, forward: dict) -> None:
-    """Write a prior with its weights rounded to fp16, half the size; forward: scheduler config.
+    """Write a prior with its weights rounded to fp16, half the size.
 
-    With an `AutoencoderKL` the folder is a diffusers `LDMPipeline`; other first stages are known
-    to nogaps only.
+    With an `AutoencoderKL` the folder is a diffusers `LDMPipeline`; only nogaps can load other
+    first stages.
+
+    Args:
+        folder: To write.
+        stage: First stage.
+        unet: Denoiser.
+        forward: Config of the forward process.
     """
     scheduler = DDIMScheduler.from_config(forward)
     stage, unet = stage.half(), unet.half()
@@ -181,37 +200,45 @@ def train_diffusion(
     dropout: float = 0.1,
     start: str | Path | None = None,
 ) -> None:
-    """Train on latents of `out/vqvae`, or in a pixel `space`; write the folder `out/pipeline`.
+    """Train a denoiser on frame files; write the folder `out/pipeline` (see `save_prior`).
 
-    start: a prior, whose first stage is taken instead and whose denoiser is trained further.
+    Args:
+        frames: Files of `prior prepare`; one given twice counts twice, with copies of its own.
+        out: Folder of the prior, with the first stage in `out/vqvae`.
+        schedule: How long and how fast.
+        copies: Warped copies of each frame.
+        widths: See `build_denoiser`.
+        space: "latent", or a pixel space without a trained first stage: "haar", "unshuffle".
+        prediction: See `noise_schedule`.
+        noise: See `noise_schedule`.
+        smooth_l1: See `diffusion_loss`.
+        dropout: See `build_denoiser`.
+        start: Folder of a prior whose denoiser is trained further, on its first stage.
 
-    A frame file given twice counts twice, with warped copies of its own. See `save_prior`;
-    `loading.load_prior` computes with the fp16 weights in fp32.
+    Raises:
+        BadInput: A file or an option cannot be used, or `out` holds a run with other settings.
     """
     out, forward = Path(out), noise_schedule(prediction, noise)
     train, _ = load_frames(frames)
     folder = out if start is None else Path(start)
-    stage = first_stage(space, folder / "vqvae", train).to(pick_device())
-    z = training_latents(stage, train, copies, schedule.seed)
+    stage = _first_stage(space, folder / "vqvae", train).to(pick_device())
+    z = _training_latents(stage, train, copies, schedule.seed)
     z_val = encode(stage, load_val(frames)) * stage.config.scaling_factor
     with torch.random.fork_rng([]):
         torch.manual_seed(schedule.seed)  # diffusers initialises from the global generator
         unet = build_denoiser(z.shape[1], tuple(z.shape[2:]), widths, dropout)
     if start is not None:
-        begin_from(unet, folder, forward)
+        _begin_from(unet, folder, forward)
+
+    def draw(n: int, generator: torch.Generator) -> torch.Tensor:
+        return z[torch.randint(len(z), (n,), generator=generator)]
+
     config = {"stage": "diffusion", "files": [Path(f).name for f in frames], "latents": len(z)}
     parts = () if start is None else ("vqvae", "unet")
     config |= {"start": [sha256(folder / part / WEIGHTS) for part in parts]}
-    config |= {"space": space, "smooth_l1": smooth_l1, **dict(forward.config)}
-    config |= dict(unet.config)
+    config |= {"space": space, "smooth_l1": smooth_l1, **forward.config, **unet.config}
     options = {"forward": forward, "smooth_l1": smooth_l1}
-    unet = fit(
-        unet,
-        lambda n, generator: z[torch.randint(len(z), (n,), generator=generator)],
-        partial(diffusion_loss, **options),
-        partial(validation_loss, z=z_val, **options),
-        out / "diffusion",
-        schedule,
-        config,
-    )
+    loss, validate = (partial(f, **options) for f in (diffusion_loss, _validation_loss))
+    validate = partial(validate, z=z_val)
+    unet = fit(unet, draw, loss, validate, out / "diffusion", schedule, config)
     processes.by_leader(lambda: save_prior(out / "pipeline", stage, unet, forward.config))

@@ -1,35 +1,34 @@
-"""A first stage that needs no training: images as orthonormal block coefficients, nothing lost."""
+"""A first stage that needs no training and loses nothing: orthonormal coefficients of blocks."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 
 TRANSFORMS = ("haar", "unshuffle")
 
 
-class Latents(NamedTuple):
-    """Latents with the attribute that diffusers' distributions have."""
-
-    mean: torch.Tensor
-
-
-class Encoded(NamedTuple):
-    """What `encode` of every first stage returns."""
-
-    latent_dist: Latents
+def without_spread(z: torch.Tensor) -> AutoencoderKLOutput:
+    """Return latents z (N,C,h,w) as a distribution of diffusers', which has no spread."""
+    moments = torch.cat([z, torch.zeros_like(z)], 1)
+    posterior = DiagonalGaussianDistribution(moments, deterministic=True)
+    return AutoencoderKLOutput(latent_dist=posterior)
 
 
 def block_basis(transform: str, factor: int) -> torch.Tensor:
-    """Orthonormal basis of factor×factor blocks, (factor**2,1,factor,factor).
+    """Return an orthonormal basis of factor×factor blocks, (factor**2,1,factor,factor).
 
-    "haar": products of Haar wavelets, packet form, all levels split alike; "unshuffle": single
-    pixels, that is pixel-unshuffle. factor: a power of 2. Raises ValueError for anything else.
+    Args:
+        transform: "haar", products of Haar wavelets, packet form, all levels split alike; or
+            "unshuffle", single pixels, that is pixel-unshuffle.
+        factor: A power of 2.
+
+    Raises:
+        ValueError: An argument is another.
     """
     if transform not in TRANSFORMS or factor < 1 or factor & (factor - 1):
         raise ValueError(f"{transform!r}, factor {factor}: expected {TRANSFORMS}, a power of 2")
@@ -43,10 +42,10 @@ def block_basis(transform: str, factor: int) -> torch.Tensor:
 
 
 class PixelSpace(ModelMixin, ConfigMixin):
-    """Images (N,1,H,W) as coefficients (N,factor**2,H/factor,W/factor), channel-wise standardised.
+    """Images (N,1,H,W) as standardised coefficients (N,factor**2,H/factor,W/factor).
 
-    Has the calls of diffusers' `AutoencoderKL`. Decoding inverts encoding up to rounding. Source
-    of the idea: wavelet diffusion (arXiv 2402.19043).
+    It has the calls of diffusers' `AutoencoderKL`. Decoding inverts encoding up to rounding.
+    Source of the idea: wavelet diffusion (arXiv 2402.19043).
     """
 
     config_name = "config.json"
@@ -63,19 +62,19 @@ class PixelSpace(ModelMixin, ConfigMixin):
 
     @torch.no_grad()
     def measure(self, x: torch.Tensor) -> None:
-        """Set mean and deviation of each channel to those of x (N,1,H,W) in [-1,1]."""
+        """Set mean and deviation of each channel to those of images x (N,1,H,W) in [-1,1]."""
         z = F.conv2d(x, self.basis, stride=self.config.factor)
         self.mean.copy_(z.mean((0, 2, 3)).view_as(self.mean))
         self.deviation.copy_(z.std((0, 2, 3)).clamp(min=1e-6).view_as(self.deviation))
 
-    def encode(self, x: torch.Tensor) -> Encoded:
-        """Coefficients of x, in fp32 also under autocast: rounding would cost what this saves."""
+    def encode(self, x: torch.Tensor) -> AutoencoderKLOutput:
+        """Return the coefficients of images x (N,1,H,W) in [-1,1], in fp32 also under autocast."""
         with torch.autocast(x.device.type, enabled=False):
             z = F.conv2d(x.float(), self.basis.float(), stride=self.config.factor)
-            return Encoded(Latents((z - self.mean.float()) / self.deviation.float()))
+            return without_spread((z - self.mean.float()) / self.deviation.float())
 
     def decode(self, z: torch.Tensor) -> DecoderOutput:
-        """Images of coefficients, the inverse of `encode`."""
+        """Return the images of coefficients z, the inverse of `encode`."""
         with torch.autocast(z.device.type, enabled=False):
             z = z.float() * self.deviation.float() + self.mean.float()
             basis = self.basis.float()

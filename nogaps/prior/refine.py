@@ -26,8 +26,8 @@ from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import image_generators, sample_latents
 from nogaps.prior.training import Schedule, fit, make_accelerator
 from nogaps.runtime import processes
-from nogaps.runtime.device import pick_device
-from nogaps.runtime.files import BadInput, load_npy, save_npy
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_npy, save_npy
 from nogaps.runtime.progress import progress
 
 BATCH = 64  # samples drawn at a time
@@ -53,7 +53,7 @@ class Critic(nn.Sequential):
 
 
 class Pair(nn.Module):
-    """First stage and critic as one module, so that they are trained, averaged and saved together.
+    """First stage and critic as one module, to be trained, averaged and saved together.
 
     Only the decoder's half of the first stage learns.
     """
@@ -73,12 +73,19 @@ def adversarial_loss(
     noise: float,
     weight: float,
 ) -> dict[str, torch.Tensor]:
-    """Losses of decoder and critic on real images x (N,1,H,W) in [0,1] and on sampled latents.
+    """Return the losses of decoder and critic on real images and on sampled latents.
 
-    bank: unscaled sampled latents (M,C,h,w); noise: deviation added to real latents, in units of
-    the latents' own; weight: length of the critic's gradient at the decoder's last layer, in
-    lengths of the reconstruction's. Both players' gradients come from one backward pass: the
-    critic's weights are constants in the decoder's loss, the decoded images in the critic's.
+    Both players' gradients come from one backward pass: the critic's weights are constants in the
+    decoder's loss, the decoded images in the critic's.
+
+    Args:
+        pair: Decoder and critic.
+        x: Real images (N,1,H,W) in [0,1].
+        generator: On the CPU.
+        bank: Unscaled sampled latents (M,C,h,w).
+        noise: Deviation added to real latents, in units of the latents' own.
+        weight: Length of the critic's gradient at the decoder's last layer, in lengths of the
+            reconstruction's.
     """
     stage, critic = pair.stage, pair.critic
     pick = torch.randint(len(bank), (len(x),), generator=generator)
@@ -91,8 +98,7 @@ def adversarial_loss(
     reconstruction = reconstruction_loss(x_hat / 2 + 0.5, x)
     fixed = {name: value.detach() for name, value in critic.named_parameters()}
     fooling = -functional_call(critic, fixed, (fake,)).float().mean()
-    real_votes = critic(2 * x - 1).float()
-    fake_votes = critic(fake.detach()).float()
+    real_votes, fake_votes = critic(2 * x - 1).float(), critic(fake.detach()).float()
     hinge = (1 - real_votes).relu().mean() + (1 + fake_votes).relu().mean()
     # a critic that cannot tell the two apart (hinge loss 2) has nothing to teach yet
     skill = (4 * (2 - hinge.detach())).clamp(0, 1)
@@ -108,8 +114,6 @@ def adversarial_loss(
 
 def _balance(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Factor that makes b's gradient at `weight` as long as a's (arXiv 2012.09841, equation 7)."""
-    if not torch.is_grad_enabled():
-        return torch.ones(())
     lengths = [torch.autograd.grad(v, weight, retain_graph=True)[0].norm() for v in (a, b)]
     return (lengths[0] / (lengths[1] + 1e-6)).clamp(max=1e3).detach()
 
@@ -122,16 +126,26 @@ def refine_decoder(
     noise: float = 0.05,
     weight: float = 3.0,
 ) -> None:
-    """Fine-tune the decoder of `out/pipeline` on what its denoiser samples; write `out/refined`.
+    """Train the decoder of `out/pipeline` on what its denoiser samples; write `out/refined`.
 
-    Encoder, denoiser and latents stay as they are. Raises BadInput for a first stage without a
-    learnt decoder.
+    Encoder, denoiser and latents stay as they are.
+
+    Args:
+        frames: Files of `prior prepare`, as the prior was trained on.
+        out: Folder of the prior.
+        schedule: How long and how fast.
+        samples: Sampled latents to learn from.
+        noise: See `adversarial_loss`.
+        weight: See `adversarial_loss`.
+
+    Raises:
+        BadInput: The prior's first stage has no trained decoder, or a file cannot be used.
     """
     out = Path(out)
-    make_accelerator()  # the processes first speak as training needs them to
-    prior = load_prior(out / "pipeline", pick_device())
+    make_accelerator()  # before other collective calls: it chooses their backend
+    prior = load_prior(out / "pipeline")
     if not isinstance(prior.vqvae, AutoencoderKL):
-        raise BadInput(f"{out}/pipeline: has no AutoencoderKL, whose decoder could be refined")
+        raise BadInput("has no AutoencoderKL to refine", path=out / "pipeline")
     bank = latent_bank(prior, out / "refine", samples, schedule.seed)
     train, _ = load_frames(frames)
     val = load_val(frames)
@@ -143,25 +157,25 @@ def refine_decoder(
         pick = torch.randint(len(train), (n,), generator=generator)
         return warp(train[pick], generator, sharpness=SHARPNESS)
 
+    def validate(pair: Pair) -> dict[str, float]:
+        return reconstruction_scores(pair.stage, val)
+
     config = {"stage": "refine", "files": [Path(f).name for f in frames], "noise": noise}
     config |= {"samples": samples, "weight": weight, "prior": prior.weights_sha256}
-    pair = fit(
-        pair,
-        draw,
-        partial(adversarial_loss, bank=bank, noise=noise, weight=weight),
-        lambda model: reconstruction_scores(model.stage, val),
-        out / "refine",
-        schedule,
-        config,
-    )
+    loss = partial(adversarial_loss, bank=bank, noise=noise, weight=weight)
+    pair = fit(pair, draw, loss, validate, out / "refine", schedule, config)
     pipeline = (out / "refined", pair.stage, prior.unet, prior.scheduler)
     processes.by_leader(lambda: save_prior(*pipeline))
 
 
 def latent_bank(prior: Prior, folder: Path, samples: int, seed: int) -> torch.Tensor:
-    """Unscaled latents of `samples` samples, kept in `folder` so that a resumed run has the same.
+    """Sample unscaled latents, or read those of an earlier call with the same arguments.
 
-    The file's name says what they are of: another prior, number or seed has its own.
+    Args:
+        prior: Draws the latents.
+        folder: Keeps them, so that a resumed run has the same.
+        samples: How many.
+        seed: Of the samples.
     """
     path = folder / f"latents-{prior.weights_sha256[:16]}-{samples}-{seed}.npy"
 

@@ -9,6 +9,7 @@ from nogaps.runtime.errors import BadInput
 
 SOLVERS = {"ddim": (1, "dpmsolver++"), "ddpm": (1, "sde-dpmsolver++"), "dpm": (2, "dpmsolver++")}
 SCHEDULERS = tuple(SOLVERS)
+CONFIG = "scheduler_config.json"
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 FORWARD_PROCESS = (
     "num_train_timesteps",
@@ -24,27 +25,31 @@ LAMBDA_MIN = -5.1  # least log(alpha/sigma) for epsilon: a cosine schedule ends 
 
 
 def make_scheduler(name: str, config: dict, steps: int) -> DPMSolverMultistepScheduler:
-    """Scheduler for `steps` steps, from the noisiest level down to the image.
+    """Return a scheduler for `steps` steps, from the noisiest level down to the image.
 
     ddim: arXiv 2010.02502, eta 0, deterministic; ddpm: the same with eta 1, which is ancestral
     sampling (ibid., section 4.1); dpm: DPM-Solver++ 2M (arXiv 2211.01095). The first two are its
-    first order without and with fresh noise (arXiv 2206.00927, section 4.1). Of `config`, a
-    diffusers scheduler's, the forward process and the prediction type count. Raises BadInput for
-    one that cannot be sampled, or for more steps than noise levels.
+    first order without and with fresh noise (arXiv 2206.00927, section 4.1).
+
+    Args:
+        name: One of SCHEDULERS.
+        config: Of a diffusers scheduler; its forward process and prediction type count.
+        steps: At most the number of noise levels.
+
+    Raises:
+        BadInput: The config describes nothing that can be sampled, or there are too many steps.
     """
     order, algorithm = SOLVERS[name]
     forward = {key: config[key] for key in FORWARD_PROCESS if key in config}
     if forward.get("prediction_type", "epsilon") not in PREDICTIONS:
-        raise BadInput(
-            f"scheduler_config.json: prediction_type {forward['prediction_type']!r}, "
-            f"expected one of {', '.join(PREDICTIONS)}"
-        )
+        problem = f"has prediction_type {forward['prediction_type']!r}"
+        raise BadInput(problem, f"one of {', '.join(PREDICTIONS)}", path=CONFIG)
     try:
         scheduler = DPMSolverMultistepScheduler(
             **forward, solver_order=order, algorithm_type=algorithm, final_sigmas_type="zero"
         )
     except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
-        raise BadInput(f"scheduler_config.json: no usable noise schedule ({error})") from error
+        raise BadInput(f"describes no usable noise schedule ({error})", path=CONFIG) from error
     scheduler.set_timesteps(timesteps=_timesteps(scheduler, steps))
     return scheduler
 
@@ -58,7 +63,7 @@ def _timesteps(scheduler: DPMSolverMultistepScheduler, steps: int) -> np.ndarray
     """
     amount, levels = scheduler.lambda_t.double().numpy(), scheduler.config.num_train_timesteps
     if scheduler.config.prediction_type == "epsilon":
-        # x0 is epsilon's error divided by alpha there
+        # x0 gets epsilon's error divided by alpha there
         levels = int((amount >= LAMBDA_MIN).sum())
     if steps > levels:
         raise BadInput(f"num_inference_steps {steps}: the prior has {levels} noise levels")

@@ -1,4 +1,4 @@
-"""The training loop of the prior's two stages: Accelerate, EMA, log, exact resume."""
+"""The training loop of the prior's stages: Accelerate, averaged weights, log, exact resume."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import csv
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast
+from accelerate.utils import broadcast_object_list
 
 from nogaps.figures import save_curves
-from nogaps.runtime import processes
 from nogaps.runtime.checkpoint import ema_of, load_state, save_state
-from nogaps.runtime.device import autocast_dtype, keep_freed_memory, pick_device
-from nogaps.runtime.files import BadInput, atomic
+from nogaps.runtime.device import autocast_dtype, pick_device
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import atomic
 from nogaps.runtime.locks import folder_lock
 from nogaps.runtime.progress import progress
 from nogaps.runtime.seeds import numbered_generator
 
-Draw = Callable[[int, torch.Generator], torch.Tensor]
+Draw = Callable[[int, torch.Generator], torch.Tensor]  # a batch of so many images or latents
 Loss = Callable[[torch.nn.Module, torch.Tensor, torch.Generator], dict[str, torch.Tensor]]
+Validate = Callable[[torch.nn.Module], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Schedule:
     """How long and how fast to train."""
 
     steps: int = 2000
-    batch_size: int = 32
+    batch_size: int = 32  # of each process
     learning_rate: float = 1e-3
     warmup: float = 0.03  # share of the steps with a rising learning rate
     weight_decay: float = 1e-2
@@ -44,7 +45,7 @@ class Schedule:
     seed: int = 0
 
     def rate(self, step: int) -> float:
-        """Learning rate at a step: linear warm-up, then a cosine to zero."""
+        """Return the learning rate at a step: linear warm-up, then a cosine to zero."""
         rise = max(1, round(self.warmup * self.steps))
         if step < rise:
             return self.learning_rate * (step + 1) / rise
@@ -53,135 +54,193 @@ class Schedule:
 
 
 def make_accelerator() -> Accelerator:
-    """Accelerate with the precision that this device computes fast in."""
+    """Return Accelerate with the precision in which this device is fast."""
     device = pick_device()
     precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(autocast_dtype(device), "no")
     return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
 
 
 def step_generator(seed: int, step: int, process: int = 0) -> torch.Generator:
-    """Generator of one training step: randomness depends on nothing else, so resume is exact."""
+    """Return the generator of one training step, which depends on nothing else."""
     return numbered_generator(seed * 1024 + process, step)
 
 
 class Objective(torch.nn.Module):
-    """A model with its loss: one forward call, so that several processes share gradients."""
+    """A model with its loss in one forward call, so that several processes share gradients."""
 
     def __init__(self, model: torch.nn.Module, loss: Loss) -> None:
         super().__init__()
         self.model, self.loss = model, loss
 
     def forward(self, batch: torch.Tensor, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        """Named fp32 scalars of a batch."""
+        """Return named fp32 scalars of a batch."""
         return self.loss(self.model, batch, generator)
 
 
+@dataclass
 class Best:
     """The averaged weights with the lowest validation loss so far, for early stopping."""
 
-    def __init__(self, patience: int) -> None:
-        self.patience, self.loss, self.misses = patience, math.inf, 0
-        self.weights: dict[str, torch.Tensor] = {}
+    patience: int
+    loss: float = math.inf
+    misses: int = 0  # validations since
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def update(self, loss: float, model: torch.nn.Module) -> bool:
-        """Note one validation; whether `patience` of them in a row brought nothing."""
+        """Note a validation; return whether `patience` of them in a row brought nothing."""
         if not self.patience:
             return False
+        self.misses += 1
         if loss < self.loss:
             self.loss, self.misses = loss, 0
             self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        else:
-            self.misses += 1
         return self.misses >= self.patience
 
     def state_dict(self) -> dict:
-        """What a resumed run needs."""
-        loss = None if math.isinf(self.loss) else self.loss  # JSON knows no infinity
-        return {"loss": loss, "misses": self.misses, "weights": self.weights}
+        """Return what a resumed run needs."""
+        return dict(vars(self))
 
     def load_state_dict(self, state: dict) -> None:
-        """The inverse of `state_dict`."""
-        self.loss = math.inf if state["loss"] is None else state["loss"]
-        self.misses, self.weights = state["misses"], state["weights"]
+        """Continue from `state_dict`."""
+        vars(self).update(state)
+
+
+class Run:
+    """The state of a training, which lies in `folder/state.safetensors` as well.
+
+    Args:
+        folder: Of the run.
+        settings: Which two calls must have in common for one to continue the other.
+        parts: Objects with `state_dict` and `load_state_dict`, by name.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, str], parts: dict) -> None:
+        self.path, self.settings, self.parts = folder / "state.safetensors", settings, parts
+        self.step, self.stopped = 0, False
+        self.log: list[dict] = []  # one row per validation
+        self.totals: Counter[str] = Counter()  # of the losses since the last row
+
+    def load(self) -> None:
+        """Continue a saved run. Raises BadInput if it has other settings than this one."""
+        state = load_state(self.path)
+        if state is None:
+            return
+        saved = state["config"]
+        # a run may be continued with more or fewer steps in all
+        keys = (saved.keys() | self.settings.keys()) - {"steps"}
+        different = sorted(key for key in keys if saved.get(key) != self.settings.get(key))
+        if different:
+            problem = f"holds a run with other settings ({', '.join(different)})"
+            raise BadInput(problem, "another --out", path=self.path.parent)
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])
+        self.totals.update(state["totals"])
+        self.step, self.log, self.stopped = state["step"], state["log"], state["stopped"]
+
+    def save(self) -> None:
+        """Write the state."""
+        state = {name: part.state_dict() for name, part in self.parts.items()}
+        state |= {"config": self.settings, "step": self.step, "log": self.log}
+        save_state(self.path, state | {"totals": dict(self.totals), "stopped": self.stopped})
+
+    def add_row(self, seconds: float, scores: dict[str, float]) -> None:
+        """Add a row to the log: mean losses since the last one, and scores of a validation."""
+        n = self.totals.pop("n")
+        losses = {name: total / n for name, total in self.totals.items()}
+        scores = {f"val_{name}": value for name, value in scores.items()}
+        self.log.append({"step": self.step, "seconds": round(seconds, 1), **losses, **scores})
+        self.totals.clear()
 
 
 def fit(
     model: torch.nn.Module,
     draw: Draw,
     loss: Loss,
-    validate: Callable[[torch.nn.Module], dict[str, float]],
+    validate: Validate,
     run_dir: str | Path,
     schedule: Schedule,
     config: dict,
 ) -> torch.nn.Module:
-    """Train `model` and return its averaged copy, with early stopping the best one.
+    """Train a model; a second call with the same schedule and config continues to the same bits.
 
-    draw(n, generator) gives a batch; loss(model, batch, generator) gives named fp32 scalars, of
-    which "loss" is minimised; validate(averaged model) gives named numbers, the first of which
-    early stopping watches. Losses go to `run_dir/log.csv` (means since the line before) and
-    `run_dir/log.png`, the state to `run_dir/state.safetensors`; a second call with the same
-    schedule and `config` continues from there, on the CPU to the same bits. Under `accelerate
-    launch` every process draws batches of its own. A run may be continued with more or fewer steps
-    in all: the learning rate then follows the new schedule from there on. Raises BadInput if
-    `run_dir` holds the state of another configuration, or if another process trains there.
+    The learning rate follows the new schedule where that has another number of steps. Under
+    `accelerate launch` every process draws batches of its own, and process 0 writes.
+
+    Args:
+        model: Trained in place.
+        draw: Makes a batch.
+        loss: Gives named fp32 scalars, of which "loss" is minimised.
+        validate: Gives named numbers of the averaged model; early stopping watches the first.
+        run_dir: Folder for log.csv (mean losses since the row before), log.png and the state.
+        schedule: How long and how fast.
+        config: Further settings that tell this run from others.
+
+    Returns:
+        The averaged model, with early stopping the best one.
+
+    Raises:
+        BadInput: `run_dir` holds a run with other settings, or another run works there.
     """
-    keep_freed_memory()
-    run_dir = Path(run_dir)
+    accelerator = make_accelerator()
+    lock = folder_lock(run_dir) if accelerator.is_main_process else nullcontext()
     # private keys of diffusers' configs list their entries in no fixed order
     settings = {**vars(schedule), **config}.items()
-    config = {key: repr(value) for key, value in settings if key[0] != "_"}
-    accelerator = make_accelerator()
-    model = model.to(accelerator.device)
-    with ExitStack() as stack:  # one lock for all processes of a run: the first one writes
-        processes.by_leader(lambda: stack.enter_context(folder_lock(run_dir)))
-        return _fit(model, draw, loss, validate, run_dir, schedule, config, accelerator)
+    settings = {key: repr(value) for key, value in settings if key[0] != "_"}
+    with lock:
+        return _fit(model, draw, loss, validate, Path(run_dir), schedule, settings, accelerator)
 
 
 def _fit(
     model: torch.nn.Module,
     draw: Draw,
     loss: Loss,
-    validate: Callable[[torch.nn.Module], dict[str, float]],
+    validate: Validate,
     run_dir: Path,
     schedule: Schedule,
-    config: dict[str, str],
+    settings: dict[str, str],
     accelerator: Accelerator,
 ) -> torch.nn.Module:
+    # Set up what is trained and averaged, and continue a saved run.
+    model = model.to(accelerator.device)
     ema, best = ema_of(model, schedule.ema_decay), Best(schedule.patience)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    totals: Counter[str] = Counter()  # of the losses since the last line of the log
     parts = {"model": model, "ema": ema, "optimizer": optimizer, "best": best}
     parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}  # fp16 only
-    start, log, stopped = processes.after_leader(lambda: _resume(run_dir, parts, totals, config))
+    run = Run(run_dir, settings, parts)
+    run.load()
     objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
-    started = time.monotonic() - (log[-1]["seconds"] if log else 0.0)
-    for step in _progress(start, schedule.steps if not stopped else start, accelerator):
+    started = time.monotonic() - (run.log[-1]["seconds"] if run.log else 0.0)
+    main, steps = accelerator.is_main_process, schedule.steps if not run.stopped else run.step
+
+    todo = range(run.step, steps)
+    for step in progress(todo, "training", initial=run.step, total=steps, disable=not main):
+        # Train for one step.
         losses = _train_step(step, objective, optimizer, draw, schedule, accelerator)
         ema.update_parameters(model)
-        totals.update({name: float(value.detach()) for name, value in losses.items()} | {"n": 1})
-        last = step + 1 == schedule.steps
-        if last or (step + 1) % schedule.validate_every == 0:
-            row = {"step": step + 1, "seconds": round(time.monotonic() - started, 1)}
-            row |= {name: totals.pop(name) / totals["n"] for name in losses}
-            totals.clear()
-            found = _agreed(validate(ema.module), accelerator)
-            stopped = best.update(next(iter(found.values())), ema.module)
-            log.append(row | {f"val_{name}": value for name, value in found.items()})
-            if accelerator.is_main_process:
-                _write_log(run_dir, log)
-        due = last or stopped or (step + 1) % schedule.checkpoint_every == 0
-        if due and accelerator.is_main_process:
-            state = {name: part.state_dict() for name, part in parts.items()}
-            state |= {"config": config, "step": step + 1, "log": log}
-            state |= {"totals": dict(totals), "stopped": stopped}
-            save_state(run_dir / "state.safetensors", state)
-        if stopped:
+        run.totals.update({name: float(value.detach()) for name, value in losses.items()})
+        run.totals["n"] += 1
+        run.step = step + 1
+        # Validate the averaged model, and write the log.
+        if run.step % schedule.validate_every == 0 or run.step == steps:
+            # those of process 0: devices may differ in a last digit, and only one would stop
+            (scores,) = broadcast_object_list([validate(ema.module)])
+            run.stopped = best.update(next(iter(scores.values())), ema.module)
+            run.add_row(time.monotonic() - started, scores)
+            if main:
+                _write_log(run_dir, run.log)
+        # Save the state.
+        due = run.step % schedule.checkpoint_every == 0 or run.step == steps or run.stopped
+        if due and main:
+            run.save()
+        if run.stopped:
             break
+
+    # Return the averaged model, or the best one.
     if best.weights:
         ema.module.load_state_dict(best.weights)
-    processes.meet()
+    accelerator.wait_for_everyone()
     return ema.module.eval()
 
 
@@ -202,50 +261,16 @@ def _train_step(
     with torch.random.fork_rng(devices), accelerator.autocast():
         # dropout takes no generator: seed the global one for this step and put it back
         torch.manual_seed(generator.initial_seed())
-        parts = objective(batch, generator)
+        losses = objective(batch, generator)
     optimizer.zero_grad(set_to_none=True)
-    accelerator.backward(parts["loss"])
+    accelerator.backward(losses["loss"])
     accelerator.clip_grad_norm_(objective.parameters(), 1.0)
     optimizer.step()
-    return parts
-
-
-def _agreed(found: dict[str, float], accelerator: Accelerator) -> dict[str, float]:
-    """The first process's numbers: devices may differ in a last digit, and one would stop early."""
-    if accelerator.num_processes == 1:
-        return found
-    values = torch.tensor([*found.values()], dtype=torch.float64, device=accelerator.device)
-    return dict(zip(found, broadcast(values).tolist(), strict=True))
-
-
-def _resume(
-    run_dir: Path, parts: dict, totals: Counter[str], config: dict
-) -> tuple[int, list[dict], bool]:
-    """Load what a former call left; the step, the log, and whether it had stopped early."""
-    state = load_state(run_dir / "state.safetensors")
-    if state is None:
-        return 0, [], False
-    keys = (state["config"].keys() | config.keys()) - {"steps"}
-    different = sorted(key for key in keys if state["config"].get(key) != config.get(key))
-    if different:
-        raise BadInput(
-            f"{run_dir}: holds a run with other settings ({', '.join(different)}); choose another "
-            "--out"
-        )
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    totals.update(state["totals"])
-    return state["step"], state["log"], state["stopped"]
-
-
-def _progress(start: int, steps: int, accelerator: Accelerator) -> Iterator[int]:
-    quiet = not accelerator.is_main_process
-    work = range(start, steps)
-    return iter(progress(work, "training", initial=start, total=steps, disable=quiet))
+    return losses
 
 
 def _write_log(run_dir: Path, rows: list[dict]) -> None:
-    """The losses as a table and as a figure."""
+    """Write the losses as a table and as a figure."""
     with atomic(run_dir / "log.csv") as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[-1]))
         writer.writeheader()

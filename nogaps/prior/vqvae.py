@@ -14,10 +14,11 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from diffusers import ModelMixin
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
+from diffusers.models.autoencoders.vae import DecoderOutput
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import nn
 
+from nogaps.prior.pixel_space import without_spread
 from nogaps.runtime.errors import BadInput
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -26,7 +27,7 @@ EPSILON = 1e-5  # of the Laplace smoothing
 
 
 class Quantized(NamedTuple):
-    """What a quantiser returns."""
+    """The result of a quantiser."""
 
     vectors: torch.Tensor  # (N,C,h,w) fp32, codes; gradients pass straight through to the input
     distance: torch.Tensor  # mean squared distance to the input, with gradients to the input only
@@ -34,7 +35,7 @@ class Quantized(NamedTuple):
 
 
 def _several_processes() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    return dist.is_available() and dist.is_initialized()
 
 
 class VectorQuantizer(nn.Module):
@@ -57,7 +58,8 @@ class VectorQuantizer(nn.Module):
     ) -> None:
         super().__init__()
         if heads < 1 or channels < 1 or channels % heads:
-            raise BadInput(f"{channels} channels of a level: expected a multiple of {heads} heads")
+            expected = f"a multiple of {heads} heads"
+            raise BadInput(f"a level has {channels} channels", expected)
         self.heads, self.decay, self.restart_after = heads, decay, restart_after
         self.register_buffer("cluster_size", torch.ones(heads, num_codes))
         self.register_buffer("code_sum", torch.randn(heads, num_codes, channels // heads))
@@ -66,7 +68,7 @@ class VectorQuantizer(nn.Module):
 
     @property
     def codes(self) -> torch.Tensor:
-        """(heads,K,D) fp32: the sums over the Laplace-smoothed sizes."""
+        """Return the codes (heads,K,D) fp32: sums over the Laplace-smoothed sizes."""
         n = self.cluster_size.sum(1, keepdim=True)
         size = (self.cluster_size + EPSILON) / (n + self.cluster_size.shape[1] * EPSILON) * n
         return self.code_sum / size[..., None]
@@ -74,39 +76,39 @@ class VectorQuantizer(nn.Module):
     def forward(self, z: torch.Tensor, generator: torch.Generator | None = None) -> Quantized:
         """Quantise z (N,C,h,w); in training mode and with a CPU generator, update the codebooks.
 
-        Several processes sum their statistics and restart codes at vectors of the first.
+        Several processes sum their statistics and restart codes at vectors of process 0.
         """
         vectors, learn = self._split(z.float()), self.training and generator is not None
         data = vectors.detach()
         if learn and not self.updates:
             self._restart(self.idle == 0, data, data.mean(1, keepdim=True), generator)
         index = self._nearest(data)
-        found = torch.take_along_dim(self.codes, index[..., None], 1)
+        nearest = torch.take_along_dim(self.codes, index[..., None], 1)
         counts = torch.zeros_like(self.cluster_size)
         counts.scatter_add_(1, index, torch.ones_like(index, dtype=counts.dtype))
         if learn:
             self._update(data, index, counts)
             # a young encoder leaves codes behind, and the decoder learns to ignore what is unused
             patience = min(self.restart_after, max(2, int(self.updates) // 50))
-            self._restart(self.idle >= patience, data, found, generator)
+            self._restart(self.idle >= patience, data, nearest, generator)
         perplexity = torch.special.entr(counts / counts.sum(1, keepdim=True)).sum(1).exp().mean()
-        straight = found + (vectors - data)  # exactly a code, unlike z + (code - z)
-        return Quantized(self._join(straight, z.shape), F.mse_loss(vectors, found), perplexity)
+        straight = nearest + (vectors - data)  # exactly a code, unlike z + (code - z)
+        return Quantized(self._join(straight, z.shape), F.mse_loss(vectors, nearest), perplexity)
 
     def moments(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean (1,C,1,1) and standard deviation (scalar) of the codes, weighted by their use."""
+        """Return mean (1,C,1,1) and deviation (scalar) of the codes, weighted by their use."""
         share = (self.cluster_size / self.cluster_size.sum(1, keepdim=True))[..., None]
         mean = (share * self.codes).sum(1, keepdim=True)
         variance = (share * (self.codes - mean).square()).sum(1).mean()
         return mean.view(1, -1, 1, 1), variance.clamp(min=1e-12).sqrt()
 
     def standardize(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes (N,C,h,w) with mean 0 per channel and mean variance 1 over the training data."""
+        """Scale codes (N,C,h,w) to mean 0 per channel and mean variance 1 over training data."""
         mean, std = self.moments()
         return (codes - mean) / std
 
     def snap(self, z: torch.Tensor) -> torch.Tensor:
-        """The codes (N,C,h,w) fp32 nearest to standardised z of the same shape."""
+        """Return the codes (N,C,h,w) fp32 nearest to standardised z of the same shape."""
         mean, std = self.moments()
         index = self._nearest(self._split(z.float() * std + mean))[..., None]
         return self._join(torch.take_along_dim(self.codes, index, 1), z.shape)
@@ -141,9 +143,10 @@ class VectorQuantizer(nn.Module):
 
     @torch.no_grad()
     def _restart(
-        self, dead: torch.Tensor, data: torch.Tensor, found: torch.Tensor, draws: torch.Generator
+        self, dead: torch.Tensor, data: torch.Tensor, nearest: torch.Tensor, draws: torch.Generator
     ) -> None:
-        weight = (data - found).square().sum(-1).cpu().double() + 1e-12  # never all zero
+        """Move dead codes to vectors of the batch."""
+        weight = (data - nearest).square().sum(-1).cpu().double() + 1e-12  # never all zero
         index = weight.multinomial(dead.shape[1], replacement=True, generator=draws)[..., None]
         fresh = torch.take_along_dim(data, index.to(data.device), 1)
         if _several_processes():
@@ -165,30 +168,30 @@ class ResidualBlock(nn.Sequential):
         super().__init__(nn.ReLU(), narrow, nn.ReLU(), widen)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Same shape as x."""
+        """Return a tensor of the shape of x."""
         return x + super().forward(x)
 
 
 def residual_stack(channels: int, width: int, inner: int, blocks: int) -> nn.Sequential:
-    """(N,channels,h,w) to (N,width,h,w)."""
+    """Build layers from (N,channels,h,w) to (N,width,h,w)."""
     residual = (ResidualBlock(width, inner) for _ in range(blocks))
     return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), *residual, nn.ReLU())
 
 
 def halve(channels: int, width: int, inner: int, blocks: int) -> nn.Sequential:
-    """Encoder of (N,channels,h,w) to (N,width,h/2,w/2)."""
+    """Build an encoder from (N,channels,h,w) to (N,width,h/2,w/2)."""
     strided = nn.Conv2d(channels, width // 2, 4, stride=2, padding=1)
     return nn.Sequential(strided, nn.ReLU(), residual_stack(width // 2, width, inner, blocks))
 
 
 def double(channels: int, out: int, width: int, inner: int, blocks: int) -> nn.Sequential:
-    """Decoder of (N,channels,h,w) to (N,out,2h,2w)."""
+    """Build a decoder from (N,channels,h,w) to (N,out,2h,2w)."""
     transposed = nn.ConvTranspose2d(width, out, 4, stride=2, padding=1)
     return nn.Sequential(residual_stack(channels, width, inner, blocks), transposed)
 
 
 def join_levels(bottom: torch.Tensor, top: torch.Tensor) -> torch.Tensor:
-    """(N,B,h,w) beside (N,T,h/2,w/2), whose vectors are repeated 2×2: (N,B+T,h,w)."""
+    """Join (N,B,h,w) and (N,T,h/2,w/2), whose vectors are repeated 2×2, to (N,B+T,h,w)."""
     return torch.cat([bottom, F.interpolate(top, scale_factor=2.0, mode="nearest")], 1)
 
 
@@ -235,10 +238,11 @@ class VQVAE2(ModelMixin, ConfigMixin):
     def forward(
         self, x: torch.Tensor, generator: torch.Generator | None = None
     ) -> tuple[torch.Tensor, Quantized, Quantized]:
-        """Reconstruction of x (N,in_channels,H,W) in [-1,1], bottom and top.
+        """Return the reconstruction of x (N,in_channels,H,W) in [-1,1], bottom and top.
 
-        Training mode needs a generator and updates the codebooks: ValueError without. Raises
-        BadInput unless H and W are multiples of 4.
+        Raises:
+            ValueError: Training mode, which updates the codebooks, has no generator.
+            BadInput: H or W is not a multiple of 4.
         """
         if self.training and generator is None:
             raise ValueError("training a VQVAE2 needs a generator")
@@ -247,25 +251,25 @@ class VQVAE2(ModelMixin, ConfigMixin):
         return self.decoder(z.to(self.dtype)), bottom, top
 
     def encode(self, x: torch.Tensor) -> AutoencoderKLOutput:
-        """Latents (N,latent_channels,H/2,W/2) fp32 of x (N,in_channels,H,W) in [-1,1].
+        """Return latents (N,latent_channels,H/2,W/2) fp32 of x (N,in_channels,H,W) in [-1,1].
 
-        They have no spread. Raises BadInput unless H and W are multiples of 4.
+        Raises:
+            BadInput: H or W is not a multiple of 4.
         """
         bottom, top = self._quantize(x)
         z = self.quantizer_bottom.standardize(bottom.vectors)
-        z = join_levels(z, self.quantizer_top.standardize(top.vectors))
-        spread = torch.zeros_like(z)
-        posterior = DiagonalGaussianDistribution(torch.cat([z, spread], 1), deterministic=True)
-        return AutoencoderKLOutput(latent_dist=posterior)
+        return without_spread(join_levels(z, self.quantizer_top.standardize(top.vectors)))
 
     def decode(self, z: torch.Tensor) -> DecoderOutput:
-        """Images (N,in_channels,2h,2w) of the codes nearest to latents (N,latent_channels,h,w).
+        """Return images (N,in_channels,2h,2w) of the codes nearest to latents z.
 
-        The top's part is averaged over each 2×2 first. Raises BadInput for other shapes.
+        Raises:
+            BadInput: z does not have the shape (N,latent_channels,h,w) with h and w even.
         """
         channels, split = self.config.latent_channels, -self.config.top_channels
         if z.shape[1] != channels or z.shape[2] % 2 or z.shape[3] % 2:
-            raise BadInput(f"latents {tuple(z.shape)}: expected (N,{channels},h,w), h and w even")
+            expected = f"(N,{channels},h,w), h and w even"
+            raise BadInput(f"latents have shape {tuple(z.shape)}", expected)
         top = self.quantizer_top.snap(F.avg_pool2d(z[:, split:].float(), 2))
         z = join_levels(self.quantizer_bottom.snap(z[:, :split]), top)
         return DecoderOutput(sample=self.decoder(z.to(self.dtype)))
@@ -274,7 +278,7 @@ class VQVAE2(ModelMixin, ConfigMixin):
         self, x: torch.Tensor, generator: torch.Generator | None = None
     ) -> tuple[Quantized, Quantized]:
         if x.shape[-2] % 4 or x.shape[-1] % 4:
-            raise BadInput(f"images of {tuple(x.shape[-2:])} pixels: expected multiples of 4")
+            raise BadInput(f"images have {tuple(x.shape[-2:])} pixels", "multiples of 4")
         fine = self.encoder_bottom(x)
         top = self.quantizer_top(self.to_top(self.encoder_top(fine)), generator)
         coarse = self.top_to_bottom(top.vectors.to(self.dtype))
@@ -284,7 +288,7 @@ class VQVAE2(ModelMixin, ConfigMixin):
 def vqvae_loss(
     model: nn.Module, x: torch.Tensor, generator: torch.Generator, reconstruction: Loss = F.mse_loss
 ) -> dict[str, torch.Tensor]:
-    """Losses of a `VQVAE2` for x (N,C,H,W) in [0,1]; fp32 scalars.
+    """Return the losses of a `VQVAE2` for x (N,C,H,W) in [0,1], as fp32 scalars.
 
     "loss" is minimised: `reconstruction(x_hat, x)`, both in [0,1], plus the weighted "commitment",
     the mean squared distance of encoder outputs to their codes, summed over the levels. "codebook",

@@ -83,7 +83,7 @@ def test_other_sizes_are_refused_in_one_line(trained: VQVAE2) -> None:
     for shape in ((1, 11, 8, 8), (1, 12, 7, 8)):
         with pytest.raises(BadInput, match=r"expected \(N,12,h,w\)"):
             trained.decode(torch.zeros(shape))
-    with pytest.raises(BadInput, match="8 channels of a level: expected a multiple of 3 heads"):
+    with pytest.raises(BadInput, match="8 channels, expected a multiple of 3 heads"):
         VQVAE2(bottom_heads=3)
 
 

@@ -1,0 +1,179 @@
+"""The stages of the prior, trained for a few steps at a tiny size."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline
+
+from nogaps.prior import training
+from nogaps.prior.autoencoder import encode, reconstruct, train_autoencoder
+from nogaps.prior.diffusion import PREDICTIONS, train_diffusion
+from nogaps.prior.loading import load_part, load_prior, load_stage
+from nogaps.prior.pixel_space import PixelSpace
+from nogaps.prior.refine import refine_decoder
+from nogaps.prior.sampling import generate
+from nogaps.prior.stages import train_prior
+from nogaps.prior.training import Schedule
+from nogaps.prior.vqvae import VQVAE2
+from nogaps.runtime.checkpoint import load_state
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import sha256
+
+TINY = {"widths": (8, 8, 8), "latent_channels": 4}
+
+
+def small(steps: int, **options: object) -> Schedule:
+    return Schedule(steps, 4, 2e-3, validate_every=2, checkpoint_every=2, **options)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_curves() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "save_curves", lambda *_: None)  # slow, and tested elsewhere
+        yield
+
+
+@pytest.fixture(scope="module")
+def trained(frames_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All three stages."""
+    out = tmp_path_factory.mktemp("run")
+    train_autoencoder([frames_file], out, small(4), **TINY)
+    train_diffusion([frames_file], out, small(4), copies=1, widths=(16, 32))
+    refine_decoder([frames_file], out, small(3), samples=4)
+    return out
+
+
+def test_they_leave_a_prior_that_samples(trained: Path) -> None:
+    x = torch.cat(generate(2, 2, 2, prior=load_prior(trained / "pipeline")))
+    assert x.shape == (2, 1, 64, 64) and torch.isfinite(x).all()
+    for stage, column in (("autoencoder", "val_psnr"), ("diffusion", "val_loss")):
+        with open(trained / stage / "log.csv") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["step"] for row in rows] == ["2", "4"]
+        assert all(np.isfinite(float(row[column])) for row in rows)
+
+
+def test_latent_scale_is_that_of_the_training_set(trained: Path, frames_file: Path) -> None:
+    vqvae = load_part(AutoencoderKL, trained / "vqvae")
+    with np.load(frames_file) as archive:
+        frames = torch.from_numpy(archive["images"][archive["split"] == "train"])[:, None] / 255
+    frames = frames / frames.flatten(1).quantile(0.997, dim=1).view(-1, 1, 1, 1)
+    x = torch.nn.functional.avg_pool2d(frames.clamp(0, 1), 2)
+    assert float((encode(vqvae, x) * vqvae.config.scaling_factor).std()) == pytest.approx(
+        1, abs=0.02
+    )
+    x_hat = reconstruct(vqvae, torch.rand(3, 1, 64, 64, generator=torch.Generator().manual_seed(0)))
+    assert x_hat.shape == (3, 1, 64, 64) and x_hat.min() >= 0 and x_hat.max() <= 1
+
+
+def test_refinement_changes_the_decoder_only(trained: Path) -> None:
+    before, after = (load_prior(trained / name) for name in ("pipeline", "refined"))
+    changed = {
+        name.split(".")[0]
+        for name, value in before.vqvae.state_dict().items()
+        if not torch.equal(value, after.vqvae.state_dict()[name])
+    }
+    assert changed == {"decoder", "post_quant_conv"}
+    for name, value in before.unet.state_dict().items():
+        assert torch.equal(value, after.unet.state_dict()[name]), name
+    pipeline = DiffusionPipeline.from_pretrained(trained / "refined", local_files_only=True)
+    assert isinstance(pipeline.vqvae, AutoencoderKL)
+
+
+def test_interrupted_training_continues_to_the_same_weights(
+    trained: Path, frames_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = training._train_step
+
+    def interrupted(number: int, *rest: object) -> dict:
+        if number == 3:
+            raise KeyboardInterrupt
+        return step(number, *rest)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "_train_step", interrupted)
+        train_autoencoder([frames_file], tmp_path, small(4), **TINY)
+    resumed = train_autoencoder([frames_file], tmp_path, small(4), **TINY).state_dict()
+    for name, value in load_part(AutoencoderKL, trained / "vqvae").state_dict().items():
+        assert torch.equal(value, resumed[name].cpu()), name
+
+
+def test_a_prior_is_trained_further(trained: Path, frames_file: Path, tmp_path: Path) -> None:
+    short = Schedule(1, 4, 1e-6, validate_every=1, ema_decay=0)
+    train_diffusion([frames_file], tmp_path, short, 0, (16, 32), start=trained / "refined")
+    before, after = load_prior(trained / "refined"), load_prior(tmp_path / "pipeline")
+    for name, value in before.vqvae.state_dict().items():
+        assert torch.equal(value, after.vqvae.state_dict()[name]), name
+    moved = [
+        float((value - after.unet.state_dict()[name]).abs().max())
+        for name, value in before.unet.state_dict().items()
+    ]
+    assert max(moved) < 1e-3, "one step of a millionth cannot lead far from where it began"
+    for message, out, widths, options in (
+        (r"other settings .*start", tmp_path, (16, 32), {"start": trained / "pipeline"}),
+        ("of another size", tmp_path / "b", (32, 32), {}),
+        ("predicts v_prediction", tmp_path / "c", (16, 32), {"prediction": "x0"}),
+    ):
+        options = {"start": trained / "refined", **options}
+        with pytest.raises(BadInput, match=message):
+            train_diffusion([frames_file], out, short, 0, widths, **options)
+
+
+def test_another_kind_of_first_stage(frames_file: Path, tmp_path: Path) -> None:
+    shape = {"latent_channels": 6, "top_channels": 2, "width": 8, "inner_width": 4, "num_codes": 16}
+    stage = train_autoencoder([frames_file], tmp_path, small(4), "vqvae2", **shape)
+    loaded = load_stage(tmp_path / "vqvae")
+    assert isinstance(loaded, VQVAE2)
+    x = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(reconstruct(loaded, x), reconstruct(stage, x))
+    train_diffusion([frames_file], tmp_path, small(2), 1, (16, 32))
+    prior = load_prior(tmp_path / "pipeline")
+    assert torch.cat(generate(2, 2, 2, prior=prior)).shape == (2, 1, 64, 64)
+    with open(tmp_path / "autoencoder" / "log.csv") as file:
+        columns = next(csv.reader(file))
+    assert {"codebook", "commitment", "perplexity_top", "val_ssim"} <= set(columns)
+    with pytest.raises(BadInput, match="AutoencoderKL to refine"):
+        refine_decoder([frames_file], tmp_path, small(1), samples=4)
+    with pytest.raises(BadInput, match="vae3"):
+        train_autoencoder([frames_file], tmp_path, small(4), "vae3")
+
+
+@pytest.mark.parametrize(
+    ("space", "prediction", "noise", "smooth_l1"),
+    [("haar", "x0", "linear", 0.1), ("unshuffle", "epsilon", "cosine", 0.0)],
+)
+def test_diffusion_on_pixels(
+    frames_file: Path, tmp_path: Path, space: str, prediction: str, noise: str, smooth_l1: float
+) -> None:
+    options = {"prediction": prediction, "noise": noise, "smooth_l1": smooth_l1}
+    schedules, nothing = (small(0), small(2), small(3)), {"copies": 1, "widths": (16, 32)}
+    out = train_prior([frames_file], tmp_path, *schedules, space=space, **nothing, **options)
+    prior = load_prior(out)
+    assert out.name == "pipeline" and isinstance(prior.vqvae, PixelSpace)
+    assert prior.scheduler["prediction_type"] == PREDICTIONS[prediction]
+    x = torch.cat(generate(2, 4, 2, prior=prior))
+    assert x.shape == (2, 1, 64, 64) and torch.isfinite(x).all() and x.std() > 0.01
+
+
+def test_one_call_trains_everything(frames_file: Path, tmp_path: Path) -> None:
+    def train(out: Path, **options: object) -> Path:
+        schedules = [Schedule(n, 2, validate_every=1) for n in (1, 1, 0)]
+        return train_prior([frames_file], out, *schedules, latent_channels=4, copies=1, **options)
+
+    weights = train(tmp_path) / "unet" / "diffusion_pytorch_model.safetensors"
+    assert load_prior(tmp_path / "pipeline").unet.config.in_channels == 4
+    # the order of sets differs from process to process: no run may be taken for another's
+    for stage in ("autoencoder", "diffusion"):
+        settings = load_state(tmp_path / stage / "state.safetensors")["config"]
+        assert not [key for key, value in settings.items() if key[0] == "_" or value[0] == "{"]
+    before = sha256(weights)
+    assert train(tmp_path) == tmp_path / "pipeline"
+    assert sha256(weights) == before, "a finished training was changed by the same call"
+    with pytest.raises(BadInput, match="other settings"):
+        train(tmp_path, dropout=0.2)
