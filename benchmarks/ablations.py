@@ -10,54 +10,193 @@ over groups. What is finished is read from the working folder.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated
+from unittest import mock
 
 import numpy as np
 import torch
 import typer
+from scipy import sparse
 from torch import nn
-from torch.utils.data import TensorDataset
+from torch.nn import functional as F
 
-from benchmarks import check_profile, run
-from benchmarks.imputers import ROOT
-from benchmarks.variants import VARIANTS, changed
+from benchmarks import harness
+from benchmarks.harness import check_profile, course_mask, interval, run, table
 from nogaps import Assessment
 from nogaps.Assessment import Imputer, Profile, corrupt, fill, make_datasets
-from nogaps.interpolation import keep_observed
+from nogaps.augmentation import random_affine
+from nogaps.interpolation import keep_observed, linear_operator
 from nogaps.metrics import bootstrap, hole_scores
 from nogaps.prior.frames.heads import load_frames, to_size
 from nogaps.runtime.checkpoint import fingerprint, load_tensors, save_tensors
 from nogaps.runtime.device import pick_device
-from nogaps.runtime.files import BadInput, load_images, save_json
-from nogaps.standin import course_mask
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_images, save_json
 
-RESULTS = ROOT / "benchmarks" / "results" / "ablations.json"
+RESULTS = harness.RESULTS / "ablations.json"
+TRAIN_EPOCH, GRID_SAMPLE = Assessment.train_epoch, F.grid_sample
 Val = dict[str, tuple[torch.Tensor, list[str]]]
+
+
+# the variants --------------------------------------------------------------------------------
+
+
+class NoMaskChannel(Imputer):
+    """The network does not see which pixels were observed."""
+
+    def _residual(self, h: torch.Tensor) -> torch.Tensor:
+        return super()._residual(torch.cat([h[:, :1], torch.zeros_like(h[:, 1:])], 1))
+
+
+class NoDropout(Imputer):
+    """No dropout at all."""
+
+    def __init__(self, covariance: torch.Tensor, widths: tuple[int, ...], bottleneck: int) -> None:
+        super().__init__(covariance, widths, bottleneck, bottleneck_dropout=0.0)
+
+
+class Residual(nn.Sequential):
+    """The second of two blocks adds to what the first gives (arXiv 1512.03385)."""
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """Map (N,C_in,H,W) to (N,C_out,H,W)."""
+        h = self[0](h)
+        return h + self[1](h)
+
+
+class ResidualImputer(Imputer):
+    """Every pair of blocks of the U-Net with a residual connection."""
+
+    def __init__(self, covariance: torch.Tensor, widths: tuple[int, ...], bottleneck: int) -> None:
+        super().__init__(covariance, widths, bottleneck)
+        for block in (*self.unet.encoder, *self.unet.decoder):
+            block.convs = Residual(*block.convs)
+
+
+def no_weights(mask: np.ndarray) -> sparse.csr_matrix:
+    """Return the operator that fills with the mean of the observed pixels."""
+    return sparse.csr_matrix((int((~mask).sum()), int(mask.sum())))
+
+
+def same_for_all(y: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and deviation of a typical head instead of those of the image."""
+    ones = torch.ones(len(y), 1, 1, 1, device=y.device)
+    return 0.28 * ones, 0.22 * ones
+
+
+def half_warped(
+    x: torch.Tensor, generator: torch.Generator, others: torch.Tensor | None = None, **how: object
+) -> torch.Tensor:
+    """Warp a random half of the images, which softens them; the others are x unless given."""
+    warped = random_affine(x, generator, **how)
+    chosen = torch.rand(len(x), 1, 1, 1, generator=generator) < 0.5
+    return torch.where(chosen, warped, x if others is None else others)
+
+
+def half_moved(x: torch.Tensor, generator: torch.Generator, **how: object) -> torch.Tensor:
+    """Warp a random half; the others move by whole pixels, which softens nothing."""
+    moves = torch.randint(-6, 7, (len(x), 2), generator=generator).tolist()
+    moved = torch.stack([_move(image, *move) for image, move in zip(x, moves, strict=True)])
+    return half_warped(x, generator, moved, **how)
+
+
+def _move(x: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """Move x (C,H,W) by whole pixels; 0 comes in."""
+    padded = F.pad(x, (max(right, 0), max(-right, 0), max(down, 0), max(-down, 0)))
+    top, left = max(-down, 0), max(-right, 0)
+    return padded[..., top : top + x.shape[-2], left : left + x.shape[-1]]
+
+
+def warped_from_twice(x: torch.Tensor, generator: torch.Generator, **how: object) -> torch.Tensor:
+    """Warp from an image of twice the size, made without loss (sinc): softens less."""
+
+    def from_twice(x: torch.Tensor, grid: torch.Tensor, **options: object) -> torch.Tensor:
+        return GRID_SAMPLE(twice(x), grid, **options)
+
+    with mock.patch.object(F, "grid_sample", from_twice):
+        return random_affine(x, generator, **how)
+
+
+def twice(x: torch.Tensor, margin: int = 8) -> torch.Tensor:
+    """Map (N,C,H,W) to (N,C,2H,2W) by zeros in the spectrum; pixel centres as torch puts them."""
+    x = F.pad(x, (margin,) * 4, mode="reflect")
+    height, width = x.shape[-2:]
+    down, right = torch.fft.fftfreq(height, device=x.device), torch.fft.rfftfreq(width)
+    phase = torch.exp(-0.5j * torch.pi * (down[:, None] + right.to(x.device)))
+    spectrum = torch.fft.fftshift(torch.fft.rfft2(x) * phase, dim=-2)
+    spectrum = F.pad(spectrum, (0, width // 2, height // 2, height // 2))
+    spectrum = torch.fft.ifftshift(spectrum, dim=-2)
+    up = 4 * torch.fft.irfft2(spectrum, s=(2 * height, 2 * width))
+    return up[..., 2 * margin : -2 * margin, 2 * margin : -2 * margin]
+
+
+def equal_contrast(imputer: Imputer, ema: nn.Module, *parts: object) -> float:
+    """Train the notebook's epoch with every image scaled to one deviation, so all count alike."""
+    *others, batches, mask = parts
+    scaled = ((rate, 0.22 * x / x.std((1, 2, 3), keepdim=True)) for rate, x in batches)
+    return TRAIN_EPOCH(imputer, ema, *others, scaled, mask)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One change: names of the notebook that are replaced, and fields of its profile."""
+
+    patches: dict[str, Callable] = field(default_factory=dict)
+    profile: dict[str, object] = field(default_factory=dict)
+
+
+WIDE = {"widths": (48, 96, 192), "bottleneck": 384}
+VARIANTS = {
+    "default": Variant(),
+    "no geometry": Variant({"random_affine": lambda x, *_, **__: x}),
+    "start from lines": Variant({"kriging_operator": lambda covariance: linear_operator}),
+    "start from the mean": Variant({"kriging_operator": lambda covariance: no_weights}),
+    "no mask channel": Variant({"Imputer": NoMaskChannel}),
+    "not standardised": Variant({"observed_moments": same_for_all}),
+    "no dropout": Variant({"Imputer": NoDropout}),
+    "half of the images warped": Variant({"random_affine": half_warped}),
+    "half moved instead of warped": Variant({"random_affine": half_moved}),
+    "warped from twice the size": Variant({"random_affine": warped_from_twice}),
+    "every image at one contrast": Variant({"train_epoch": equal_contrast}),
+    "residual blocks": Variant({"Imputer": ResidualImputer}),
+    "1.5 times as wide": Variant(profile=WIDE),
+    "wide and half warped": Variant({"random_affine": half_warped}, WIDE),
+}
+
+
+# the runs ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def changed(variant: Variant) -> Iterator[None]:
+    """Change the notebook's code to the variant's."""
+    with contextlib.ExitStack() as stack:
+        for name, replacement in variant.patches.items():
+            stack.enter_context(mock.patch.object(Assessment, name, replacement))
+        yield
 
 
 def run_variant(
     name: str, x: torch.Tensor, val: Val, profile: Profile, seed: int, folder: Path
 ) -> tuple[dict[str, torch.Tensor], float]:
-    """Filled val images of a variant trained on x (N,1,64,64), by set; and its training seconds."""
-    variant = VARIANTS[name]
-    if variant.size is not None:
-        profile = replace(profile, widths=variant.size[0], bottleneck=variant.size[1])
-    mask = torch.from_numpy(course_mask())[None, None]
-    key = fingerprint(x, *(images for images, _ in val.values()))
+    """Train a variant on x (N,1,64,64); returns filled val images by set, and its seconds."""
+    profile = replace(profile, **VARIANTS[name].profile)
+    mask, key = course_mask(), fingerprint(x, *(images for images, _ in val.values()))
     size = f"{profile.widths[0]}x{len(profile.widths)}"
     stem = f"{name.replace(' ', '-').replace('.', '_')}-{size}-{profile.epochs}-{seed}-{key}"
-    done = folder / f"{stem}.safetensors"
+    done, checkpoint = folder / f"{stem}.safetensors", folder / f"{stem}.training"
     if not done.exists():
-        train_set, val_set = make_datasets(x, mask, seed)
-        checkpoint, start = folder / f"{stem}.training", time.perf_counter()
-        with changed(variant):
-            imputer = Assessment.new_imputer(profile, train_set.tensors[1], seed)
-            trained = train_network(imputer, train_set, val_set, mask, profile, checkpoint, seed)
+        sets, start = make_datasets(x, mask, seed), time.perf_counter()
+        on = mask.to(pick_device())
+        with changed(VARIANTS[name]):
+            imputer = Assessment.new_imputer(profile, sets[0].tensors[1], seed)
+            trained, _ = Assessment.train(imputer, *sets, on, profile.epochs, checkpoint, seed)
             seconds = time.perf_counter() - start
-            on = mask.to(pick_device())
             x_hat = {k: fill(trained, corrupt(v, mask), on) for k, (v, _) in val.items()}
         save_tensors(done, x_hat, {"seconds": seconds})
         for state in (checkpoint, checkpoint.with_suffix(".previous")):
@@ -66,57 +205,43 @@ def run_variant(
     return tensors, meta["seconds"]
 
 
-def train_network(
-    imputer: Imputer,
-    train_set: TensorDataset,
-    val_set: TensorDataset,
-    mask: torch.Tensor,
-    profile: Profile,
-    checkpoint: Path,
-    seed: int,
-) -> nn.Module:
-    """The notebook's training; its averaged network."""
-    on = mask.to(pick_device())
-    return Assessment.train(imputer, train_set, val_set, on, profile.epochs, checkpoint, seed)[0]
-
-
 def compare(fills: dict[str, list[dict]], val: Val) -> dict[str, dict]:
-    """Per variant and set: PSNR, and what it is more than the default's, with its interval.
+    """Return per variant and set the PSNR, and its difference to the default's with an interval.
 
     fills: per variant one dict of filled images per seed. "ensemble of n" is the mean of the
     default's images over its seeds.
     """
-    mask = torch.from_numpy(course_mask())[None, None]
-    default = fills["default"]
+    mask, default = course_mask(), fills["default"]
+    paired = {name: default[: len(runs)] for name, runs in fills.items()}
     if len(default) > 1:
-        mean = {k: torch.stack([one[k] for one in default]).mean(0) for k in val}
+        mean = {k: torch.stack([each[k] for each in default]).mean(0) for k in val}
         mean = {k: keep_observed(mean[k], x, mask) for k, (x, _) in val.items()}
-        fills = fills | {f"ensemble of {len(default)}": [mean]}
-    rows: dict[str, dict] = {}
+        name = f"ensemble of {len(default)}"
+        fills, paired = fills | {name: [mean]}, paired | {name: default}
+
+    def psnr(runs: list[dict], k: str) -> np.ndarray:
+        return np.mean([hole_scores(each[k], val[k][0], mask)["psnr"] for each in runs], 0)
+
+    rows: dict[str, dict] = {name: {} for name in fills}
     for name, runs in fills.items():
-        rows[name] = {}
-        for k, (x, groups) in val.items():
-            psnr = np.mean([hole_scores(run[k], x, mask)["psnr"] for run in runs], 0)
-            paired = default if len(runs) == 1 and name.startswith("ens") else default[: len(runs)]
-            base = np.mean([hole_scores(run[k], x, mask)["psnr"] for run in paired], 0)
-            more = bootstrap((psnr - base).astype(float), groups)
-            rows[name][k] = {"psnr": float(psnr.mean()), "more_db": more}
+        for k, (_, groups) in val.items():
+            values, base = psnr(runs, k), psnr(paired[name], k)
+            more = bootstrap((values - base).astype(float), groups)
+            rows[name][k] = {"psnr": float(values.mean()), "more_db": more}
     return rows
 
 
-def as_markdown(rows: dict[str, dict], seconds: dict[str, float]) -> str:
-    """The table: a line per variant."""
-    sets = list(next(iter(rows.values())))
-    lines = ["| variant | " + " | ".join(sets) + " | seconds |", "|---" * (len(sets) + 2) + "|"]
+def as_markdown(rows: dict[str, dict], sets: list[str]) -> str:
+    """Return a line per variant: hole PSNR on each set, and its difference to the default's."""
+    lines = []
     for name, row in rows.items():
         cells = []
         for k in sets:
-            mean, low, high = row[k]["more_db"]
-            change = "" if name == "default" else f" ({mean:+.2f} [{low:+.2f}, {high:+.2f}])"
+            change = "" if name == "default" else f" ({interval(row[k]['more_db'], 2, '+')})"
             cells.append(f"{row[k]['psnr']:.2f}{change}")
-        took = f"{seconds[name]:.0f}" if name in seconds else ""
-        lines.append(f"| {name} | " + " | ".join(cells) + f" | {took} |")
-    return "\n".join(lines)
+        lines.append([name, *cells])
+    names = {"heads": "val", "heads_t1": "val_t1"}
+    return table(["change", *(f"`{names.get(k, k)}`" for k in sets)], lines)
 
 
 def main(
@@ -132,24 +257,24 @@ def main(
     profile: Annotated[str, typer.Option(help="smoke or full: the size of the networks.")] = "full",
 ) -> None:
     """Train the variants, print a Markdown table and write it as JSON."""
-    names = list(VARIANTS) if only is None else ["default", *only.split(",")]
+    check_profile(profile)
+    names = dict.fromkeys(VARIANTS if only is None else ["default", *only.split(",")])
     if unknown := [name for name in names if name not in VARIANTS]:
-        raise BadInput(f"--only {unknown[0]}: expected some of {', '.join(VARIANTS)}")
+        raise BadInput("is not a variant", ", ".join(VARIANTS), path=f"--only {unknown[0]}")
     x = torch.from_numpy(load_images(images))
     val = {path.stem: load_frames(path, "val") for path in frames}
     val = {k: (to_size(heads), list(groups)) for k, (heads, groups) in val.items()}
-    check_profile(profile)
     size = replace(Assessment.PROFILES[profile], epochs=epochs)
     folder.mkdir(parents=True, exist_ok=True)
-    fills: dict[str, list[dict]] = {name: [] for name in dict.fromkeys(names)}
+    fills: dict[str, list[dict]] = {name: [] for name in names}
     seconds: dict[str, float] = {}
     for seed in map(int, seeds.split(",")):
         for name in fills:
             filled, seconds[name] = run_variant(name, x, val, size, seed, folder)
             fills[name].append(filled)
-            rows = compare({k: v for k, v in fills.items() if v}, val)
+            rows = compare({k: runs for k, runs in fills.items() if runs}, val)
             save_json(out, {"epochs": epochs, "seeds": seeds, "rows": rows, "seconds": seconds})
-    print(as_markdown(rows, seconds))
+    print(as_markdown(rows, list(val)))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks import run
+from benchmarks.harness import run
 from benchmarks.imputers import RESULTS
 from nogaps.imputers.hub import SUMMARY, about_imputer
 from nogaps.imputers.loading import SHIPPED, load_imputer

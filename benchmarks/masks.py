@@ -12,19 +12,19 @@ from typing import Annotated
 import torch
 import typer
 
-from benchmarks import run
+from benchmarks import harness
+from benchmarks.harness import course_mask, run
 from benchmarks.imputers import heads
-from nogaps import standin
 from nogaps.Assessment import corrupt, fill
 from nogaps.imputers.loading import load_imputer
 from nogaps.metrics import summarize
 from nogaps.runtime.files import save_json
 
-RESULTS = Path(__file__).parent / "results" / "masks.json"
+RESULTS = harness.RESULTS / "masks.json"
 
 
 def masks(course: torch.Tensor) -> dict[str, torch.Tensor]:
-    """The course's mask (1,1,H,W), changes of it, and two of other kinds."""
+    """Return the course's mask (1,1,H,W), changes of it, and two of other kinds."""
     chance = torch.rand(course.shape, generator=torch.Generator().manual_seed(0))
     rows = torch.ones_like(course)
     rows[..., ::4, :] = False
@@ -43,17 +43,17 @@ def main(
     out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
 ) -> None:
     """Print and write the mean hole PSNR of both."""
-    imputer = load_imputer()
-    tables: dict[str, dict] = {}
+    ours = load_imputer()
+    kriging, tables = ours.kriging, {}
     for name, (x, groups) in heads(frames or []).items():
         print(f"\n{name}: hole PSNR in dB\n{'mask':15} {'ours':>6} {'kriging':>8}")
         tables[name] = {}
-        for key, mask in masks(torch.from_numpy(standin.course_mask())[None, None]).items():
+        for key, mask in masks(course_mask()).items():
             y = corrupt(x, mask)
-            ours = summarize(fill(imputer, y, mask), x, mask, groups)
-            kriged = summarize(imputer.kriging(y, mask), x, mask, groups)
-            tables[name][key] = {"ours": ours, "kriging": kriged}
-            print(f"{key:15} {ours['psnr']:6.2f} {kriged['psnr']:8.2f}")
+            filled = {"ours": fill(ours, y, mask), "kriging": kriging(y, mask)}
+            rows = {name: summarize(x_hat, x, mask, groups) for name, x_hat in filled.items()}
+            tables[name][key] = rows
+            print(f"{key:15} {rows['ours']['psnr']:6.2f} {rows['kriging']['psnr']:8.2f}")
     save_json(out, tables)
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import tempfile
 from pathlib import Path
 
-from benchmarks import run
-from benchmarks.timing import RESULTS, ROOT, machine
+from benchmarks.harness import RESULTS, ROOT, machine, run
 from nogaps.running import run as run_notebook
 from nogaps.runtime.files import load_json, save_json
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,10 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from benchmarks.harness import Impute
 from benchmarks.object_data import MaskedPictures, draw_object
 from nogaps.Assessment import corrupt
 from nogaps.runtime.files import atomic
-
-Filling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def draw(path: Path, rows: Mapping[str, torch.Tensor], title: str, zoom: int = 3) -> None:
@@ -38,7 +37,7 @@ def draw(path: Path, rows: Mapping[str, torch.Tensor], title: str, zoom: int = 3
 
 
 def draw_filled(
-    path: Path, name: str, fill: Filling, test: MaskedPictures, seed: int, columns: int = 10
+    path: Path, name: str, fill: Impute, test: MaskedPictures, seed: int, columns: int = 10
 ) -> None:
     """Four rows of random test pictures with a hole: original, mask, masked, filled."""
     holed = (~test.masks).flatten(1).any(1).nonzero().flatten()
@@ -49,7 +48,7 @@ def draw_filled(
 
 
 def draw_large(
-    path: Path, fillings: Mapping[str, Filling], photo: np.ndarray, side: int, seed: int
+    path: Path, fillings: Mapping[str, Impute], photo: np.ndarray, side: int, seed: int
 ) -> dict[str, torch.Tensor]:
     """One photograph (H,W,3) uint8 with one large drawn hole, as each of `fillings` fills it.
 

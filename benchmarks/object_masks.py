@@ -1,4 +1,4 @@
-"""Filling objects in colour pictures: a U-Net with FRM beside one with ASPP-FRM.
+"""Impute objects in colour pictures: a U-Net with FRM beside one with ASPP-FRM.
 
     python -m benchmarks.object_masks                      (CIFAR-10, objects found by DeepLabV3)
     python -m benchmarks.object_masks --images sample      (photographs that need no download)
@@ -21,19 +21,19 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks import check_profile, object_data
-from benchmarks import run as run_command
+from benchmarks import object_data
+from benchmarks.harness import RESULTS, ROOT, Impute, check_profile, table
+from benchmarks.harness import run as run_command
 from benchmarks.object_data import MaskedPictures
-from benchmarks.object_figures import Filling, draw_filled, draw_large, large_mask
+from benchmarks.object_figures import draw_filled, draw_large, large_mask
+from benchmarks.object_scores import colour_hole_scores, whole_scores
 from benchmarks.recipes import train_plain
-from benchmarks.scores import colour_hole_scores, whole_scores
 from nogaps.imputers.refinement import RefinedUNet, build_refined_unet
 from nogaps.interpolation import biharmonic, linear
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.files import save_json
 
-ROOT = Path(__file__).parents[1]
-RESULTS, RUN, CIFAR = ROOT / "benchmarks/results", ROOT / "runs/object_masks", ROOT / "runs/cifar10"
+RUN, CIFAR = ROOT / "runs/object_masks", ROOT / "runs/cifar10"
 NETWORKS = {"FRM": "frm", "ASPP-FRM": "aspp-frm"}
 PUBLISHED = {  # on CIFAR-10
     "FRM, published": {"psnr": 31.78, "ssim": 0.8667, "lpips": 0.1195, "fid": 20.22},
@@ -95,7 +95,7 @@ def of_cifar10(data: Path, masks: Path, size: Size, seed: int) -> Study:
     return Study("cifar10", *parts, next(iter(object_data.photographs("sample").values())))
 
 
-def by_channel(impute: Filling) -> Filling:
+def by_channel(impute: Impute) -> Impute:
     """A filling of (N,1,H,W) used on each channel of (N,C,H,W); masks (N,1,H,W)."""
 
     def fill(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -106,7 +106,7 @@ def by_channel(impute: Filling) -> Filling:
 
 
 @torch.no_grad()
-def measure(predict: Filling, test: MaskedPictures, device: torch.device) -> dict[str, object]:
+def measure(predict: Impute, test: MaskedPictures, device: torch.device) -> dict[str, object]:
     """All scores of one filling and its seconds per picture."""
     parts, start = [], time.perf_counter()
     for k in range(0, len(test), BATCH):
@@ -142,29 +142,27 @@ def train_networks(
     return networks, training
 
 
-def as_table(table: Mapping[str, Mapping]) -> str:
-    """Lines of text; "n/a": could not be had (the JSON says why), "-": not published."""
+def as_table(scores: Mapping[str, Mapping]) -> str:
+    """Return a Markdown table; "n/a": could not be had (the JSON says why), "-": not published."""
 
     def cell(value: object, form: str) -> str:
         text = format(value, form) if isinstance(value, float) else "n/a"
-        return f"{'-' if value is None else text:>10}"
+        return "-" if value is None else text
 
-    lines = [f"{'':20}" + "".join(f"{name:>10}" for name in COLUMNS)]
-    for name, row in table.items():
-        lines.append(f"{name:20}" + "".join(cell(row.get(k), f) for k, f in COLUMNS.items()))
-    return "\n".join(lines)
+    rows = [[k, *(cell(row.get(c), f) for c, f in COLUMNS.items())] for k, row in scores.items()]
+    return table(["", *COLUMNS], rows)
 
 
 def compare(study: Study, networks: Mapping[str, RefinedUNet]) -> dict[str, dict]:
     """Scores of both networks' own output, and of two fillings that need no training."""
     cpu = torch.device("cpu")
-    table = {
+    scores = {
         "linear": measure(by_channel(linear()), study.test, cpu),
         "biharmonic": measure(by_channel(biharmonic), study.test, cpu),
     }
     for name, network in networks.items():
-        table[name] = measure(network.predict, study.test, pick_device())
-    return table
+        scores[name] = measure(network.predict, study.test, pick_device())
+    return scores
 
 
 @torch.no_grad()
@@ -173,7 +171,7 @@ def draw_all(
 ) -> dict[str, float]:
     """Four rows for each network, and the large hole; returns the PSNR over that, in dB."""
 
-    def on_cpu(network: RefinedUNet) -> Filling:
+    def on_cpu(network: RefinedUNet) -> Impute:
         device = pick_device()
         return lambda y, mask: network(y.to(device), mask.to(device)).cpu()
 
@@ -216,14 +214,14 @@ def run_study(
     if profile != "full":  # its results stand beside the others, not in their place
         study = replace(study, name=f"{study.name}-{profile}")
     networks, training = train_networks(study, size, run, seed)
-    table = compare(study, networks)
+    scores = compare(study, networks)
     result = {
         "study": study.name,
         "settings": asdict(size) | {"train": len(study.train), "test": len(study.test)},
         "seed": seed,
         "test_pictures": sorted(set(study.test.groups)) if images else "the test part",
         "machine": {"torch": torch.__version__, "device": pick_device().type},
-        "table": table if images else table | PUBLISHED,
+        "table": scores if images else scores | PUBLISHED,
         "training": training,
         "large_hole_psnr": draw_all(study, networks, size.large, out, seed),
     }

@@ -1,52 +1,32 @@
-"""Run a module as a command and write what it took: `python -m benchmarks.peak REPORT MODULE …`.
+"""Run a command and print what it took, as JSON: `python -m benchmarks.peak COMMAND ARGUMENT…`.
 
-Light by itself, so that a command's own start and memory are what is measured. The report: seconds
-from the start of the process, CPU seconds, and the peak of the resident memory in 10^6 bytes.
+A process of its own, because the kernel counts a parent's memory at the fork for its child's: this
+one is small. The report is the last line of stdout: seconds from start to end, CPU seconds, and
+the peak of the resident memory in 10^6 bytes.
 """
 
 from __future__ import annotations
 
 import json
-import runpy
+import os
 import sys
 import time
-from pathlib import Path
-
-STATUS, STAT = Path("/proc/self/status"), Path("/proc/self/stat")
 
 
-def peak_bytes() -> int:
-    """Most resident memory of this process so far.
-
-    Where Linux tells it, of what runs now: `ru_maxrss` also counts what the parent had at the fork.
-    """
-    if STATUS.exists():
-        lines = STATUS.read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    import resource
-
+def main(command: list[str]) -> int:
+    """Run a command, print its report, and return its exit code."""
+    start = time.perf_counter()
+    process = os.posix_spawn(command[0], command, os.environ)
+    _, status, usage = os.wait4(process, 0)
     unit = 1 if sys.platform == "darwin" else 1024
-    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def main() -> None:
-    """See the module."""
-    report, module, *arguments = sys.argv[1:]
-    started = time.perf_counter()
-    sys.argv = [module, *arguments]
-    code: object = 0
-    try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except SystemExit as end:
-        code = end.code
-    found = {
-        "seconds": time.perf_counter() - started,
-        "cpu_seconds": time.process_time(),
-        "peak_mb": peak_bytes() / 1e6,
+    report = {
+        "seconds": time.perf_counter() - start,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_mb": unit * usage.ru_maxrss / 1e6,
     }
-    Path(report).write_text(json.dumps(found))
-    raise SystemExit(code)
+    print(json.dumps(report))
+    return os.waitstatus_to_exitcode(status)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main(sys.argv[1:]))

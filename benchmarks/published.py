@@ -5,7 +5,7 @@
 The coursework's reference recipe (21.6 million weights, Adam 1e-3, batch 10, MSE over the whole
 image) for a given time, and U-Nets with FRM and ASPP-FRM for 15 epochs. After every epoch each is
 scored on the `val` split of the frame files, so that accuracy can be drawn against time. An
-interrupted run on the same files goes on. `benchmarks.imputers --published DIR` puts what is
+interrupted run on the same files continues. `benchmarks.imputers --published DIR` puts what is
 trained into its table.
 """
 
@@ -21,7 +21,7 @@ from scipy.optimize import curve_fit
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from benchmarks import check_profile, run
+from benchmarks.harness import check_profile, course_mask, run
 from benchmarks.recipes import COURSEWORK, CourseworkNet, Row, train_plain, whole_image_mse
 from nogaps.Assessment import corrupt, fill, make_datasets
 from nogaps.imputers.refinement import build_refined_unet
@@ -29,8 +29,8 @@ from nogaps.metrics import hole_scores
 from nogaps.prior.frames.heads import load_val
 from nogaps.runtime.checkpoint import fingerprint, load_tensors, save_model
 from nogaps.runtime.device import pick_device
-from nogaps.runtime.files import BadInput, load_images, load_json, save_json
-from nogaps.standin import course_mask
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_images, load_json, save_json
 
 EPOCHS = {"coursework": 150, "frm": 15, "aspp-frm": 15}  # as published
 REFINED = {"learning_rate": 1e-3, "batch_size": 32, "whole_image_loss": True}
@@ -38,30 +38,33 @@ SMOKE = {"widths": (8, 16), "bottleneck": 16}
 
 
 def build(name: str, size: dict | None = None) -> nn.Module:
-    """An untrained network of `EPOCHS`; size: other `widths` and `bottleneck` than published."""
+    """Build an untrained network of EPOCHS; size: `widths` and `bottleneck`, else as published."""
     if name == "coursework":
         return CourseworkNet(**(size or {}))
     return build_refined_unet(name, **(size or {}))
 
 
 def load_published(folder: Path) -> dict[str, nn.Module]:
-    """The networks that were trained into `folder`, by name. Raises BadInput if there is none."""
-    found = {}
+    """Load the networks that were trained into a folder, by name.
+
+    Raises:
+        BadInput: There is none.
+    """
+    networks = {}
     for name in EPOCHS:
         path = folder / f"{name}.safetensors"
         if path.exists():
             tensors, config = load_tensors(path)
             size = {"widths": tuple(config["widths"]), "bottleneck": config["bottleneck"]}
-            network = build(name, size)
-            network.load_state_dict(tensors)
-            found[name] = network.eval().requires_grad_(False)
-    if not found:
-        raise BadInput(f"{folder}: holds no network, expected what benchmarks.published wrote")
-    return found
+            networks[name] = build(name, size).eval().requires_grad_(False)
+            networks[name].load_state_dict(tensors)
+    if not networks:
+        raise BadInput("holds no network", "what benchmarks.published wrote", path=folder)
+    return networks
 
 
 def extrapolate(log: list[Row], epochs: int) -> float | None:
-    """Hole MSE to be expected after `epochs`: a + b * epoch ** -c fitted to the last half.
+    """Predict the hole MSE after `epochs` from a + b * epoch ** -c, fitted to the log's last half.
 
     Least squares with all three at least 0; the scores are 10 * log10 of 1 / MSE. None for fewer
     than ten epochs.
@@ -89,11 +92,11 @@ def train_one(
     size: dict | None,
     epochs: int | None,
 ) -> dict:
-    """Train one network, write it to `out`, return its log and figures.
+    """Train one network of EPOCHS, write it to `out`, and return its log and figures.
 
     sets: synthetic pairs to train on and to validate with; val: real heads (N,1,64,64).
     """
-    mask, device = torch.from_numpy(course_mask())[None, None], pick_device()
+    mask, device = course_mask(), pick_device()
     network, y = build(name, size).to(device), corrupt(val, mask)
 
     def score(trained: nn.Module) -> float:
@@ -104,7 +107,7 @@ def train_one(
     log = train_plain(
         network,
         sets[0],
-        mask.to(device),
+        mask,
         epochs or EPOCHS[name],
         checkpoint=out / f"{name}.training",
         seconds_limit=60 * minutes,
@@ -114,6 +117,7 @@ def train_one(
     )
     save_model(out / f"{name}.safetensors", network, network.config)
     mse = extrapolate(log, EPOCHS[name])
+    errors = [whole_image_mse(network, pairs, mask) for pairs in sets]
     return {
         "weights": sum(p.numel() for p in network.parameters()),
         "scored_on": fingerprint(val),
@@ -123,10 +127,7 @@ def train_one(
         "psnr": log[-1]["score"],
         "best_psnr": max(row["score"] for row in log),
         "extrapolated_psnr": None if mse is None else -10 * float(np.log10(mse)),
-        "whole_image_mse": {
-            "train": whole_image_mse(network, sets[0], mask),
-            "validation": whole_image_mse(network, sets[1], mask),
-        },
+        "whole_image_mse": dict(zip(("train", "validation"), errors, strict=True)),
         "log": log,
     }
 
@@ -145,13 +146,11 @@ def main(
     """Train the published networks and write `published.json`."""
     check_profile(profile)
     size, out = (SMOKE, out / "smoke") if profile == "smoke" else (None, out)
-    x, val = torch.from_numpy(load_images(images)), load_val(frames)
-    sets = make_datasets(x, torch.from_numpy(course_mask())[None, None], seed=0)
-    path = out / "published.json"
     names = only.split(",")
-    for name in names:
-        if name not in EPOCHS:
-            raise BadInput(f"--only {name}: expected some of {', '.join(EPOCHS)}")
+    if unknown := [name for name in names if name not in EPOCHS]:
+        raise BadInput("is not a network", ", ".join(EPOCHS), path=f"--only {unknown[0]}")
+    x, val = torch.from_numpy(load_images(images)), load_val(frames)
+    sets, path = make_datasets(x, course_mask(), seed=0), out / "published.json"
     for name in names:
         row = train_one(name, sets, val, out, minutes, size, epochs)
         # read only now: another run may have added its row meanwhile

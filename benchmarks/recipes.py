@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from nogaps.Assessment import UNet
 from nogaps.imputers.refinement import pad_to_multiple
 from nogaps.runtime.checkpoint import fingerprint, load_state, save_state
-from nogaps.runtime.device import autocast, autocast_dtype, keep_freed_memory
+from nogaps.runtime.device import autocast, autocast_dtype
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.seeds import numbered_generator
 
@@ -37,11 +37,11 @@ class Source(Protocol):
     fingerprint: str
 
     def __call__(self, generator: torch.Generator, batch_size: int) -> Iterable[Batch]:
-        """All batches of one epoch."""
+        """Return the batches of one epoch."""
 
 
 class CourseworkNet(nn.Module):
-    """Network of the coursework's reference recipe: image in, image out; 21.6 million weights.
+    """The network of the coursework's reference recipe: image in, image out, 21.6 million weights.
 
     A U-Net (arXiv 1505.04597) on the corrupted image alone: no mask channel, and observed pixels
     are predicted like all others. Trained with `train_plain(..., **COURSEWORK)` for 150 epochs.
@@ -62,15 +62,15 @@ class CourseworkNet(nn.Module):
         self.unet.to(memory_format=torch.channels_last)
 
     def forward(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """y (N,1,H,W) in [0,1] to x_hat (N,1,H,W), clipped to [0,1] unless training.
+        """Map y (N,1,H,W) in [0,1] to x_hat (N,1,H,W), clipped to [0,1] unless training.
 
-        mask: not looked at; the recipe keeps no observed pixel.
+        The mask is not looked at: the recipe keeps no observed pixel.
         """
         x_hat = self.predict(y, mask)
         return x_hat if self.training else x_hat.clamp(0, 1)
 
     def predict(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """As `forward`, never clipped."""
+        """Map y to x_hat as `forward` does, never clipped."""
         height, width = y.shape[-2:]
         h = pad_to_multiple(y, 2 ** len(self.config["widths"]))
         with autocast(h.device, autocast_dtype(h.device)):
@@ -81,15 +81,14 @@ class CourseworkNet(nn.Module):
 class Shuffled:
     """Source of a TensorDataset, shuffled anew each epoch.
 
-    A last batch that is not whole is left out: BatchNorm does not like it.
+    A last batch that is not whole is left out: BatchNorm needs several images.
     """
 
     def __init__(self, pairs: TensorDataset) -> None:
-        self.pairs = pairs
-        self.fingerprint = fingerprint(*pairs.tensors)
+        self.pairs, self.fingerprint = pairs, fingerprint(*pairs.tensors)
 
     def __call__(self, generator: torch.Generator, batch_size: int) -> Iterable[Batch]:
-        """All whole batches of one epoch."""
+        """Return the whole batches of one epoch."""
         whole = len(self.pairs) >= batch_size
         return DataLoader(
             self.pairs, batch_size, shuffle=True, generator=generator, drop_last=whole
@@ -113,18 +112,25 @@ def train_plain(
 ) -> list[Row]:
     """Train a newly built network in place, on its own device, and leave it in eval mode.
 
-    pairs: (y, x), or (y, x, mask) and then `mask` is None; else mask is bool (1,1,H,W), True =
-    observed. whole_image_loss: MSE of `network.predict` over all pixels; otherwise of `network`
-    over the hole. seconds_limit: no epoch begins after so many seconds of training. score: called
-    after each epoch, its time not counted. identity: JSON-able, of what `score` looks at.
+    Args:
+        network: Has `config`, `predict` and `forward` as `CourseworkNet`.
+        pairs: (y, x), or (y, x, mask) and then `mask` is None.
+        mask: bool (1,1,H,W), True = observed.
+        epochs: Passes over the data.
+        checkpoint: The state is saved there after every epoch. A second call with the same data,
+            settings and identity continues, on a CPU to the same bits; any other starts anew.
+        learning_rate, batch_size, seed: Of Adam, of a step, of order and dropout.
+        seconds_limit: No epoch begins after so many seconds of training.
+        whole_image_loss: MSE of `predict` over all pixels; else of `forward` over the hole.
+        score: Called after each epoch, its time not counted.
+        identity: JSON-able, of what `score` looks at.
 
-    Returns a row per epoch: "seconds" of training so far, "epoch" from 1, "loss", "score". The
-    state is saved to `checkpoint` after every epoch: a second call with the same data, settings
-    and identity goes on from there, on a CPU to the same bits, also to more epochs; any other
-    starts anew.
-    Raises BadInput if the checkpoint holds more epochs than asked for.
+    Returns:
+        A row per epoch: "seconds" of training so far, "epoch" from 1, "loss", "score".
+
+    Raises:
+        BadInput: The checkpoint holds more epochs than asked for.
     """
-    keep_freed_memory()
     source = pairs if callable(pairs) else Shuffled(pairs)
     device = next(network.parameters()).device
     mask = None if mask is None else mask.to(device)
@@ -133,9 +139,10 @@ def train_plain(
     settings += [None if mask is None else fingerprint(mask), identity]
     log = run.resume(checkpoint, settings)
     if len(log) > epochs:
-        raise BadInput(f"{checkpoint}: holds {len(log)} epochs, expected at most {epochs}")
+        raise BadInput(f"holds {len(log)} epochs", f"at most {epochs}", path=checkpoint)
+    limit = float("inf") if seconds_limit is None else seconds_limit
     with tqdm(initial=len(log), total=epochs, desc="training", mininterval=5) as bar:
-        while len(log) < epochs and not _over(log, seconds_limit):
+        while len(log) < epochs and not (log and log[-1]["seconds"] >= limit):
             start = time.perf_counter()
             loss = run.epoch(source, mask, batch_size, numbered_generator(seed, len(log)))
             seconds = time.perf_counter() - start + (log[-1]["seconds"] if log else 0.0)
@@ -146,10 +153,6 @@ def train_plain(
             bar.set_postfix(loss=f"{loss:.5f}", score=value)
     network.eval()
     return log
-
-
-def _over(log: list[Row], seconds_limit: float | None) -> bool:
-    return bool(log) and seconds_limit is not None and log[-1]["seconds"] >= seconds_limit
 
 
 class PlainRun:
@@ -166,7 +169,7 @@ class PlainRun:
         self.settings = [kind, whole_image_loss, learning_rate, self.device.type, str(dtype)]
 
     def resume(self, checkpoint: Path, settings: list) -> list[Row]:
-        """Load a state of the same settings; returns its log, empty if there is none."""
+        """Load a state of the same settings and return its log, empty if there is none."""
         state = load_state(checkpoint)
         if state is None or state["settings"] != settings:
             return []
@@ -186,7 +189,7 @@ class PlainRun:
         batch_size: int,
         generator: torch.Generator,
     ) -> float:
-        """One pass over the data; returns the mean loss."""
+        """Make one pass over the data and return the mean loss."""
         self.network.train()
         total, count = torch.zeros((), device=self.device), 0
         with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
@@ -209,14 +212,12 @@ class PlainRun:
 
 
 @torch.no_grad()
-def whole_image_mse(
-    network: nn.Module, pairs: TensorDataset, mask: torch.Tensor, batch_size: int = 128
-) -> float:
-    """MSE of `network.predict` over all pixels of pairs (y, x): the coursework's figure."""
+def whole_image_mse(network: nn.Module, pairs: TensorDataset, mask: torch.Tensor) -> float:
+    """Return the MSE of `predict` over all pixels of pairs (y, x): the coursework's figure."""
     device = next(network.parameters()).device
     mask, total, count = mask.to(device), 0.0, 0
-    for start in range(0, len(pairs), batch_size):
-        y, x = (part.to(device) for part in pairs[start : start + batch_size])
+    for batch in DataLoader(pairs, 128):
+        y, x = (part.to(device) for part in batch)
         total += float(((network.eval().predict(y, mask) - x) ** 2).sum())
         count += x.numel()
     return total / count

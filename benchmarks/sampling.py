@@ -23,8 +23,8 @@ import typer
 from diffusers import DDIMScheduler, LDMPipeline
 from tqdm.auto import tqdm
 
-from benchmarks import check_profile, run, timing
-from benchmarks.timing import machine, precision_name, said, table
+from benchmarks import harness
+from benchmarks.harness import cell, check_profile, native_precision, run, table
 from nogaps import standin
 from nogaps.evaluation.comparison import compare, describe
 from nogaps.evaluation.realism import Features, Heads, feature_space, heads
@@ -33,7 +33,7 @@ from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import image_generators, sample_batch
 from nogaps.runtime.files import save_json
 
-RESULTS = timing.RESULTS / "sampling.json"
+RESULTS = harness.RESULTS / "sampling.json"
 PIPELINE = "diffusers LDMPipeline"
 SEED = 7  # of images that no notebook and no card shows
 
@@ -49,54 +49,47 @@ class Way:
 
 
 def ways(small: bool) -> list[Way]:
-    """Rows of the table, the rival first; ours as shipped is the second."""
-    few, fast = (2, 4) if small else (20, 50), precision_name()
-    rows = [Way(PIPELINE, "ddim", few[1], "fp32"), Way("ours", "dpm", few[0], fast)]
-    rows.append(Way("ours", "dpm", few[0], "fp32"))
+    """Return the rows of the table, diffusers' pipeline first, ours as shipped second."""
+    few, many, fast = *((2, 4) if small else (20, 50)), native_precision()
+    rows = [Way(PIPELINE, "ddim", many, "fp32"), Way("ours", "dpm", few, fast)]
+    rows.append(Way("ours", "dpm", few, "fp32"))
     if not small:
         rows += [Way("ours", "dpm", steps, fast) for steps in (5, 10, 15, 40)]
         rows += [Way("ours", "ddim", steps, fast) for steps in (10, 20, 50)]
     return list(dict.fromkeys(rows))
 
 
-def pipeline(prior: Prior) -> LDMPipeline:
-    """diffusers' own pipeline on the prior's networks and its own schedule."""
-    schedule = DDIMScheduler.from_config(prior.scheduler)
-    found = LDMPipeline(prior.vqvae, prior.unet, schedule)
-    found.set_progress_bar_config(disable=True)
-    return found
-
-
 @torch.no_grad()
 def draw(prior: Prior, way: Way, generators: list[torch.Generator]) -> torch.Tensor:
-    """A batch (N,1,64,64) in [0,1] on the CPU, one image per generator."""
-    if way.name == PIPELINE:
-        options = {"num_inference_steps": way.steps, "output_type": "np", "eta": 0.0}
-        images = pipeline(prior)(batch_size=len(generators), generator=generators, **options).images
-        return torch.from_numpy(images[..., :1]).permute(0, 3, 1, 2).float()
-    settings = (way.steps, way.scheduler, 1.0, way.precision)
-    return sample_batch(prior, generators, *settings).cpu()
+    """Draw a batch (N,1,64,64) in [0,1] on the CPU, one image per generator."""
+    if way.name != PIPELINE:
+        return sample_batch(prior, generators, way.steps, way.scheduler, 1.0, way.precision).cpu()
+    pipeline = LDMPipeline(prior.vqvae, prior.unet, DDIMScheduler.from_config(prior.scheduler))
+    pipeline.set_progress_bar_config(disable=True)
+    options = {"num_inference_steps": way.steps, "output_type": "np", "eta": 0.0}
+    images = pipeline(batch_size=len(generators), generator=generators, **options).images
+    return torch.from_numpy(images[..., :1]).permute(0, 3, 1, 2).float()
 
 
 def sample_in_turns(
     prior: Prior, plan: list[Way], batches: int, batch_size: int
 ) -> tuple[list[list[float]], list[torch.Tensor]]:
-    """Seconds of each batch and all images, per way. Batch k has the same noise in all of them."""
+    """Return seconds of each batch and all images, per way. Batch k has the same noise in all."""
     seconds: list[list[float]] = [[] for _ in plan]
     images: list[list[torch.Tensor]] = [[] for _ in plan]
     for way in plan:  # one turn that does not count, of a few images
         draw(prior, way, image_generators(SEED, 0, min(4, batch_size)))
     for k in tqdm(range(batches), desc="sampling in turns", disable=batches == 1):
-        for which, way in enumerate(plan):
+        for way, times, parts in zip(plan, seconds, images, strict=True):
             generators = image_generators(SEED, k * batch_size, batch_size)
             start = time.perf_counter()
-            images[which].append(draw(prior, way, generators))
-            seconds[which].append(time.perf_counter() - start)
+            parts.append(draw(prior, way, generators))
+            times.append(time.perf_counter() - start)
     return seconds, [torch.cat(parts) for parts in images]
 
 
 def real_heads(frames: list[Path]) -> tuple[str, Heads]:
-    """What samples are compared with, and its name."""
+    """Return the heads that samples are compared with, and their name."""
     if not frames:
         clean = torch.from_numpy(standin.clean_images())
         return "the stand-in", heads(clean, standin.subjects().tolist())
@@ -104,42 +97,37 @@ def real_heads(frames: list[Path]) -> tuple[str, Heads]:
     return "train frames", heads(to_size(x), groups)
 
 
+def about(x: torch.Tensor, real: torch.Tensor) -> dict:
+    """Return gradient energy and quantiles of images beside real ones."""
+    return {key: part for key, part in describe(x, real).items() if key != "power_spectrum"}
+
+
 def score(x: torch.Tensor, real: Heads, space: Features, classifier_steps: int) -> dict:
-    """Realism of samples x (N,1,H,W) beside real heads; space: of `feature_space`."""
+    """Return the realism of samples x (N,1,H,W) beside real heads; space: of `feature_space`."""
     samples = heads(x, [f"samples/{k}" for k in range(len(x))])
     most = min(len(samples), len(np.unique(real.ids)))
-    found = compare(samples, real, space, most, classifier_steps, 0)
-    about = describe(samples.x, real.x)
-    del about["power_spectrum"]
-    return about | found
+    return about(x, real.x) | compare(samples, real, space, most, classifier_steps, 0)
 
 
-def as_markdown(found: dict) -> str:
-    """One row per way."""
-    name = found["batch_size"]
-    head = [
-        "sampler",
-        "steps",
-        "computed in",
-        f"images/s, batches of {name}",
-        "times the pipeline's",
-    ]
-    head += ["RMS / 255", "gradient energy", "99.9 %", "Fréchet", "KID × 1000", "precision"]
-    rows, real = [], found["real"]
-    for row in found["rows"]:
-        way, scores = row["way"], row["scores"]
-        gain = row["images_per_second"]["median"] / found["rows"][0]["images_per_second"]["median"]
+def as_markdown(results: dict) -> str:
+    """Return one row per way."""
+    size, rows = results["batch_size"], []
+    header = ["sampler", "steps", "computed in", f"images/s, batches of {size}"]
+    header += ["times the pipeline's", "RMS / 255", "gradient energy", "99.9 %", "Fréchet"]
+    header += ["KID × 1000", "precision", "recall", "AUC"]
+    slowest = results["rows"][0]["images_per_second"]["median"]
+    for row in results["rows"]:
+        way, scores, rate = row["way"], row["scores"], row["images_per_second"]
         cells = [f"{way['name']}, {way['scheduler']}", way["steps"], way["precision"]]
-        cells += [said(row["images_per_second"], 2), f"{gain:.1f}", f"{255 * row['rms']:.2f}"]
+        cells += [cell(rate, 2), f"{rate['median'] / slowest:.1f}", f"{255 * row['rms']:.2f}"]
         cells += [f"{scores['gradient_energy_ratio']:.3f}", f"{scores['quantiles']['0.999']:.3f}"]
-        kid = f"{1000 * scores['kid']:.1f} ± {1000 * scores['kid_std']:.1f}"
-        rows.append([*cells, f"{scores['frechet']:.3f}", kid])
-        shares = [f"{scores[key][0]:.2f}" for key in ("precision", "recall")]
-        rows[-1] += [*shares, f"{scores['auc']:.2f}"]
-    head += ["recall", "AUC"]
-    quantile = real["quantiles"]["0.999"]
-    text = f"Gradient energy is a share of that of {found['beside']}; their 99.9 % quantile is"
-    return f"{table(head, rows)}\n\n{text} {quantile:.3f}. {found['images']} images per row."
+        cells += [f"{scores['frechet']:.3f}"]
+        cells += [f"{1000 * scores['kid']:.1f} ± {1000 * scores['kid_std']:.1f}"]
+        cells += [f"{scores[key][0]:.2f}" for key in ("precision", "recall")]
+        rows.append([*cells, f"{scores['auc']:.2f}"])
+    quantile = results["real"]["quantiles"]["0.999"]
+    text = f"Gradient energy is a share of that of {results['beside']}; their 99.9 % quantile is"
+    return f"{table(header, rows)}\n\n{text} {quantile:.3f}. {results['images']} images per row."
 
 
 def main(
@@ -152,27 +140,23 @@ def main(
 ) -> None:
     """Print the table and write it as JSON."""
     check_profile(profile)
-    small, where = profile == "smoke", machine()
+    small, machine = profile == "smoke", harness.machine()
     batches, batch_size = (1, 4) if small else (batches, batch_size)
-    loaded, plan = load_prior(prior, timing.CPU), ways(small)
+    loaded, plan = load_prior(prior, harness.CPU), ways(small)
     beside, real = real_heads(frames or [])
     many = Way("reference", "dpm", 10 if small else 200, "fp32")
     reference = draw(loaded, many, image_generators(SEED, 0, batch_size))
-    rows = []
-    space = feature_space(real.x)
+    rows, space = [], feature_space(real.x)
     sampled = sample_in_turns(loaded, plan, batches, batch_size)
     for way, seconds, x in zip(plan, *sampled, strict=True):
-        rms = float((x[:batch_size] - reference).square().mean().sqrt())
-        scores = score(x, real, space, classifier_steps=2 if small else 200)
-        rates = timing.rate(seconds, batch_size)
-        row = {"way": asdict(way), "images_per_second": rates, "rms": rms, "scores": scores}
-        rows.append(row)
-    about = describe(real.x, real.x)
-    del about["power_spectrum"]
-    found = {"machine": where, "threads": torch.get_num_threads(), "batch_size": batch_size}
-    found |= {"images": batches * batch_size, "beside": beside, "real": about, "rows": rows}
-    save_json(out, found)
-    print(as_markdown(found))
+        row = {"way": asdict(way), "images_per_second": harness.rate(seconds, batch_size)}
+        row["rms"] = float((x[:batch_size] - reference).square().mean().sqrt())
+        rows.append(row | {"scores": score(x, real, space, 2 if small else 200)})
+    results = {"machine": machine, "threads": torch.get_num_threads(), "batch_size": batch_size}
+    results |= {"images": batches * batch_size, "beside": beside}
+    results |= {"real": about(real.x, real.x), "rows": rows}
+    save_json(out, results)
+    print(as_markdown(results))
 
 
 if __name__ == "__main__":

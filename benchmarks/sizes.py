@@ -20,10 +20,9 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks import run
-from benchmarks.imputers import Impute
-from nogaps import standin
-from nogaps.Assessment import Imputer, corrupt
+from benchmarks import harness
+from benchmarks.harness import course_mask, interval, run
+from nogaps.Assessment import corrupt
 from nogaps.imputers.intervals import coverage_by_group
 from nogaps.imputers.loading import load_imputer
 from nogaps.interpolation import biharmonic, kriging
@@ -31,8 +30,8 @@ from nogaps.metrics import bootstrap, hole_scores, summarize
 from nogaps.prior.frames.heads import load_frames, read_index, read_slice, to_size, unit_range
 from nogaps.runtime.files import save_json
 
-RESULTS = Path(__file__).parent / "results" / "sizes.json"
-INDEX = Path(__file__).parents[1] / "nogaps" / "data" / "heads_t1.csv"
+RESULTS = harness.RESULTS / "sizes.json"
+INDEX = harness.ROOT / "nogaps" / "data" / "heads_t1.csv"
 RAW = 256  # pixels of a side of the raw slices that are filled
 MOST = 64  # raw slices per split
 
@@ -47,7 +46,7 @@ class Heads:
 
 
 def frames_of(path: Path) -> dict[str, Heads]:
-    """The `val` frames of a file at half size, the same on their side, and at full size."""
+    """Return the `val` frames of a file at half size, the same on their side, and at full size."""
     x, groups = load_frames(path, "val")
     others = load_frames(path, "train")[0]
     small, like = to_size(x), to_size(others)
@@ -59,49 +58,45 @@ def frames_of(path: Path) -> dict[str, Heads]:
 
 
 def raw_slices(folder: Path, split: str) -> tuple[torch.Tensor, list[str]]:
-    """Evenly spread RAW×RAW slices of a split, noses to the right, and their groups."""
-    found, groups = [], []
+    """Return evenly spread RAW×RAW slices of a split, noses to the right, and their groups."""
+    slices, groups = [], []
     for row in read_index(INDEX):
         if row["split"] == split:
             image = read_slice(folder / row["source_file"])
             if image.shape == (RAW, RAW):
-                found.append(image[:, ::-1] if float(row["flip_left_right"]) else image)
+                slices.append(image[:, ::-1] if float(row["flip_left_right"]) else image)
                 groups.append(row["group"])
-    step = -(-len(found) // MOST)
-    return unit_range(np.stack(found[::step])), groups[::step]
+    step = -(-len(slices) // MOST)
+    return unit_range(np.stack(slices[::step])), groups[::step]
 
 
 def masks(size: int) -> dict[str, torch.Tensor]:
-    """The course's mask for images of size×size, (1,1,H,W) bool, by how wide its gaps are."""
-    course = torch.from_numpy(standin.course_mask())[None, None]
+    """Return the course's mask for images of size×size, by how wide its gaps are."""
+    course = course_mask()
     times = size // course.shape[-1]
-    found = {"gaps of 2 pixels": course.repeat(1, 1, times, times)}
+    result = {"gaps of 2 pixels": course.repeat(1, 1, times, times)}
     if times == 2:
-        found["gaps of 4 pixels"] = course.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    return found
-
-
-def classical(heads: Heads, network: Imputer) -> dict[str, Impute]:
-    """Fillings that need no network."""
-    own = kriging(heads.others)
-    return {"biharmonic": biharmonic, "kriging": network.interpolation, "kriging, own size": own}
+        result["gaps of 4 pixels"] = course.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    return result
 
 
 @torch.no_grad()
 def measure(heads: Heads, mask: torch.Tensor) -> dict[str, object]:
-    """Scores of ours and of the classical fillings, and what the 90 % intervals of ours cover.
+    """Return scores of ours and of classical fillings, and what the intervals of ours cover.
 
     "more_db" is what ours has more than the best of the others.
     """
     y, ensemble = corrupt(heads.x, mask), load_imputer()
     parts = [ensemble.with_half_width(batch, mask) for batch in y.split(8)]
     x_hat, half = (torch.cat(part) for part in zip(*parts, strict=True))
+    classical = {"biharmonic": biharmonic, "kriging": ensemble.kriging}
+    classical["kriging, own size"] = kriging(heads.others)
     fillings = {"ours": x_hat}
-    for name, impute in classical(heads, ensemble.networks[0]).items():
+    for name, impute in classical.items():
         fillings[name] = torch.cat([impute(batch, mask) for batch in y.split(64)])
-    rows = {name: summarize(one, heads.x, mask, heads.groups) for name, one in fillings.items()}
-    psnr = {name: hole_scores(one, heads.x, mask)["psnr"] for name, one in fillings.items()}
-    best = max((name for name in rows if name != "ours"), key=lambda name: rows[name]["psnr"])
+    rows = {name: summarize(each, heads.x, mask, heads.groups) for name, each in fillings.items()}
+    psnr = {name: hole_scores(each, heads.x, mask)["psnr"] for name, each in fillings.items()}
+    best = max(classical, key=lambda name: rows[name]["psnr"])
     gain = (psnr["ours"] - psnr[best]).astype(float)
     covered = coverage_by_group(x_hat, half, heads.x, mask, heads.groups)
     return {
@@ -125,15 +120,14 @@ def main(
     if raw is not None:
         x, groups = raw_slices(raw, "standin")
         sets[f"stand-in's subjects, {RAW}×{RAW}"] = Heads(x, groups, raw_slices(raw, "train")[0])
-    found: dict[str, dict] = {}
+    results: dict[str, dict] = {}
     for name, heads in sets.items():
         for key, mask in masks(heads.x.shape[-1]).items():
-            row = found[f"{name}, {key}"] = measure(heads, mask)
+            row = results[f"{name}, {key}"] = measure(heads, mask)
             scores = ", ".join(f"{k} {one['psnr']:.2f}" for k, one in row["rows"].items())
-            more = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*row["more_db"])
             print(f"{name}, {key}: {scores} dB", flush=True)
-            print(f"    over {row['best_other']} {more} dB; coverage {row['coverage']:.3f}")
-    save_json(out, found)
+            print(f"    over {row['best_other']} {interval(row['more_db'], 2, '+')} dB")
+    save_json(out, results)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks import run
+from benchmarks.harness import run
 from benchmarks.imputers import heads
 from nogaps import standin
 from nogaps.Assessment import corrupt

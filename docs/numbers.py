@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from docs.results import Results, interval
+from benchmarks.harness import interval
+from docs.results import Results
 from nogaps.imputers.loading import SHIPPED
 from nogaps.runtime.files import load_json
 

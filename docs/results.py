@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -42,15 +41,3 @@ class Results:
                 runs = sorted(row["runs"], key=lambda run: run["seconds"])
                 return runs[len(runs) // 2]
         raise KeyError(method)
-
-
-def interval(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
-    """Return (mean, low, high) as "1.09 [1.01, 1.17]"; sign: "+" for differences."""
-    mean, low, high = values
-    return f"{mean:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

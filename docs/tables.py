@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from benchmarks import filling, sampling, scaling, training
-from docs.results import SETS, Results, interval, markdown
+from scipy.stats import spearmanr
+
+from benchmarks import ablations, filling, sampling, scaling, training
+from benchmarks.harness import interval, table
+from docs.results import SETS, Results
 from nogaps.evaluation.scoring import as_table
 
 METHODS = {  # rows of `benchmarks.imputers`, and their names in the README
@@ -45,7 +48,7 @@ def readme_results(results: Results) -> str:
         [label, *(f"{results.score(method, images):.2f}" for images in SETS)]
         for method, label in METHODS.items()
     ]
-    return markdown(["hole PSNR / dB", *(f"`{images}`" for images in SETS)], rows)
+    return table(["hole PSNR / dB", *(f"`{images}`" for images in SETS)], rows)
 
 
 def accuracy(results: Results) -> str:
@@ -61,7 +64,7 @@ def gains(results: Results) -> str:
         if method != "ours, best":
             more = [results.score(method, images, "more_db") for images in SETS]
             rows.append([method, *map(interval, more)])
-    return markdown(["`best` exceeds, in dB", *(f"`{images}`" for images in SETS)], rows)
+    return table(["`best` exceeds, in dB", *(f"`{images}`" for images in SETS)], rows)
 
 
 def masks(results: Results) -> str:
@@ -74,7 +77,7 @@ def masks(results: Results) -> str:
             for method in ("ours", "kriging")
         ]
         rows.append([label, *(f"{value:.2f}" for value in values)])
-    return markdown(["mask", "`val_t1`: ours", "kriging", "stand-in: ours", "kriging"], rows)
+    return table(["mask", "`val_t1`: ours", "kriging", "stand-in: ours", "kriging"], rows)
 
 
 def sizes(results: Results) -> str:
@@ -89,23 +92,21 @@ def sizes(results: Results) -> str:
         gain, covered = interval(row["more_db"]), f"{100 * row['coverage']:.1f} %"
         rows.append([", ".join([heads, *rest]), gap, *values, gain, covered])
     header = ["heads", "gaps", "ours", "biharmonic", "kriging", "gain", "covered"]
-    return markdown(header, rows)
+    return table(header, rows)
 
 
 def label_free(results: Results) -> str:
     """Return how well the score without labels ranks imputers."""
-    from scipy.stats import spearmanr
-
     rows = []
     for label, starts in GROUPS.items():
         values, count = [], 0
         for images in ("val", "val_t1"):
-            models = results["hidden"][SETS[images]]["models"]
+            models = results["label_free"][SETS[images]]["models"]
             chosen = [row for name, row in models.items() if name.startswith(starts)]
             pairs = [[row[key] for row in chosen] for key in ("hidden_psnr", "hole_psnr")]
             values, count = [*values, f"{spearmanr(*pairs).statistic:.2f}"], len(chosen)
         rows.append([f"{count} {label}", *values])
-    return markdown(["imputers", "`val`", "`val_t1`"], rows)
+    return table(["imputers", "`val`", "`val_t1`"], rows)
 
 
 def objects(results: Results) -> str:
@@ -114,19 +115,7 @@ def objects(results: Results) -> str:
         [name, *(f"{row[key]:.{digits}f}" for key, digits in OBJECT_SCORES.items())]
         for name, row in results["object_masks_sample"]["table"].items()
     ]
-    return markdown(["", "PSNR", "SSIM", "hole PSNR", "hole SSIM"], rows)
-
-
-def ablations(results: Results) -> str:
-    """Return what each change of the network or its training brings."""
-    rows = []
-    for name, row in results["ablations"]["rows"].items():
-        cells = []
-        for images in ("heads", "heads_t1"):
-            change = "" if name == "default" else f" ({interval(row[images]['more_db'], 2, '+')})"
-            cells.append(f"{row[images]['psnr']:.2f}{change}")
-        rows.append([name, *cells])
-    return markdown(["change", "`val`", "`val_t1`"], rows)
+    return table(["", "PSNR", "SSIM", "hole PSNR", "hole SSIM"], rows)
 
 
 def files(results: Results) -> str:
@@ -141,7 +130,7 @@ def files(results: Results) -> str:
         rows.append([f"{images:,}" + " each" * (count > 1), f"{count} × 1"])
         rows[-1] += _run(images * count, run)
     header = ["images of 64×64", "processes × threads", "seconds", "images/s"]
-    return markdown([*header, "peak memory of each"], rows)
+    return table([*header, "peak memory of each"], rows)
 
 
 def _run(images: int, run: dict[str, float]) -> list[str]:
@@ -169,7 +158,9 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "sizes": sizes,
     "label_free": label_free,
     "objects": objects,
-    "ablations": ablations,
+    "ablations": lambda results: ablations.as_markdown(
+        results["ablations"]["rows"], ["heads", "heads_t1"]
+    ),
     "files": files,
     "training": lambda results: _timed(results, "training", training.as_markdown),
     "sampling": lambda results: _timed(results, "sampling", sampling.as_markdown),

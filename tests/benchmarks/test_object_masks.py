@@ -20,9 +20,10 @@ import torch
 from conftest import ROOT
 from PIL import Image
 
-from benchmarks import object_data, object_masks, scores
+from benchmarks import object_data, object_masks
+from benchmarks import object_scores as scores
 from benchmarks.object_data import MaskedPictures
-from benchmarks.scores import fid, lpips_vgg
+from benchmarks.object_scores import fid, lpips_vgg
 from nogaps.evaluation.inception import WEIGHTS, Inception
 from nogaps.evaluation.realism import frechet_distance
 from nogaps.metrics import hole_scores

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks import timing
+from benchmarks import harness
 from nogaps.Assessment import Imputer, UNet, fill
 from nogaps.imputers import fused
 from nogaps.imputers.fused import FusedBlock, PairwiseMax, fuse
 from nogaps.imputers.loading import load_imputer
 
-PRECISIONS = timing.native_precisions()
+PRECISIONS = list(dict.fromkeys([harness.native_precision(), "fp32"]))
 ROUNDING = {"fp32": 1e-5, "bf16": 2e-2}  # of features of about 1
 needs_it = pytest.mark.skipif(
     not fused.is_available(torch.float32), reason="this PyTorch cannot fuse them"

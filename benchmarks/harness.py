@@ -1,0 +1,215 @@
+"""What the benchmarks share: commands, turns, spread, processes, tables, and the machine."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks import recipes
+from nogaps import Assessment, standin
+from nogaps.runtime.device import autocast_dtype
+from nogaps.runtime.errors import BadInput
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PACKAGES = ("torch", "numpy", "scipy", "diffusers", "scikit-image", "opencv-python-headless")
+PROFILES = ("smoke", "full")
+CPU = torch.device("cpu")
+Impute = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # x_hat = impute(y, mask)
+Spread = dict[str, float]
+
+
+def run(main: Callable[..., None]) -> None:
+    """Run a benchmark's `main` as a command: bad input is one line on stderr and exit code 2."""
+    app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(main)
+    try:
+        app()
+    except BadInput as error:
+        print(f"{Path(sys.argv[0]).stem}: {error.line()}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def check_profile(profile: str) -> None:
+    """Raise BadInput for a profile that the benchmarks do not have."""
+    if profile not in PROFILES:
+        raise BadInput("is not a profile", " or ".join(PROFILES), path=f"--profile {profile}")
+
+
+def course_mask() -> torch.Tensor:
+    """Return the course's mask, bool (1,1,64,64)."""
+    return torch.from_numpy(standin.course_mask())[None, None]
+
+
+# the machine ---------------------------------------------------------------------------------
+
+
+def machine() -> dict:
+    """Return what the figures were measured on: processor, versions, native precision, load.
+
+    "load" is the average number of running processes of the last minute: above 1 before a
+    measurement of two threads on two cores, something else was running.
+    """
+    versions = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "processor": _processor(),
+        "cores": cores(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "precision": native_precision(),
+        "python": platform.python_version(),
+        **versions,
+        "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def _processor() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.machine()
+
+
+def cores() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def native_precision() -> str:
+    """Return what convolutions are computed in on this CPU: fp32, bf16 or fp16."""
+    names = {None: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
+    return names[autocast_dtype(CPU)]
+
+
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Compute the networks' convolutions in fp32; any other name leaves the processor's own."""
+    with contextlib.ExitStack() as stack:
+        for module in (Assessment, recipes) if name == "fp32" else ():
+            stack.enter_context(mock.patch.object(module, "autocast_dtype", lambda _: None))
+        yield
+
+
+@contextlib.contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Compute torch's operations on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# time and memory -----------------------------------------------------------------------------
+
+
+def interleaved(
+    work: Mapping[object, Callable[[], object]],
+    repetitions: int,
+    seconds: float = float("inf"),
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[object, list[float]]:
+    """Time repetitions of each work in turns, A B C, A B C, …, so that a slow while meets all.
+
+    Args:
+        work: Functions to time, by name; each is called once before, which is not counted.
+        repetitions: Number of turns.
+        seconds: No turn but the first begins after so long.
+        clock: In seconds.
+
+    Returns:
+        Seconds of each repetition, by name.
+    """
+    for once in work.values():
+        once()
+    times: dict[object, list[float]] = {name: [] for name in work}
+    start = time.perf_counter()
+    for turn in range(repetitions):
+        if turn and time.perf_counter() - start > seconds:
+            break
+        for name, once in work.items():
+            before = clock()
+            once()
+            times[name].append(clock() - before)
+    return times
+
+
+def run_python(*arguments: object, threads: int | None = None) -> str:
+    """Run `python ARGUMENTS…` in the project's folder and return its stdout.
+
+    Raises:
+        BadInput: It failed.
+    """
+    environment = dict(os.environ)
+    if threads is not None:
+        environment["OMP_NUM_THREADS"] = str(threads)
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise BadInput(f"a measured process failed: {done.stderr[-300:]!r}")
+    return done.stdout
+
+
+def measure(*arguments: object, threads: int = 1) -> dict[str, float]:
+    """Run `python ARGUMENTS…` by itself; returns "seconds", "cpu_seconds" and "peak_mb"."""
+    report = run_python("-m", "benchmarks.peak", sys.executable, *arguments, threads=threads)
+    return json.loads(report.splitlines()[-1])
+
+
+def fill_alone(source: Path, output: Path, quality: str, threads: int) -> dict[str, float]:
+    """Measure `nogaps fill` on a file."""
+    command = ["-m", "nogaps", "fill", source, "-o", output, "--quality", quality]
+    report = measure(*command, threads=threads)
+    output.unlink()
+    return report
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Return median, quartiles and number of repeated measurements."""
+    low, median, high = map(float, np.quantile(np.asarray(values, float), [0.25, 0.5, 0.75]))
+    return {"median": median, "low": low, "high": high, "repetitions": len(values)}
+
+
+def rate(seconds: Sequence[float], images: int) -> Spread:
+    """Return images per second of repetitions that took so long each."""
+    return spread([images / max(each, 1e-9) for each in seconds])
+
+
+# tables --------------------------------------------------------------------------------------
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return a Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def interval(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
+    """Return (mean, low, high) as "1.09 [1.01, 1.17]"; sign: "+" for differences."""
+    mean, low, high = values
+    return f"{mean:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
+
+
+def cell(value: Spread | None, digits: int = 1) -> str:
+    """Return a median, with quartiles where there was more than one repetition."""
+    if value is None:
+        return "not measured"
+    if value["repetitions"] == 1:
+        return f"{value['median']:.{digits}f}"
+    return interval((value["median"], value["low"], value["high"]), digits)

@@ -1,0 +1,107 @@
+"""How well the score without labels ranks imputers: beside their true error on real heads.
+
+    python -m benchmarks.label_free RUN RUN --published DIR --frames runs/frames/heads_t1.npz
+    python -m benchmarks.label_free RUN --test-set test_set.npy
+
+RUN: run folders or .safetensors, eight at least for a rank correlation that says something; every
+network of an ensemble, and its mean, counts as an imputer. The `val` split of each frame file is
+corrupted and taken for a test set without labels. --test-set: a real one, whose truth nobody has:
+the score without labels of each imputer.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from benchmarks import harness
+from benchmarks.harness import Impute, course_mask, interval, run
+from benchmarks.imputers import heads, keep_mask
+from benchmarks.published import load_published
+from nogaps.Assessment import corrupt
+from nogaps.evaluation.label_free import hidden_score, rank_agreement
+from nogaps.imputers.loading import load_imputer
+from nogaps.interpolation import biharmonic, linear
+from nogaps.masks import shared_mask
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_images, save_json
+
+RESULTS = harness.RESULTS / "label_free.json"
+
+
+def imputers(models: list[Path]) -> dict[str, Impute]:
+    """Return every network and every ensemble of the runs, beside three that need no network."""
+    methods: dict[str, Impute] = {"linear": linear(), "biharmonic": biharmonic}
+    methods["kriging"] = load_imputer().kriging
+    for path in models:
+        ensemble = load_imputer(path)
+        methods |= {f"{path}#{k}": network for k, network in enumerate(ensemble.networks)}
+        if len(ensemble.networks) > 1:
+            methods[str(path)] = ensemble
+    return methods
+
+
+def rank(
+    methods: dict[str, Impute], first: Path, x: torch.Tensor, groups: list[str], seed: int
+) -> dict:
+    """Return both scores of every imputer on heads (N,1,64,64), and print them, the best first."""
+    mask = course_mask()
+    result = rank_agreement(methods, x, mask, seed=seed)
+    y, ours = corrupt(x, mask), load_imputer(first)
+    result["beside kriging"] = hidden_score(ours, y, mask, seed=seed, groups=groups)
+    print(f"{'imputer':50} hidden PSNR / dB   hole PSNR / dB")
+    for name, row in sorted(result["models"].items(), key=lambda item: -item[1]["hole_psnr"]):
+        print(f"{name[-50:]:50} {row['hidden_psnr']:16.3f} {row['hole_psnr']:16.3f}")
+    print(f"rank correlation: {result['spearman']:.3f}")
+    return result
+
+
+def score_without_labels(methods: dict[str, Impute], test_set: Path, seed: int) -> dict[str, dict]:
+    """Return `hidden_score` of every imputer on a real test set, over its images."""
+    y = torch.from_numpy(load_images(test_set))
+    mask = torch.from_numpy(shared_mask(y.numpy(), str(test_set)))[None, None]
+    rows, kriging = {}, methods["kriging"]  # one: it keeps its weights for every fold's mask
+    for name, imputer in methods.items():
+        rows[name] = hidden_score(imputer, y, mask, seed=seed, kriging=kriging)
+        own, gain = (rows[name][part] for part in ("imputer", "gain"))
+        own, gain = ((part["psnr"], *part["psnr_95"]) for part in (own, gain))
+        print(f"{name[-50:]:50} {interval(own)} dB, {interval(gain, 2, '+')} over kriging")
+    return rows
+
+
+def main(
+    models: Annotated[list[Path], typer.Argument(help="Run folders or .safetensors.")],
+    frames: Annotated[
+        list[Path] | None, typer.Option(help="Frame file; repeat it for several.")
+    ] = None,
+    published: Annotated[
+        Path | None, typer.Option(help="Folder of `benchmarks.published`: its networks too.")
+    ] = None,
+    test_set: Annotated[
+        Path | None, typer.Option(help="Corrupted images without truth (.npy).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
+    out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
+) -> None:
+    """Print and write both scores of every imputer, and how well one ranks the other."""
+    if not frames and test_set is None:
+        raise BadInput("no heads to score on", "--frames or --test-set")
+    methods, tables = imputers(models), {}
+    if published is not None:
+        networks = load_published(published)
+        methods |= {name: keep_mask(network) for name, network in networks.items()}
+    sets = heads(frames or [])
+    del sets["stand-in"]  # nothing is chosen on it
+    for name, (x, groups) in sets.items():
+        print(name)
+        tables[name] = rank(methods, models[0], x, groups, seed)
+    if test_set is not None:
+        tables[test_set.name] = score_without_labels(methods, test_set, seed)
+    save_json(out, tables)
+
+
+if __name__ == "__main__":
+    run(main)

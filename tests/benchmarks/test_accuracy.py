@@ -1,0 +1,206 @@
+"""The benchmarks of accuracy on small networks: every row is there, every variant differs."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from benchmark_commands import called
+
+from benchmarks import ablations, imputers, label_free, masks, published, sizes
+from nogaps import Assessment, standin
+from nogaps.Assessment import PROFILES, corrupt, make_datasets
+from nogaps.imputers.loading import SHIPPED
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_json, save_json
+
+
+@pytest.fixture
+def images(tmp_path: Path, clean: torch.Tensor) -> Path:
+    np.save(tmp_path / "images.npy", clean[:40].numpy())
+    return tmp_path / "images.npy"
+
+
+# ablations -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def default(clean: torch.Tensor, mask: torch.Tensor, tmp_path_factory: pytest.TempPathFactory):
+    return trained("default", clean, mask, tmp_path_factory.mktemp("default"))
+
+
+def trained(name: str, clean: torch.Tensor, mask: torch.Tensor, folder: Path) -> torch.Tensor:
+    """Two images as the variant fills them after one epoch."""
+    variant = ablations.VARIANTS[name]
+    wide = {"widths": (16, 32), "bottleneck": 64} if variant.profile else {}
+    profile, sets = replace(PROFILES["smoke"], epochs=1, **wide), make_datasets(clean[:40], mask, 0)
+    with ablations.changed(variant):
+        network = Assessment.new_imputer(profile, sets[0].tensors[1], 0)
+        network, _ = Assessment.train(network, *sets, mask, 1, folder / "checkpoint", 0)
+        return Assessment.fill(network, corrupt(clean[:2], mask), mask)
+
+
+@pytest.mark.parametrize("name", [name for name in ablations.VARIANTS if name != "default"])
+def test_every_variant_trains_and_differs(
+    name: str, tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor, default: torch.Tensor
+) -> None:
+    x_hat = trained(name, clean, mask, tmp_path)
+    assert torch.isfinite(x_hat).all() and not torch.equal(x_hat, default)
+    assert torch.equal(x_hat[:, mask[0]], clean[:2][:, mask[0]])
+    assert Assessment.train_epoch is ablations.TRAIN_EPOCH, "a patch was left behind"
+
+
+def test_ablations_compare_pairs_over_seeds(
+    images: Path, frames_file: Path, tmp_path: Path
+) -> None:
+    arguments = ["--profile", "smoke", "--epochs", "1", "--seeds", "0,1", "--only", "no dropout"]
+    arguments += ["--folder", tmp_path / "runs", "--out", tmp_path / "a.json"]
+    text = called(ablations.main, images, frames_file, *arguments)
+    rows = load_json(tmp_path / "a.json")["rows"]
+    assert list(rows) == ["default", "no dropout", "ensemble of 2"]
+    assert len(list((tmp_path / "runs").iterdir())) == 4, "two variants of two seeds each"
+    assert rows["default"]["frames"]["more_db"] == [0, 0, 0]
+    psnr = {name: row["frames"]["psnr"] for name, row in rows.items()}
+    for name in ("no dropout", "ensemble of 2"):
+        difference = psnr[name] - psnr["default"]
+        assert rows[name]["frames"]["more_db"][0] == pytest.approx(difference, abs=1e-5)
+    assert "| no dropout | " in text
+    with pytest.raises(BadInput, match="--only nothing"):
+        called(ablations.main, images, frames_file, "--only", "nothing")
+
+
+# the table -----------------------------------------------------------------------------------
+
+
+def test_published_networks_get_their_rows(images: Path, frames_file: Path, tmp_path: Path) -> None:
+    folder, full = tmp_path / "published", {"frm": "of the full profile"}
+    save_json(folder / "published.json", full)
+    arguments = [images, frames_file, "--out", folder, "--profile", "smoke", "--epochs", "2"]
+    called(published.main, *arguments)
+    assert len(list(folder.iterdir())) == 2, "smoke wrote where the full profile does"
+    assert load_json(folder / "published.json") == full
+    rows = load_json(folder / "smoke" / "published.json")
+    assert list(rows) == ["coursework", "frm", "aspp-frm"]
+    assert all(row["epochs"] == 2 and row["seconds"] > 0 for row in rows.values())
+    out = [tmp_path / name for name in ("i.json", "filled.png", "errors.png")]
+    files = [x for pair in zip(("--out", "--figure", "--errors"), out, strict=True) for x in pair]
+    called(imputers.main, frames_file, "--published", folder / "smoke", *files)
+    measured = load_json(out[0])
+    val, heads = measured["tables"].values()
+    names = {"zero", "kriging (real)", *rows, "ours, fast", "ours, best"}
+    assert set(val) == set(heads) >= names
+    assert val["ours, best"]["more_db"] == [0, 0, 0]
+    assert heads["zero"]["psnr"] < heads["linear"]["psnr"] < heads["ours, best"]["psnr"]
+    assert all(path.stat().st_size > 10_000 for path in out[1:])
+    groups = {name: groups for name, (_, groups) in imputers.heads([frames_file]).items()}
+    less = copy.deepcopy(measured)
+    for table in less["tables"].values():
+        del table["frm"]
+    other = copy.deepcopy(less)
+    imputers.keep_earlier(less, measured, groups)
+    assert less == measured, "rows that were not measured again are lost"
+    other["heads"] = dict.fromkeys(other["heads"], "other")
+    imputers.keep_earlier(other, measured, groups)
+    assert all("frm" not in table for table in other["tables"].values()), "scored on other heads"
+    with pytest.raises(BadInput, match="holds no network"):
+        published.load_published(tmp_path)
+    with pytest.raises(BadInput, match="--only nothing"):
+        called(published.main, images, frames_file, "--only", "nothing")
+
+
+def test_extrapolation_finds_the_curve_it_was_given() -> None:
+    log = [{"epoch": e, "score": -10 * np.log10(0.004 + 0.01 * e**-0.7)} for e in range(1, 61)]
+    assert published.extrapolate(log, 150) == pytest.approx(0.004 + 0.01 * 150**-0.7, rel=0.02)
+    assert published.extrapolate(log[:8], 150) is None
+
+
+def test_scores_belong_to_the_heads_that_were_scored(
+    clean: torch.Tensor, mask: torch.Tensor, tmp_path: Path
+) -> None:
+    sets = make_datasets(clean[:40], mask, 0)
+
+    def train(val: torch.Tensor) -> dict:
+        return published.train_one("coursework", sets, val, tmp_path, 9, published.SMOKE, 1)
+
+    first, again = train(clean[40:44]), train(clean[40:44])
+    assert again == first, "a finished training was done again"
+    other = train(clean[50:54])
+    assert other["scored_on"] != first["scored_on"]
+    assert other["psnr"] != first["psnr"], "the score is of the first heads"
+
+
+def test_time_is_of_the_second_call(clean: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def impute(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        calls.append(len(y))
+        return imputers.zero(y, mask)
+
+    def now() -> float:
+        calls.append(0)
+        return float(len(calls))
+
+    monkeypatch.setattr(imputers.time, "perf_counter", now)
+    imputers.measure({"ours, best": impute}, {"heads": (clean[:3], ["a", "b", "c"])})
+    assert calls == [1, 0, 3, 0], "an imputer was timed while it made its weights for the mask"
+
+
+# other masks, other sizes, no labels ---------------------------------------------------------
+
+
+def few(_: list[Path]) -> imputers.Sets:
+    return {"stand-in": (torch.from_numpy(standin.clean_images()[:4]), list("abcd"))}
+
+
+def test_masks_have_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(masks, "heads", few)
+    called(masks.main, "--out", tmp_path / "masks.json")
+    (table,) = load_json(tmp_path / "masks.json").values()
+    shares = {k: float(m.float().mean()) for k, m in masks.masks(masks.course_mask()).items()}
+    assert set(table) == set(shares) and shares["every 4th row"] == 0.75
+    assert shares["shifted"] == shares["mirrored"] == shares["transposed"]
+    own = table["the course's"]
+    assert own["ours"]["psnr"] > own["kriging"]["psnr"] + 2
+
+
+def test_sizes_have_their_rows(clean: torch.Tensor, tmp_path: Path) -> None:
+    frames = clean[:6, 0].repeat_interleave(2, 1).repeat_interleave(2, 2)
+    split = np.array(["train"] * 4 + ["val"] * 2)
+    images = (255 * frames).byte().numpy()
+    np.savez(tmp_path / "few.npz", images=images, split=split, group=np.arange(6).astype(str))
+    called(sizes.main, tmp_path / "few.npz", "--out", tmp_path / "sizes.json")
+    results = load_json(tmp_path / "sizes.json")
+    assert len(results) == 4 and all(row["images"] == 2 for row in results.values())
+    for name, row in results.items():
+        assert set(row["rows"]) == {"ours", "biharmonic", "kriging", "kriging, own size"}, name
+        psnr = [row["rows"][k]["psnr"] for k in ("ours", row["best_other"])]
+        assert row["more_db"][0] == pytest.approx(psnr[0] - psnr[1], abs=1e-4)
+        assert 0.5 < row["coverage"] <= 1
+
+
+def test_label_free_scores_every_imputer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: torch.Tensor, mask: torch.Tensor
+) -> None:
+    methods = label_free.imputers([SHIPPED])
+    numbered = {f"{SHIPPED}#{k}" for k in range(3)}
+    assert set(methods) == {"linear", "biharmonic", "kriging", str(SHIPPED), *numbered}
+    chosen = {name: methods[name] for name in ("linear", "kriging", f"{SHIPPED}#0")}
+    monkeypatch.setattr(label_free, "imputers", lambda _: chosen)
+    monkeypatch.setattr(label_free, "load_imputer", lambda _: chosen["kriging"])
+    sets = few([])
+    monkeypatch.setattr(label_free, "heads", lambda _: {"val": sets["stand-in"], **sets})
+    np.save(tmp_path / "y.npy", corrupt(clean[:4], mask).numpy())
+    line = [SHIPPED, "--frames", "f.npz", "--test-set", tmp_path / "y.npy"]
+    text = called(label_free.main, *line, "--out", tmp_path / "l.json")
+    results = load_json(tmp_path / "l.json")
+    assert list(results) == ["val", "y.npy"], "something was chosen on the stand-in"
+    assert set(results["val"]["models"]) == set(results["y.npy"]) == set(chosen)
+    assert "rank correlation: 1.000" in text
+    gain = {name: row["gain"]["psnr"] for name, row in results["y.npy"].items()}
+    assert gain["kriging"] == 0 and gain[f"{SHIPPED}#0"] > 1 > gain["linear"]
+    with pytest.raises(BadInput, match="--frames or --test-set"):
+        called(label_free.main, SHIPPED)
