@@ -19,18 +19,19 @@ import numpy as np
 import torch
 import typer
 
-from benchmarks.harness import run
+from benchmarks import harness
+from benchmarks.harness import course_mask, run
 from benchmarks.imputers import heads
-from nogaps import standin
 from nogaps.Assessment import corrupt
 from nogaps.figures import show_rows
 from nogaps.imputers import intervals
+from nogaps.imputers.intervals import Calibration
 from nogaps.imputers.loading import CALIBRATION, load_imputer, weights_file, weights_fingerprint
 from nogaps.imputers.uncertainty import ensemble_terms, save_calibration
 from nogaps.prior.frames.heads import load_frames, to_size
 from nogaps.runtime.files import atomic, save_json
 
-RESULTS = Path(__file__).parent / "results" / "uncertainty.json"
+RESULTS = harness.RESULTS / "uncertainty.json"
 MOST = 300  # images that the weights are fitted on: 620,000 pixels for four numbers
 
 
@@ -43,74 +44,77 @@ class Filled:
     terms: torch.Tensor
     groups: list[str]
 
+    @property
+    def error(self) -> torch.Tensor:
+        """x_hat - x."""
+        return self.x_hat - self.x
 
-def filled(
+    def half_width(self, calibration: Calibration, mask: torch.Tensor) -> torch.Tensor:
+        """Return half the width of each pixel's interval, (N,1,H,W)."""
+        scale = intervals.scale_of(self.terms, calibration.weights)
+        return intervals.half_width(self.x_hat, scale, calibration.factor, mask)
+
+
+def fill(
     ensemble: torch.nn.Module, x: torch.Tensor, groups: list[str], mask: torch.Tensor
 ) -> Filled:
-    """What the ensemble makes of x (N,1,H,W) under a mask."""
-    x_hat, terms = ensemble_terms(ensemble, corrupt(x, mask), mask)
-    return Filled(x, x_hat, terms, groups)
+    """Corrupt x (N,1,H,W) and fill it."""
+    return Filled(x, *ensemble_terms(ensemble, corrupt(x, mask), mask), groups)
 
 
-def joined(sets: list[Filled]) -> Filled:
-    """Several sets as one."""
-    x, x_hat = (torch.cat([getattr(one, name) for one in sets]) for name in ("x", "x_hat"))
-    terms = torch.cat([one.terms for one in sets], dim=1)
-    return Filled(x, x_hat, terms, [name for one in sets for name in one.groups])
+def join(sets: list[Filled]) -> Filled:
+    """Return several sets as one."""
+    x, x_hat = torch.cat([s.x for s in sets]), torch.cat([s.x_hat for s in sets])
+    terms = torch.cat([s.terms for s in sets], dim=1)
+    return Filled(x, x_hat, terms, [name for s in sets for name in s.groups])
 
 
-def ratios(one: Filled, weights: dict[str, float], mask: torch.Tensor) -> intervals.Ratios:
-    """|error| over scale of a set."""
-    scale = intervals.scale_of(one.terms, weights)
-    return intervals.Ratios(one.x_hat - one.x, scale, mask, one.groups)
-
-
-def thirds(half: torch.Tensor, error: torch.Tensor, by: torch.Tensor, hole: torch.Tensor) -> list:
-    """Coverage of the pixels in the lower, middle and upper third of `by`."""
-    inside, values = (error.abs() <= half)[hole].numpy(), by[hole].numpy()
-    third = np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values)
-    return [float(inside[third == k].mean()) for k in range(3)]
-
-
-def describe(one: Filled, calibration: intervals.Calibration, mask: torch.Tensor) -> dict:
-    """Coverage, width and rank correlation of a set's intervals."""
-    scale = intervals.scale_of(one.terms, calibration.weights)
-    half = intervals.half_width(one.x_hat, scale, calibration.factor, mask)
-    error, hole = one.x_hat - one.x, (~mask).expand_as(one.x)
-    by_group = intervals.coverage_by_group(one.x_hat, half, one.x, mask, one.groups)
+def describe(filled: Filled, calibration: Calibration, mask: torch.Tensor) -> dict:
+    """Return coverage, width and rank correlation of a set's intervals."""
+    half, hole = filled.half_width(calibration, mask), (~mask).expand_as(filled.x)
+    by_group = intervals.coverage_by_group(filled.x_hat, half, filled.x, mask, filled.groups)
     covered = np.array(list(by_group.values()))
-    low, high = intervals.interval(one.x_hat, half)
+    low, high = intervals.interval(filled.x_hat, half)
+    inside = (filled.error.abs() <= half)[hole].numpy()
+
+    def by_thirds(values: torch.Tensor) -> list[float]:
+        values = values[hole].numpy()
+        third = np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values)
+        return [float(inside[third == k].mean()) for k in range(3)]
+
     return {
         "groups": len(covered),
         "coverage": float(covered.mean()),
         "groups_5_50_95": [float(q) for q in np.quantile(covered, [0.05, 0.5, 0.95])],
         "mean_width": float((high - low)[hole].mean()),
-        "rank_correlation": intervals.rank_correlation(half, error, mask),
-        "coverage_by_brightness": thirds(half, error, one.x_hat, hole),
-        "coverage_by_width": thirds(half, error, half, hole),
+        "rank_correlation": intervals.rank_correlation(half, filled.error, mask),
+        "coverage_by_brightness": by_thirds(filled.x_hat),
+        "coverage_by_width": by_thirds(half),
     }
 
 
-def calibrated(
-    fit: Filled, val: Filled, mask: torch.Tensor, members: int, identity: str, level: float
-) -> tuple[intervals.Calibration, dict]:
-    """Calibration on val with weights from fit, and the coverage of groups that are left out.
+def calibrate(
+    fit: Filled, val: Filled, mask: torch.Tensor, ensemble: torch.nn.Module, level: float
+) -> tuple[Calibration, dict]:
+    """Calibrate on val with weights from fit; returns also the coverage of groups left out.
 
     "half": each half of the groups calibrates for the other; "nine tenths": as many as can.
     """
-    weights = intervals.fit_weights(fit.terms, fit.x_hat - fit.x, mask)
-    found = ratios(val, weights, mask)
-    names = (level, found.factor(level), weights, members, identity, len(found.names))
+    weights = intervals.fit_weights(fit.terms, fit.error, mask)
+    scale = intervals.scale_of(val.terms, weights)
+    ratios = intervals.Ratios(val.error, scale, mask, val.groups)
     rows = {}
     for name, share in (("half", 0.5), ("nine tenths", 0.9)):
-        covered = intervals.cross_validate(found, level, share)
-        low, high = np.quantile(covered, [0.025, 0.975])
-        rows[name] = {"coverage": float(covered.mean()), "splits_95": [float(low), float(high)]}
-    return intervals.Calibration(*names), rows
+        covered = intervals.cross_validate(ratios, level, share)
+        splits = [float(q) for q in np.quantile(covered, [0.025, 0.975])]
+        rows[name] = {"coverage": float(covered.mean()), "splits_95": splits}
+    members, identity = len(ensemble.networks), weights_fingerprint(ensemble)
+    factor, groups = ratios.factor(level), len(ratios.names)
+    return Calibration(level, factor, weights, members, identity, groups), rows
 
 
 def as_table(tables: dict[str, dict], left_out: dict[str, dict]) -> str:
-    """What was measured, as aligned text."""
+    """Return what was measured, as aligned text."""
     lines = [f"{'heads':40} groups coverage  5, 50, 95 % of groups  width  rank  by brightness"]
     for name, row in tables.items():
         spread = " ".join(f"{value:.3f}" for value in row["groups_5_50_95"])
@@ -118,20 +122,16 @@ def as_table(tables: dict[str, dict], left_out: dict[str, dict]) -> str:
         line = f"{name:40} {row['groups']:6} {row['coverage']:8.3f}  {spread:>21}"
         lines.append(f"{line} {row['mean_width']:7.3f} {row['rank_correlation']:5.2f}  {by}")
     for name, row in left_out.items():
-        low, high = row["splits_95"]
-        lines.append(
-            f"calibrated on {name} of the groups, tested on the others: "
-            f"{row['coverage']:.3f} [{low:.3f}, {high:.3f}] over random splits"
-        )
+        covered = harness.interval([row["coverage"], *row["splits_95"]], 3)
+        lines.append(f"calibrated on {name} of the groups, tested on the others: {covered}")
     return "\n".join(lines)
 
 
-def draw(one: Filled, calibration: intervals.Calibration, mask: torch.Tensor, out: Path) -> None:
-    """Ten images: filled, truth, error, half-width (the same colours for both, white is 0)."""
-    pick = slice(None, None, max(1, len(one.x) // 10))
-    scale = intervals.scale_of(one.terms, calibration.weights)
-    half = intervals.half_width(one.x_hat, scale, calibration.factor, mask)
-    rows = {"filled": one.x_hat, "truth": one.x, "error": one.x_hat - one.x, "half-width": half}
+def draw(filled: Filled, calibration: Calibration, mask: torch.Tensor, out: Path) -> None:
+    """Draw ten images: filled, truth, error, half-width (the same colours for both, white is 0)."""
+    pick = slice(None, None, max(1, len(filled.x) // 10))
+    rows = {"filled": filled.x_hat, "truth": filled.x, "error": filled.error}
+    rows["half-width"] = filled.half_width(calibration, mask)
     title = f"Half-widths of {calibration.level:.0%} intervals, beside the error"
     figure = show_rows({k: v[pick] for k, v in rows.items()}, title, 10, ("error", "half-width"))
     with atomic(out) as temporary:
@@ -148,20 +148,16 @@ def main(
     figure: Annotated[Path | None, typer.Option(help="Draw ten images there (.png).")] = None,
 ) -> None:
     """Calibrate, write the calibration beside the imputer's weights, print what it covers."""
-    ensemble = load_imputer(model)
-    mask = torch.from_numpy(standin.course_mask())[None, None]
+    ensemble, mask = load_imputer(model), course_mask()
     x, groups = load_frames(frames, "train")
     step = -(-len(x) // MOST)
-    fit = filled(ensemble, to_size(x[::step]), groups[::step], mask)
-    sets = {}
+    fit, sets = fill(ensemble, to_size(x[::step]), groups[::step], mask), {}
     for name, (clean, names) in heads(frames).items():
         key = name if name == "stand-in" else f"{name} (calibrated on)"  # in-sample
-        sets[key] = filled(ensemble, clean, names, mask)
-    val = joined([one for name, one in sets.items() if name != "stand-in"])
-    identity = weights_fingerprint(ensemble)
-    members = len(ensemble.networks)
-    calibration, left_out = calibrated(fit, val, mask, members, identity, level)
-    tables = {name: describe(one, calibration, mask) for name, one in sets.items()}
+        sets[key] = fill(ensemble, clean, names, mask)
+    val = join([filled for name, filled in sets.items() if name != "stand-in"])
+    calibration, left_out = calibrate(fit, val, mask, ensemble, level)
+    tables = {name: describe(filled, calibration, mask) for name, filled in sets.items()}
     measured = {"heads": tables, "left out": left_out}
     print(f"factor {calibration.factor:.3f}, weights", calibration.weights)
     print(as_table(tables, left_out))

@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.card import card_text
 from docs.numbers import NUMBERS
 from docs.reference import page as reference
-from docs.results import Results
+from docs.results import FOLDER, Results
 from docs.tables import TABLES
-from nogaps.imputers.loading import SHIPPED
+from nogaps.imputers.hub import about_imputer
+from nogaps.imputers.loading import SHIPPED, load_imputer
 from nogaps.runtime.files import atomic
 
 ROOT = Path(__file__).parents[1]
@@ -46,10 +46,16 @@ def render(text: str, results: Results) -> str:
     return TABLE.sub(table, text)
 
 
+def card() -> str:
+    """Return the model card of the shipped imputer."""
+    about = about_imputer(None, FOLDER / "imputers.json")
+    return str(load_imputer().generate_model_card(about))
+
+
 def pages() -> Iterator[tuple[Path, str]]:
     """Yield each page and what it should hold."""
     results = Results()
-    written = {ROOT / "docs" / "reference.md": reference(), SHIPPED / "README.md": card_text()}
+    written = {ROOT / "docs" / "reference.md": reference(), SHIPPED / "README.md": card()}
     yield from written.items()
     for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), TWIN]:
         if path not in written:

@@ -15,7 +15,7 @@ from huggingface_hub import ModelCard, constants
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from in_process import called
 
-from benchmarks.card import card_text
+from docs import render
 from nogaps import standin
 from nogaps.Assessment import Ensemble, Imputer
 from nogaps.imputers.intervals import Calibration
@@ -242,9 +242,9 @@ def test_scores_in_a_card_belong_to_its_weights(run: Path, tmp_path: Path) -> No
 
 
 def test_the_shipped_card_is_what_the_results_say() -> None:
-    """`python -m benchmarks.card` after every new result or weights."""
+    """`make docs` after every new result or weights."""
     text = (SHIPPED / CARD).read_text()
-    assert text == card_text()
+    assert text == render.card()
     card = ModelCard(text)
     assert card.data.license == "cc-by-sa-4.0" and card.data.library_name == "nogaps"
     rows = load_json(ROOT / "benchmarks/results/imputers.json")["tables"]
