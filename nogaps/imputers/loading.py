@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 from dataclasses import asdict
@@ -9,11 +10,11 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from nogaps.Assessment import Ensemble, Imputer
+from nogaps.Assessment import ConvBlock, Ensemble, Imputer
 from nogaps.filling.method import TrainedOn
 from nogaps.imputers.card import About, model_card
-from nogaps.imputers.fused import fuse
 from nogaps.imputers.intervals import TERMS, Calibration, half_width, scale_of, scale_terms
 from nogaps.interpolation import LinearImputer, keep_observed
 from nogaps.runtime.checkpoint import fingerprint, load_tensors, save_model
@@ -36,6 +37,17 @@ LARGEST = 1e6  # of a calibration's numbers; products of them stay finite
 def weights_fingerprint(network: nn.Module) -> str:
     """Return 16 hex digits of all weights: calibrations and results belong to one imputer."""
     return fingerprint(*network.state_dict().values())
+
+
+def folded(network: Imputer) -> Imputer:
+    """Copy a network in eval mode for filling: BatchNorm within its convolutions, SiLU in place."""
+    copied = copy.deepcopy(network)
+    copied.interpolation = network.interpolation  # kriging's weights take a second per mask
+    for block in copied.modules():
+        if isinstance(block, ConvBlock):
+            block[0], block[1] = fuse_conv_bn_eval(block[0], block[1]), nn.Identity()
+            block[2].inplace = True
+    return copied
 
 
 class TrainedEnsemble(Ensemble, PyTorchModelHubMixin, library_name="nogaps"):
@@ -64,6 +76,7 @@ class TrainedEnsemble(Ensemble, PyTorchModelHubMixin, library_name="nogaps"):
         super().__init__(networks)
         self.trained_on, self._calibration = trained_on, calibration
         self.folder, self.quality = folder, quality
+        self._folded: tuple[list, list[Imputer]] = ([], [])
 
     @property
     def device(self) -> torch.device:
@@ -102,6 +115,19 @@ class TrainedEnsemble(Ensemble, PyTorchModelHubMixin, library_name="nogaps"):
                 raise BadInput("the imputer has no calibration", "one that was calibrated")
             self._calibration = _read_calibration(self.folder / CALIBRATION, self)
         return self._calibration
+
+    def members(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Fill with each network: (K,N,1,H,W).
+
+        Frozen networks in eval mode fill as `folded` copies, renewed whenever weights change.
+        """
+        weights = [*self.parameters(), *self.buffers()]
+        if self.training or any(weight.requires_grad for weight in weights):
+            return super().members(y, mask)
+        versions = [(weight.data_ptr(), weight._version) for weight in weights]
+        if self._folded[0] != versions:
+            self._folded = versions, [folded(network) for network in self.networks]
+        return torch.stack([network(y, mask) for network in self._folded[1]])
 
     def with_half_width(
         self, y: torch.Tensor, mask: torch.Tensor
@@ -207,7 +233,7 @@ def load_imputer(
         raise BadInput(f"differs from the config in {path.name}", "the same", path=beside)
     networks = _networks(path, tensors, config)[: 1 if quality == "fast" else None]
     settings = {"folder": path.parent, "quality": quality}
-    imputer = fuse(TrainedEnsemble(networks, _trained_on(path, config), **settings))
+    imputer = TrainedEnsemble(networks, _trained_on(path, config), **settings)
     return imputer.eval().requires_grad_(False).to(device or torch.device("cpu"))
 
 
