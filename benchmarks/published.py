@@ -26,7 +26,7 @@ from benchmarks.recipes import COURSEWORK, CourseworkNet, Row, train_plain, whol
 from nogaps.Assessment import corrupt, fill, make_datasets
 from nogaps.imputers.refinement import build_refined_unet
 from nogaps.metrics import hole_scores
-from nogaps.prior.frames.heads import load_val
+from nogaps.prior.frames.files import load_val
 from nogaps.runtime.checkpoint import fingerprint, load_tensors, save_model
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.errors import BadInput

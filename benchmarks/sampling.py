@@ -28,7 +28,7 @@ from benchmarks.harness import cell, check_profile, native_precision, run, table
 from nogaps import standin
 from nogaps.evaluation.comparison import compare, describe
 from nogaps.evaluation.realism import Features, Heads, feature_space, heads
-from nogaps.prior.frames.heads import load_frames, to_size
+from nogaps.prior.frames.files import load_frames, to_size
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import image_generators, sample_batch
 from nogaps.runtime.files import save_json

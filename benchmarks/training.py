@@ -34,7 +34,7 @@ from benchmarks.published import EPOCHS, SMOKE, build
 from benchmarks.recipes import COURSEWORK, Batch, PlainRun, Shuffled
 from nogaps import Assessment
 from nogaps.metrics import hole_scores
-from nogaps.prior.frames.heads import load_frames, load_val, to_size
+from nogaps.prior.frames.files import load_frames, load_val, to_size
 from nogaps.runtime.checkpoint import ema_of, fingerprint, load_state, save_model
 from nogaps.runtime.device import autocast_dtype, pick_device
 from nogaps.runtime.errors import BadInput

@@ -27,7 +27,7 @@ from nogaps.imputers.loading import (
     load_imputer,
     weights_fingerprint,
 )
-from nogaps.prior.frames import heads
+from nogaps.prior.frames import files, heads
 from nogaps.prior.frames.prepare import prepare_images
 from nogaps.prior.loading import load_prior
 from nogaps.prior.schedulers import make_scheduler
@@ -189,7 +189,7 @@ def make_frames(folder: Path) -> None:
 
 
 def read_frames(folder: Path) -> None:
-    x, groups = heads.load_frames(folder / "a.npz", "a")
+    x, groups = files.load_frames(folder / "a.npz", "a")
     assert x.ndim == 4 and len(x) == len(groups) and x.isfinite().all()
     assert x.dtype == torch.float32 and x.min() >= 0 and x.max() <= 1
 

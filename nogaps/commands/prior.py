@@ -145,7 +145,7 @@ def prepare(
     if index:
         if options or len(source) > 1:
             raise BadInput(f"--index {index}: expected one --source, and none of --size, --fit, …")
-        from nogaps.prior.frames import heads  # needs torch, which takes seconds to import
+        from nogaps.prior.frames import heads
 
         result = {"frames": out, "counts": heads.prepare(source[0], index, out)}
     else:

@@ -17,7 +17,7 @@ from nogaps.evaluation.realism import heads
 from nogaps.evaluation.usefulness import Scored, check_size, compare_usefulness
 from nogaps.images.formats import open_images
 from nogaps.prior.autoencoder import compare_images, reconstruct
-from nogaps.prior.frames.heads import load_frames, to_size, unit_range
+from nogaps.prior.frames.files import load_frames, to_size, unit_range
 from nogaps.prior.loading import FirstStage, load_prior, load_stage
 from nogaps.prior.sampling import sample_to
 from nogaps.runtime.device import pick_device

@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 
 from nogaps.augmentation import warp
 from nogaps.metrics import gradient_energy, ssim_map
-from nogaps.prior.frames.heads import load_frames, load_val, to_size
+from nogaps.prior.frames.files import load_frames, load_val, to_size
 from nogaps.prior.loading import FirstStage
 from nogaps.prior.training import Loss, Schedule, fit
 from nogaps.prior.vqvae import VQVAE2, vqvae_loss

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, LDMPipeline, 
 
 from nogaps.augmentation import warp
 from nogaps.prior.autoencoder import encode
-from nogaps.prior.frames.heads import load_frames, load_val, to_size
+from nogaps.prior.frames.files import load_frames, load_val, to_size
 from nogaps.prior.loading import WEIGHTS, FirstStage, load_part, load_stage
 from nogaps.prior.pixel_space import TRANSFORMS, PixelSpace
 from nogaps.prior.training import Schedule, fit, step_generator

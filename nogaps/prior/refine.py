@@ -21,7 +21,7 @@ from torch.func import functional_call
 from nogaps.augmentation import warp
 from nogaps.prior.autoencoder import reconstruction_loss, reconstruction_scores
 from nogaps.prior.diffusion import save_prior
-from nogaps.prior.frames.heads import load_frames, load_val
+from nogaps.prior.frames.files import load_frames, load_val
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import image_generators, sample_latents
 from nogaps.prior.training import Schedule, fit, make_accelerator

@@ -11,7 +11,8 @@ from conftest import ROOT
 from PIL import Image
 
 from nogaps.images.framing import frame_slice
-from nogaps.prior.frames.heads import load_frames, prepare, read_index
+from nogaps.prior.frames.files import load_frames
+from nogaps.prior.frames.heads import prepare, read_index
 from nogaps.runtime.files import BadInput
 
 INDEXES = ROOT / "nogaps" / "data"

@@ -13,7 +13,8 @@ from PIL import Image
 
 from nogaps.images import arrays
 from nogaps.prior.frames import prepare as frames
-from nogaps.prior.frames.heads import load_frames, prepare, to_size, unit_range
+from nogaps.prior.frames.files import load_frames, to_size, unit_range
+from nogaps.prior.frames.heads import prepare
 from nogaps.prior.frames.prepare import assign_splits, fit_to, prepare_images, save_preview
 from nogaps.runtime.files import BadInput, sha256
 
@@ -152,7 +153,7 @@ def test_voxel_sizes_count_for_the_aspect(tmp_path: Path) -> None:
     assert small([path], tmp_path / "o.npz", slices="2:3")["images"].shape == (1, 16, 16)
     path = volume(path, zooms=(1, 1, 2))
     message = refused(lambda: small([path], tmp_path / "o.npz"))
-    assert "16×16 pixels of 2×1 fill no 16×16, expected --fit" in message
+    assert "16×16 pixels of 2×1 do not fill 16×16, expected --fit" in message
     padded = small([path], tmp_path / "o.npz", fit="pad", slices="2:3")["images"][0]
     assert not padded[:, :4].any() and not padded[:, 12:].any() and padded[:, 4:12].all()
 
@@ -375,9 +376,9 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "truncated NIfTI": ("bad.nii.gz", truncated(volume), "a NIfTI image"),
     "NaN": ("bad.nii", not_finite, "NaN"),
     "no orientation": ("bad.nii", flat_affine, "affine"),
-    "truncated PNG": ("bad.png", truncated(still), "a PNG or JPG"),
-    "text as PNG": ("bad.png", text, "not an image"),
-    "wrong checksum": ("bad.png", wrong_checksum, "a PNG or JPG"),
+    "truncated PNG": ("bad.png", truncated(still), "a PNG or JPEG"),
+    "text as PNG": ("bad.png", text, "not a PNG or JPEG"),
+    "wrong checksum": ("bad.png", wrong_checksum, "a PNG or JPEG"),
     "another size": ("bad.png", lambda path: still(path, (32, 32)), "32×32, expected 16×16"),
     "truncated npy": ("bad.npy", truncated(lambda p: np.save(p, VOLUME)), "a .npy array"),
     "nothing but zeros": ("bad.npy", lambda p: np.save(p, np.zeros((3, 9, 9))), "0 to 0"),
@@ -432,7 +433,7 @@ def test_wrong_use_is_one_line(nogaps: Command, tmp_path: Path) -> None:
         ({"paths": [tmp_path / "empty"]}, "holds no images (nothing)"),
         ({"paths": [tmp_path / "text"]}, "(1 other files)"),
         ({"paths": [source, tmp_path / "absent"]}, "absent"),
-        ({"paths": [tmp_path / "text" / "deep" / "a.txt"]}, "no image file"),
+        ({"paths": [tmp_path / "text" / "deep" / "a.txt"]}, "not an image file"),
         ({"out": source / "0.png"}, ".npz"),
         ({"size": "0"}, "--size 0"),
         ({"size": "64x"}, "--size 64x"),

@@ -1,4 +1,4 @@
-"""Frames for training made of any images, taken whole; those of heads by landmarks: heads.py."""
+"""Frames made of any images, taken whole; those of heads by landmarks: heads.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +14,10 @@ import numpy as np
 from PIL import Image
 
 from nogaps.images.nifti import check_plane
-from nogaps.prior.frames.sources import SourceFile, list_files, read_files
-from nogaps.prior.frames.volumes import Slice
-from nogaps.runtime.files import BadInput, atomic, parsing, save_npz
+from nogaps.prior.frames.slices import Slice, read_files
+from nogaps.prior.frames.sources import SourceFile, list_files
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import atomic, parsing, save_npz
 
 FRAME_PIXELS = 1 << 30  # of all frames of a file; in memory twice, 1 or 2 bytes each
 FITS = ("pad", "crop", "stretch")
@@ -42,27 +43,45 @@ def prepare_images(
     val_share: float = 0.1,
     skip_bad: bool = False,
 ) -> Prepared:
-    """Write the images in folders and files to the .npz `out`, as `prepare` does, whole.
+    """Write the images in folders and files to a frame file, whole.
 
-    size: "64" or "256x128" (H×W) of the training images; fit: see `fit_to`. plane, slices
-    ("START:STOP[:STEP]", or a share around the middle): of NIfTI, see `read_volume`.
-    val_share: see `assign_splits`. The file's images are (N,2H,2W) uint8 if all that was read is,
-    else uint16, where 65535 is the highest value of a volume, an array, or a group of PNGs.
-    skip_bad: leave out files that are damaged, or of another size than most of their folder.
-    Raises BadInput, one line: no images, a bad file, an option that does not fit, images of
-    another aspect than `size` unless `fit` is told, more than FRAME_PIXELS in all.
+    Args:
+        paths: See `list_files`.
+        out: The .npz. Its images are (N,2H,2W) uint8 if all that was read is, else uint16, where
+            65535 is the highest value of a volume, an array, or a group of PNGs.
+        size: "64" or "256x128" (H×W) of the training images.
+        fit: See `fit_to`.
+        plane: Of NIfTI, see `read_volume`.
+        slices: Of NIfTI, "START:STOP[:STEP]", or a share around the middle.
+        val_share: See `assign_splits`.
+        skip_bad: Leave out files that are damaged, or of another size than most of their folder.
+
+    Raises:
+        BadInput: No images, a bad file, an option that does not fit, images of another aspect
+            than `size` without `fit`, more than FRAME_PIXELS in all.
     """
     target, chosen = _parse_size(size), _parse_slices(slices)
     _check_options(out, fit, plane, val_share)
     files, left_out = list_files(paths)
-    frames, bad = _read_frames(read_files(files, plane, chosen), target, fit)
+    frames: list[_Frame] = []
+    bad: dict[SourceFile, BadInput] = {}
+    for file, image in read_files(files, plane, chosen):
+        if isinstance(image, BadInput):
+            bad[file] = image
+            continue
+        frames.append(_frame(file, image, target, fit))
+        if len(frames) * target[0] * target[1] > FRAME_PIXELS:
+            problem = f"comes to more than {FRAME_PIXELS} pixels in all frames"
+            raise BadInput(problem, "fewer images or a smaller --size", path=file.path)
+    frames = [frame for frame in frames if frame.file not in bad]
+    skipped = [str(error) for error in bad.values()]
     if bad and not (skip_bad and frames):
         many = f"{len(bad)} of {len(files)} files cannot be used"
-        raise BadInput(f"{bad[0]}; {many}, --skip-bad leaves such files out")
+        raise BadInput(f"{skipped[0]}; {many}, --skip-bad leaves such files out")
     given = [frame.file.split for frame in frames]
     splits = assign_splits([frame.file.group for frame in frames], given, val_share)
     _save_frames(out, frames, splits)
-    return Prepared(dict(sorted(Counter(splits).items())), left_out, bad)
+    return Prepared(dict(sorted(Counter(splits).items())), left_out, skipped)
 
 
 @dataclass(frozen=True)
@@ -73,24 +92,7 @@ class _Frame:
     top: int
 
 
-def _read_frames(
-    images: Iterable[tuple[SourceFile, Slice | BadInput]], size: tuple[int, int], fit: str | None
-) -> tuple[list[_Frame], list[str]]:
-    """Frames of the files that are whole, and what is wrong with the others."""
-    frames: list[_Frame] = []
-    bad: dict[SourceFile, str] = {}
-    for file, image in images:
-        if isinstance(image, BadInput):
-            bad[file] = str(image)
-            continue
-        frames.append(_frame_image(file, image, size, fit))
-        if len(frames) * size[0] * size[1] > FRAME_PIXELS:
-            found = f"comes to more than {FRAME_PIXELS} pixels in all frames"
-            raise BadInput(f"{file.path}: {found}, expected fewer images or a smaller --size")
-    return [frame for frame in frames if frame.file not in bad], list(bad.values())
-
-
-def _frame_image(file: SourceFile, image: Slice, size: tuple[int, int], fit: str | None) -> _Frame:
+def _frame(file: SourceFile, image: Slice, size: tuple[int, int], fit: str | None) -> _Frame:
     name = f"{file.name}#{image.label}" if image.label else file.name
     with parsing(file.path, "an image of a size that can be changed"):
         pixels = fit_to(image.pixels, size, fit, image.spacing, name)
@@ -124,16 +126,28 @@ def fit_to(
     spacing: tuple[float, float] = (1.0, 1.0),
     name: str = "image",
 ) -> np.ndarray:
-    """Resample an image (H,W) of integers to `size`; bicubic, with anti-aliasing where it shrinks.
+    """Resample an image; bicubic, with anti-aliasing where it shrinks.
 
-    spacing: height and width of its pixels, which count for its aspect. fit: "pad" (zeros around
-    it), "crop" (of what is too long) or "stretch"; without one another aspect raises BadInput.
+    Args:
+        image: (H, W) integers.
+        size: Rows and columns of the result.
+        fit: "pad" (zeros around it), "crop" (what is too long) or "stretch".
+        spacing: Height and width of its pixels, which count for its aspect.
+        name: Of the image, for the message.
+
+    Returns:
+        An array of this size, of the type and within the range of `image`.
+
+    Raises:
+        BadInput: It has another aspect, and `fit` is None.
     """
     (height, width), (rows, columns) = image.shape, size
     ratio = width * spacing[1] * rows / (height * spacing[0] * columns)  # above 1: too wide
     if fit is None and abs(ratio - 1) > 1e-3:
-        found = f"{height}×{width} pixels of {spacing[0]:.3g}×{spacing[1]:.3g}"
-        raise BadInput(f"{name}: {found} fill no {rows}×{columns}, expected --fit pad|crop|stretch")
+        problem = f"{height}×{width} pixels of {spacing[0]:.3g}×{spacing[1]:.3g}"
+        raise BadInput(
+            f"{problem} do not fill {rows}×{columns}", "--fit pad|crop|stretch", path=name
+        )
     inner, box = (columns, rows), (0.0, 0.0, width, height)
     if fit == "crop":
         x, y = max(0, 1 - 1 / ratio) * width / 2, max(0, 1 - ratio) * height / 2
@@ -151,29 +165,38 @@ def fit_to(
 
 
 def assign_splits(groups: Sequence[str], given: Sequence[str], val_share: float) -> list[str]:
-    """Split of each image: "train", "val", or what is given ("" where nothing is).
+    """Split images into "train" and "val" by whole groups.
 
-    Groups stay whole: the share of them whose names come first by sha256, at least one and not
-    all, is "val" (0: none; 1: all). If "val" is given somewhere, this is for images without a
-    split; if not, for those of "train" as well. Raises BadInput where there is one group only.
+    Args:
+        groups: Of each image.
+        given: Its split, "" where there is none. If "val" is among them, only images without a
+            split are assigned; if not, those of "train" as well.
+        val_share: The share of the groups, those whose names come first by sha256, that is
+            "val": at least one and not all (0: none; 1: all).
+
+    Returns:
+        The split of each image.
+
+    Raises:
+        BadInput: There is only one group to split.
     """
     kept = {s for s in given if s} if "val" in given else {"test"}
     fixed = {group: split for group, split in zip(groups, given, strict=True) if split in kept}
     names = sorted(set(groups) - set(fixed), key=lambda g: hashlib.sha256(g.encode()).digest())
-    count = min(max(1, round(val_share * len(names))), len(names) - 1)
-    count = round(val_share * len(names)) if val_share in (0, 1) else count
-    if len(names) == 1 and "val" not in given and 0 < val_share < 1:
-        raise BadInput(
-            f"{names[0]}: is the only group, expected two to split, or --val-share 0 or 1"
-        )
+    count = round(val_share * len(names))
+    if val_share not in (0, 1):
+        count = min(max(1, count), len(names) - 1)
+        if len(names) == 1 and "val" not in given:
+            problem, expected = "is the only group", "two to split, or --val-share 0 or 1"
+            raise BadInput(problem, expected, path=names[0])
     fixed |= {name: "val" if k < count else "train" for k, name in enumerate(names)}
     return [s if s in kept else fixed[g] for g, s in zip(groups, given, strict=True)]
 
 
 def _parse_size(text: str) -> tuple[int, int]:
     """Size of the frames, twice that of the training images."""
-    found = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", text)
-    height, width = (int(n) for n in (found[1], found[2] or found[1])) if found else (0, 0)
+    match = re.fullmatch(r"(\d{1,4})(?:x(\d{1,4}))?", text)
+    height, width = (int(n) for n in (match[1], match[2] or match[1])) if match else (0, 0)
     if not (min(height, width) >= 8 and max(height, width) <= 2048):
         raise BadInput(f"--size {text}: expected H or HxW, from 8 to 2048")
     return 2 * height, 2 * width
@@ -214,12 +237,15 @@ def check_preview(preview: str | Path, paths: Sequence[str | Path]) -> None:
 def save_preview(frames: str | Path, preview: str | Path) -> None:
     """Draw evenly spaced images of a frame file, as training sees them, with name and split.
 
-    At most COLUMNS × ROWS of them, in the PNG `preview`; yellow: train, cyan: other splits.
+    Args:
+        frames: The frame file.
+        preview: The PNG to write: at most COLUMNS × ROWS images, those of "train" named in
+            yellow, of other splits in cyan.
     """
     import matplotlib.pyplot as plt
 
     from nogaps.figures import show_rows
-    from nogaps.prior.frames.heads import to_size, unit_range
+    from nogaps.prior.frames.files import to_size, unit_range
 
     with np.load(frames, allow_pickle=False) as archive:
         images, names, splits = (archive[name] for name in ("images", "source_file", "split"))

@@ -1,0 +1,80 @@
+"""Frame files: the images that the prior is trained on, as `nogaps prior prepare` writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from nogaps.images.npz import load_npz
+from nogaps.runtime.errors import BadInput
+
+
+def load_frames(
+    paths: str | Path | Sequence[str | Path], split: str = "train"
+) -> tuple[torch.Tensor, list[str]]:
+    """Load the frames of one split.
+
+    Args:
+        paths: One file or several that `prepare` or `prepare_images` wrote.
+        split: "train", "val", or another one that the files name.
+
+    Returns:
+        The frames (N,1,2H,2W) float32 by `unit_range`, 128×128 for heads, and the group of each,
+        prefixed by its file.
+
+    Raises:
+        BadInput: Not such a file, no frames in the split, or frames of two sizes.
+    """
+    frames, groups = [], []
+    paths = [paths] if isinstance(paths, (str, Path)) else paths
+    for path in paths:
+        images, names = _read(path, split)
+        frames.append(unit_range(images))
+        if frames[-1].shape[2:] != frames[0].shape[2:]:
+            size, first = ("×".join(map(str, x.shape[2:])) for x in (frames[-1], frames[0]))
+            raise BadInput(f"holds frames of {size}", f"{first} as the first file", path=path)
+        groups += [f"{Path(path).stem}/{name}" for name in names]
+    if not groups:
+        names = ", ".join(map(str, paths))
+        raise BadInput(f"no frame is in {split!r}", "some (prepare's --val-share)", path=names)
+    return torch.cat(frames), groups
+
+
+def _read(path: str | Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N,2H,2W) of one split, and their groups (N,)."""
+    content, empty = load_npz(path), np.empty(0)
+    images, splits = content.get("images", empty), content.get("split", empty)
+    groups = content.get("group", content.get("subject", empty))
+    valid = images.ndim == 3 and images.dtype.kind in "ui" and min(images.shape[1:]) > 1
+    valid &= all(x.dtype.kind == "U" and x.shape == images.shape[:1] for x in (groups, splits))
+    if not valid:
+        raise BadInput("is not a frame file", "one of `nogaps prior prepare`", path=path)
+    keep = splits == split
+    return images[keep], groups[keep]
+
+
+def load_val(paths: Sequence[str | Path]) -> torch.Tensor:
+    """Load the val images (N,1,H,W) of frame files; a file that is given twice counts once."""
+    return to_size(load_frames(sorted(set(map(str, paths))), "val")[0])
+
+
+def unit_range(images: np.ndarray) -> torch.Tensor:
+    """Divide each image by its 99.7th percentile, which matches the test set's range, and clip.
+
+    Args:
+        images: (N,H,W) of any range.
+
+    Returns:
+        (N,1,H,W) float32 in [0,1].
+    """
+    x = images.astype(np.float32)
+    top = np.percentile(x, 99.7, axis=(1, 2), keepdims=True)
+    return torch.from_numpy(np.clip(x / np.maximum(top, 1e-6), 0, 1)[:, None])
+
+
+def to_size(frames: torch.Tensor) -> torch.Tensor:
+    """Average 2×2 pixels: frames (N,1,2H,2W) to the size of training images, (N,1,H,W)."""
+    return torch.nn.functional.avg_pool2d(frames, 2)
