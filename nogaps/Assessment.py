@@ -107,10 +107,10 @@
 # places = [Path("."), ON_DRIVE, CLONE]
 # if not any((place / "nogaps" / "__init__.py").exists() for place in places) and REPO_URL:
 #     subprocess.run(["git", "clone", "--quiet", "--depth", "1", REPO_URL, CLONE], check=True)
-# found = [place for place in places if (place / "nogaps" / "__init__.py").exists()]
-# if not found:
+# sources = [place for place in places if (place / "nogaps" / "__init__.py").exists()]
+# if not sources:
 #     raise SystemExit("Set REPO_URL to the address of your fork of nogaps and run again.")
-# SOURCE = found[0]
+# SOURCE = sources[0]
 # sys.path.insert(0, str(SOURCE.resolve()))
 # OUTPUT = Path(OUTPUT or (ON_DRIVE if ON_DRIVE.parent.exists() else "."))
 # needed = {"diffusers": "diffusers", "accelerate": "accelerate", "safetensors": "safetensors"}
@@ -269,8 +269,8 @@ def choose_profile(name: str, device: torch.device) -> str:
 # choices, rows = {}, []
 # for temperature in (0.5, 0.8, 1.0):
 #     x = choices[f"T = {temperature}"] = sample(profile.inference_steps, best, temperature)
-#     found = [x.mean(), x.std(), x.std(0).mean(), gradient_energy(x)]
-#     rows.append([temperature, *(f"{value:.3f}" for value in found)])
+#     values = [x.mean(), x.std(), x.std(0).mean(), gradient_energy(x)]
+#     rows.append([temperature, *(f"{value:.3f}" for value in values)])
 # show_table(["temperature", "mean", "deviation", "between heads", "gradient energy"], rows)
 # show_columns(choices, "Two seeds at each temperature", count=2, zoom=4)
 # plt.show()

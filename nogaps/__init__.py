@@ -27,14 +27,14 @@ __all__ = ["BadInput", "__version__", "fill", "generate", "load_imputer"]
 def __getattr__(name: str) -> object:
     """Import what needs torch, which takes seconds, only when it is asked for."""
     if name == "fill":
-        from nogaps.api import fill as found
+        from nogaps.api import fill as exported
     elif name == "generate":
-        from nogaps.prior.sampling import generate as found
+        from nogaps.prior.sampling import generate as exported
     elif name == "load_imputer":
-        from nogaps.imputers.loading import load_imputer as found
+        from nogaps.imputers.loading import load_imputer as exported
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return found
+    return exported
 
 
 def __dir__() -> list[str]:
