@@ -191,6 +191,6 @@ def push(
             return
         if not yes:
             confirm(repo_id, names, private)
-        content = (folder, names)
-        address = upload(repo_id, lambda: content, "an imputer of nogaps", private, revision)
+        message = "Upload an imputer of nogaps"
+        address = upload(repo_id, folder, names, message, private, revision)
     say({"repo_id": repo_id, "commit": address}, as_json, f"{repo_id}: uploaded, {address}")

@@ -1,4 +1,4 @@
-"""The folder of an imputer that is published on the Hub."""
+"""The folder of an imputer that is published on the Hub: weights, config, calibration, card."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 from nogaps.imputers.card import LICENCE, SOURCES, About
 from nogaps.imputers.loading import FILES, SHIPPED, load_imputer, weights_file
-from nogaps.runtime.files import BadInput, atomic_folder, load_json
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import atomic_folder, load_json
 from nogaps.runtime.hub import CARD, load_card
 
 SUMMARY, RESULTS = "summary.json", "imputers.json"  # of a run, of `benchmarks.imputers`
@@ -16,16 +17,21 @@ SUMMARY, RESULTS = "summary.json", "imputers.json"  # of a run, of `benchmarks.i
 def about_imputer(
     model: str | Path | None, results: str | Path | None = None, licence: str = "", data: str = ""
 ) -> About:
-    """What is known of an imputer besides its weights, from the files that lie beside them.
+    """Collect what is known of an imputer from the files beside its weights.
 
-    results: JSON of `benchmarks.imputers`; None is the one beside the weights, if there is one.
-    data: what the training images are, "" for the shipped imputer; licence: an id of the Hub, "" as
-    the shipped one has. Raises BadInput for unreadable files, or without data.
+    Args:
+        model: As `weights_file` takes it.
+        results: JSON of `benchmarks.imputers`; None is the one beside the weights, if any.
+        licence: An id of the Hub; "" as the shipped imputer has.
+        data: What the training images are; "" for the shipped imputer.
+
+    Raises:
+        BadInput: A file is unreadable, or data is missing.
     """
     folder = weights_file(model).parent
     if not data and not (folder.exists() and folder.samefile(SHIPPED)):
-        found = "has no model card, and nothing says what it learnt from"
-        raise BadInput(f"{folder}: {found}, expected --data 'A SENTENCE ON THE TRAINING IMAGES'")
+        problem = "has no model card, and nothing says what it learnt from"
+        raise BadInput(problem, "--data 'A SENTENCE ON THE TRAINING IMAGES'", path=folder)
     path = folder / RESULTS if results is None else Path(results)
     measured = load_json(path) if results or path.exists() else None
     summary = load_json(folder / SUMMARY) if (folder / SUMMARY).exists() else None
@@ -35,9 +41,9 @@ def about_imputer(
 def choose_card(
     model: str | Path | None, results: str | Path | None, licence: str, data: str
 ) -> About | None:
-    """What `write_folder` needs: None for the card beside the weights, if nothing else is asked.
+    """Return what a new card is written from, or None where the one beside the weights serves.
 
-    Raises BadInput as `about_imputer`, and for a card without metadata.
+    Arguments and errors are those of `about_imputer`; a card without metadata is refused as well.
     """
     own = weights_file(model).parent / CARD
     if results or licence or data or not own.exists():
@@ -47,15 +53,22 @@ def choose_card(
 
 
 def write_folder(out: str | Path, model: str | Path | None, about: About | None) -> list[str]:
-    """Write what is published to a new folder; returns the names of its files.
+    """Write what is published to a new folder.
 
-    Weights, config, calibration and card; about: None takes the card that lies beside the weights.
-    Raises BadInput unless the imputer loads strictly, or if `out` holds other files.
+    Args:
+        out: The folder; what it holds may only be an earlier version.
+        model: As `weights_file` takes it.
+        about: What the card is written from; None takes the card beside the weights.
+
+    Returns:
+        The names of its files.
+
+    Raises:
+        BadInput: The imputer does not load strictly, or `out` holds other files.
     """
     out, own = Path(out), weights_file(model).parent / CARD
-    known = {*FILES, CARD}
-    if out.exists() and (not out.is_dir() or not {p.name for p in out.iterdir()} <= known):
-        raise BadInput(f"{out}: is in use, expected a new or an empty folder")
+    if out.exists() and not (out.is_dir() and {p.name for p in out.iterdir()} <= {*FILES, CARD}):
+        raise BadInput("is in use", "a new or an empty folder", path=out)
     imputer = load_imputer(model)
     with atomic_folder(out) as folder:
         if about is None:

@@ -1,11 +1,11 @@
-"""The Hugging Face Hub: the one way to the network. Fetch a model by its id, and publish one."""
+"""The Hugging Face Hub, the one way to the network: fetch a model by its id, and publish one."""
 
 from __future__ import annotations
 
 import os
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from glob import escape
 from pathlib import Path
 
@@ -29,20 +29,37 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from nogaps.runtime.files import BadInput
+from nogaps.runtime.errors import BadInput
 
-__all__ = ["EvalResult", "ModelCard", "ModelCardData", "PyTorchModelHubMixin"]  # for others here
+__all__ = ["EvalResult", "ModelCard", "ModelCardData", "PyTorchModelHubMixin"]  # for other rooms
 __all__ += ["CARD", "download", "load_card", "locate", "upload"]
 CARD = "README.md"
 # the first base is the HTTP library's own error: requests', httpx' or httpx2's, by version
 HUB_ERRORS = (OSError, ValueError, RuntimeError, *HfHubHTTPError.__bases__)
+LOGIN = "HF_TOKEN or `hf auth login`"
+REASONS: dict[type[Exception], str] = {
+    HFValidationError: "not an id of the Hub, expected owner/name",
+    GatedRepoError: "its repository on the Hub is gated: ask for access on its page, then use "
+    + LOGIN,
+    RepositoryNotFoundError: "the Hub has no such repository, or your token gives no access to it: "
+    f"check the id, and {LOGIN}",
+    LocalEntryNotFoundError: "the Hub cannot be reached and no copy is here: check the network",
+}
 
 
 def locate(model: str | Path, patterns: Sequence[str], revision: str | None = None) -> Path:
-    """The path itself, or, for an id `owner/name`, the folder of `download`.
+    """Return a path as it is, and the downloaded folder of an id `owner/name`.
 
     What exists here, and what cannot be an id (dots in front, more or fewer slashes, the name of a
-    weights file), is a path. Raises BadInput as `download`.
+    weights file), is a path.
+
+    Args:
+        model: The path or the id.
+        patterns: Of the files that are wanted.
+        revision: Branch, tag or commit of an id.
+
+    Raises:
+        BadInput: As `download`.
     """
     name = str(model)
     here = name.count("/") != 1 or name.startswith((".", "/")) or name.endswith(".safetensors")
@@ -56,107 +73,100 @@ def locate(model: str | Path, patterns: Sequence[str], revision: str | None = No
 def download(
     repo_id: str, patterns: Sequence[str], revision: str | None = None, **options: object
 ) -> Path:
-    """Folder of the model `owner/name` in the Hub's local cache, fetched if need be.
+    """Return the folder of a model in the Hub's local cache, fetched if need be.
 
-    patterns: of the files that are wanted; options: of `snapshot_download`. Raises BadInput, one
-    line, if the Hub cannot be reached or does not have it.
+    Args:
+        repo_id: `owner/name`.
+        patterns: Of the files that are wanted.
+        revision: Branch, tag or commit.
+        options: Of `snapshot_download`.
+
+    Raises:
+        BadInput: The Hub cannot be reached, or does not have it.
     """
     options = {"allow_patterns": [*patterns], "revision": revision, **options}
     try:
         return Path(snapshot_download(repo_id, **options))
     except HUB_ERRORS as error:
-        why = reason(error, revision)
-        raise BadInput(f"{repo_id}: no such file or folder, and {why}") from error
+        problem = f"no such file or folder, and {_reason(error, revision)}"
+        raise BadInput(problem, path=repo_id) from error
 
 
-def reason(error: Exception, revision: str | None = None) -> str:
-    """Why the Hub did not do what was asked, in one line that says what would help."""
-    if isinstance(error, HFValidationError):
-        return "not an id of the Hub, expected owner/name"
-    if constants.HF_HUB_OFFLINE or isinstance(error, OfflineModeIsEnabled):
+def _reason(error: Exception, revision: str | None) -> str:
+    """Why the Hub did not do what was asked, in one line that says what helps."""
+    offline = constants.HF_HUB_OFFLINE or isinstance(error, OfflineModeIsEnabled)
+    if offline and not isinstance(error, HFValidationError):
         return "the Hub is out of reach: offline mode is on (HF_HUB_OFFLINE) and no copy is here"
     if isinstance(error, RevisionNotFoundError):
         return f"its repository on the Hub has no revision {revision!r}"
-    if isinstance(error, GatedRepoError):
-        return (
-            "its repository on the Hub is gated: ask for access on its page, then set HF_TOKEN or "
-            "use `hf auth login`"
-        )
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
-        return (
-            "the Hub has no such repository, or your token gives no access to it: check the id, "
-            "and HF_TOKEN or `hf auth login`"
-        )
-    if isinstance(error, LocalEntryNotFoundError):
-        return "the Hub cannot be reached and no copy is here: check the network"
+    for kind, reason in REASONS.items():
+        if isinstance(error, kind):
+            return reason
+    if isinstance(error, HfHubHTTPError) and error.response.status_code in (401, 403):
+        return REASONS[RepositoryNotFoundError]
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return f"the Hub did not answer as expected ({lines[0][:120]})"
 
 
 def load_card(path: Path) -> ModelCard:
-    """A model card with its metadata. Raises BadInput if there is none, or none in it."""
+    """Read a model card with its metadata.
+
+    Raises:
+        BadInput: It is missing or unreadable, or has no metadata.
+    """
     try:
         card = ModelCard.load(path)
     except Exception as error:  # the YAML of its metadata has errors of its own
-        raise BadInput(f"{path}: no readable model card, expected one") from error
+        raise BadInput("no readable model card", "one", path=path) from error
     if not card.data.to_dict():
-        raise BadInput(
-            f"{path}: has no metadata, expected a model card that opens with license and tags "
-            "between two lines of ---"
-        )
+        expected = "a model card that opens with license and tags between two lines of ---"
+        raise BadInput("has no metadata", expected, path=path)
     return card
 
 
 def upload(
     repo_id: str,
-    content: Callable[[], tuple[Path, list[str]]],
-    what: str,
+    folder: Path,
+    names: Sequence[str],
+    message: str,
     private: bool = False,
     revision: str | None = None,
 ) -> str:
-    """Upload files to the Hub repository `owner/name`, made if it is not there.
+    """Upload files to a repository of the Hub, which is made if it does not exist.
 
-    content: gives their folder and names, and is only asked where an upload could work; what: they
-    are, in words; revision: a branch, made if it is not there. Returns the address of the commit.
-    Raises BadInput, one line, without token or network, or if `private` is asked of a repository
-    that is public already.
+    Args:
+        repo_id: `owner/name`.
+        folder: Where the files lie.
+        names: Their paths within it.
+        message: Of the commit.
+        private: Whether a new repository is private.
+        revision: A branch, made if it does not exist.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        BadInput: There is no token or network, or `private` is asked of a public repository.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
-        raise BadInput(f"{repo_id}: not an id of the Hub, expected owner/name")
+        raise BadInput(REASONS[HFValidationError], path=repo_id)
     if constants.HF_HUB_OFFLINE:
-        raise BadInput(f"{repo_id}: offline mode is on (HF_HUB_OFFLINE), nothing was uploaded")
+        problem = "offline mode is on (HF_HUB_OFFLINE), nothing was uploaded"
+        raise BadInput(problem, path=repo_id)
     if not get_token():
-        raise BadInput(
-            f"{repo_id}: no token for the Hub, nothing was uploaded: set HF_TOKEN to one that may "
-            "write, or use `hf auth login`"
-        )
-    found = content()
+        problem = f"no token for the Hub, nothing was uploaded: set one that may write by {LOGIN}"
+        raise BadInput(problem, path=repo_id)
+    api = HfApi()
     try:
-        return _upload(HfApi(), repo_id, found, what, private, revision)
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if private and not api.model_info(repo_id).private:  # exist_ok leaves an old one as it is
+            raise BadInput("exists and is public, --private cannot change that", path=repo_id)
+        if revision:
+            api.create_branch(repo_id, branch=revision, exist_ok=True)
+        patterns = [escape(name) for name in names]
+        options = {"allow_patterns": patterns, "revision": revision, "commit_message": message}
+        return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options).commit_url)
+    except BadInput:
+        raise
     except HUB_ERRORS as error:
-        raise BadInput(f"{repo_id}: not uploaded, {reason(error, revision)}") from error
-
-
-def _upload(
-    api: HfApi,
-    repo_id: str,
-    content: tuple[Path, list[str]],
-    what: str,
-    private: bool,
-    revision: str | None,
-) -> str:
-    folder, names = content
-    api.create_repo(repo_id, private=private, exist_ok=True)
-    if private and not api.model_info(repo_id).private:  # exist_ok leaves an old one as it is
-        raise BadInput(f"{repo_id}: exists and is public, --private cannot change that")
-    if revision:
-        api.create_branch(repo_id, branch=revision, exist_ok=True)
-    commit = api.upload_folder(
-        repo_id=repo_id,
-        folder_path=folder,
-        allow_patterns=[escape(name) for name in names],
-        revision=revision,
-        commit_message=f"Upload {what}",
-    )
-    return str(commit.commit_url)
+        raise BadInput(f"not uploaded, {_reason(error, revision)}", path=repo_id) from error

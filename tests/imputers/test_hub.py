@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from huggingface_hub import ModelCard, constants
+from fake_hub import REPO, FakeHub, hub  # noqa: F401 (a fixture)
+from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from in_process import called
 
@@ -34,7 +35,6 @@ from nogaps.interpolation import autocovariance
 from nogaps.runtime.checkpoint import load_tensors, save_model, save_tensors
 from nogaps.runtime.files import BadInput, load_json, save_json, sha256
 from nogaps.runtime.hub import CARD
-from tests.runtime.test_hub import REPO, FakeHub, hub  # noqa: F401 (a fixture)
 
 DATA = "Samples of a prior that saw nobody."
 FILES = [CARD, CONFIG, WEIGHTS, CALIBRATION]
@@ -162,38 +162,6 @@ def test_what_lacks_a_part_is_not_loaded(
     assert not list((tmp_path / "cache").rglob("*.bin"))
     if "weights" in case or case == "pickle":
         refused(lambda: TrainedEnsemble.from_pretrained(REPO))
-
-
-def test_what_the_hub_may_answer(
-    hub: FakeHub,  # noqa: F811
-    run: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-) -> None:
-    assert "no such repository" in refused(lambda: load_imputer("owner/other"))
-    assert push(run, "--yes")[0] == 0
-    assert "no revision 'v9'" in refused(lambda: load_imputer(REPO, revision="v9"))
-    hub.refuse_reading = 403, "GatedRepo"
-    assert "is gated: ask for access" in refused(lambda: load_imputer(REPO))
-    assert "no revision" not in push(run, "--yes")[1]
-    hub.refuse = 403
-    code, text = push(run, "--yes")
-    assert code == 2 and "not uploaded" in text and "HF_TOKEN" in text and text.count("\n") == 1
-    hub.shutdown()
-    hub.server_close()
-    assert "cannot be reached and no copy is here" in refused(lambda: load_imputer("a/b"))
-    monkeypatch.delenv("HF_TOKEN")
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    code, text = push(run, "--yes")
-    assert code == 2 and "no token for the Hub" in text and text.count("\n") == 1
-    code, text = push(run)
-    assert code == 2 and "4 files to publish, add --yes" in text
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert "offline mode is on" in refused(lambda: load_imputer("a/b"))
-    assert "offline mode is on" in push(run, "--yes")[1]
-    assert called("push", "name", "--model", run, "--data", DATA, "--yes").err.endswith(
-        "not an id of the Hub, expected owner/name\n"
-    )
 
 
 def test_dry_runs_write_the_folder_and_its_card(run: Path, tmp_path: Path) -> None:
