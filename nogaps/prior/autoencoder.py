@@ -13,9 +13,8 @@ from nogaps.augmentation import warp
 from nogaps.metrics import gradient_energy, ssim_map
 from nogaps.prior.frames.files import load_frames, load_val, to_size
 from nogaps.prior.loading import FirstStage
-from nogaps.prior.training import Loss, Schedule, fit
+from nogaps.prior.training import Loss, Schedule, by_main_process, fit
 from nogaps.prior.vqvae import VQVAE2, vqvae_loss
-from nogaps.runtime import processes
 from nogaps.runtime.device import autocast, autocast_dtype
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic_folder
@@ -153,7 +152,7 @@ def train_autoencoder(
         with atomic_folder(Path(out) / "vqvae") as folder:
             model.save_pretrained(folder, safe_serialization=True)
 
-    processes.by_leader(save)
+    by_main_process(save)
     return model
 
 

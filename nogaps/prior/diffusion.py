@@ -15,8 +15,7 @@ from nogaps.prior.autoencoder import encode
 from nogaps.prior.frames.files import load_frames, load_val, to_size
 from nogaps.prior.loading import WEIGHTS, FirstStage, load_part, load_stage
 from nogaps.prior.pixel_space import TRANSFORMS, PixelSpace
-from nogaps.prior.training import Schedule, fit, step_generator
-from nogaps.runtime import processes
+from nogaps.prior.training import Schedule, by_main_process, fit, step_generator
 from nogaps.runtime.device import autocast, autocast_dtype, pick_device
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic_folder, load_json, sha256
@@ -241,4 +240,4 @@ def train_diffusion(
     loss, validate = (partial(f, **options) for f in (diffusion_loss, _validation_loss))
     validate = partial(validate, z=z_val)
     unet = fit(unet, draw, loss, validate, out / "diffusion", schedule, config)
-    processes.by_leader(lambda: save_prior(out / "pipeline", stage, unet, forward.config))
+    by_main_process(lambda: save_prior(out / "pipeline", stage, unet, forward.config))

@@ -24,8 +24,7 @@ from nogaps.prior.diffusion import save_prior
 from nogaps.prior.frames.files import load_frames, load_val
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import image_generators, sample_latents
-from nogaps.prior.training import Schedule, fit, make_accelerator
-from nogaps.runtime import processes
+from nogaps.prior.training import Schedule, by_main_process, fit, make_accelerator
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_npy, save_npy
 from nogaps.runtime.progress import progress
@@ -142,7 +141,7 @@ def refine_decoder(
         BadInput: The prior's first stage has no trained decoder, or a file cannot be used.
     """
     out = Path(out)
-    make_accelerator()  # before other collective calls: it chooses their backend
+    make_accelerator()  # which sets up the processes, before they wait for each other
     prior = load_prior(out / "pipeline")
     if not isinstance(prior.vqvae, AutoencoderKL):
         raise BadInput("has no AutoencoderKL to refine", path=out / "pipeline")
@@ -165,7 +164,7 @@ def refine_decoder(
     loss = partial(adversarial_loss, bank=bank, noise=noise, weight=weight)
     pair = fit(pair, draw, loss, validate, out / "refine", schedule, config)
     pipeline = (out / "refined", pair.stage, prior.unet, prior.scheduler)
-    processes.by_leader(lambda: save_prior(*pipeline))
+    by_main_process(lambda: save_prior(*pipeline))
 
 
 def latent_bank(prior: Prior, folder: Path, samples: int, seed: int) -> torch.Tensor:
@@ -187,5 +186,5 @@ def latent_bank(prior: Prior, folder: Path, samples: int, seed: int) -> torch.Te
         ]
         save_npy(path, torch.cat(parts).cpu().numpy())
 
-    processes.by_leader(lambda: path.exists() or draw())
+    by_main_process(lambda: path.exists() or draw())
     return torch.from_numpy(load_npy(path))

@@ -9,11 +9,12 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
+from accelerate import Accelerator, PartialState
+from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
 
 from nogaps.figures import save_curves
 from nogaps.runtime.checkpoint import ema_of, load_state, save_state
@@ -57,7 +58,17 @@ def make_accelerator() -> Accelerator:
     """Return Accelerate with the precision in which this device is fast."""
     device = pick_device()
     precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(autocast_dtype(device), "no")
-    return Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+    patient = InitProcessGroupKwargs(timeout=timedelta(days=30))  # one may wait while another works
+    options = {"cpu": device.type == "cpu", "kwargs_handlers": [patient]}
+    return Accelerator(mixed_precision=precision, **options)
+
+
+def by_main_process(write: Callable[[], object]) -> None:
+    """Let process 0 write a result; the others wait until it has."""
+    state = PartialState()
+    if state.is_main_process:
+        write()
+    state.wait_for_everyone()
 
 
 def step_generator(seed: int, step: int, process: int = 0) -> torch.Generator:

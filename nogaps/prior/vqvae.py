@@ -201,7 +201,8 @@ class VQVAE2(ModelMixin, ConfigMixin):
     Images (N,in_channels,H,W) in [-1,1], H and W multiples of 4, become codes at half the size
     (bottom) and at a quarter (top; the bottom sees it). Both lie in one tensor of latents,
     (N,latent_channels,H/2,W/2), each level standardised: first the bottom, then the top, each
-    vector repeated 2×2. Few channels suit a diffusion model; more heads on them add detail.
+    vector repeated 2×2. Few channels suit a diffusion model; more heads on them add detail. Every
+    call raises BadInput for other sizes.
     """
 
     @register_to_config
@@ -240,9 +241,7 @@ class VQVAE2(ModelMixin, ConfigMixin):
     ) -> tuple[torch.Tensor, Quantized, Quantized]:
         """Return the reconstruction of x (N,in_channels,H,W) in [-1,1], bottom and top.
 
-        Raises:
-            ValueError: Training mode, which updates the codebooks, has no generator.
-            BadInput: H or W is not a multiple of 4.
+        Training mode updates the codebooks and needs a generator: ValueError without.
         """
         if self.training and generator is None:
             raise ValueError("training a VQVAE2 needs a generator")
@@ -251,21 +250,13 @@ class VQVAE2(ModelMixin, ConfigMixin):
         return self.decoder(z.to(self.dtype)), bottom, top
 
     def encode(self, x: torch.Tensor) -> AutoencoderKLOutput:
-        """Return latents (N,latent_channels,H/2,W/2) fp32 of x (N,in_channels,H,W) in [-1,1].
-
-        Raises:
-            BadInput: H or W is not a multiple of 4.
-        """
+        """Return latents (N,latent_channels,H/2,W/2) fp32 of x (N,in_channels,H,W) in [-1,1]."""
         bottom, top = self._quantize(x)
         z = self.quantizer_bottom.standardize(bottom.vectors)
         return without_spread(join_levels(z, self.quantizer_top.standardize(top.vectors)))
 
     def decode(self, z: torch.Tensor) -> DecoderOutput:
-        """Return images (N,in_channels,2h,2w) of the codes nearest to latents z.
-
-        Raises:
-            BadInput: z does not have the shape (N,latent_channels,h,w) with h and w even.
-        """
+        """Return images (N,in_channels,2h,2w) of the codes nearest to latents z."""
         channels, split = self.config.latent_channels, -self.config.top_channels
         if z.shape[1] != channels or z.shape[2] % 2 or z.shape[3] % 2:
             expected = f"(N,{channels},h,w), h and w even"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import torch
 
 from nogaps.evaluation import inception
 from nogaps.evaluation.comparison import compare_inception
-from nogaps.evaluation.inception import WEIGHTS, features, find_inception, load_network
+from nogaps.evaluation.inception import WEIGHTS, features, find_inception
 from nogaps.evaluation.realism import Heads, frechet_distance
 from nogaps.runtime.errors import BadInput
 from tests.evaluation.test_realism import noise
@@ -130,28 +129,3 @@ def test_weights_are_checked(tmp_path: Path) -> None:
     assert not run.exists(), "code in the file was run"
     with pytest.raises(BadInput, match=r"cannot be read.*expected"):
         find_inception(tmp_path)
-
-
-@pytest.mark.slow
-def test_network_is_torch_fidelitys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = "torch_fidelity.feature_extractor_inceptionv3"
-    extractor = pytest.importorskip(module, exc_type=Exception).FeatureExtractorInceptionV3
-    with monkeypatch.context() as patch, torch.random.fork_rng():
-        torch.manual_seed(0)
-        patch.setattr(extractor, "load_state_dict", lambda *_, **__: None)
-        nothing = io.BytesIO()
-        torch.save({}, nothing)
-        nothing.seek(0)
-        untrained = extractor("untrained", ["2048"], nothing)
-    path, x = tmp_path / "untrained.pth", noise(3, side=64).x
-    torch.save(untrained.state_dict(), path, _use_new_zipfile_serialization=False)
-    state, network = torch.random.get_rng_state(), load_network(path)
-    assert torch.equal(state, torch.random.get_rng_state()) and not network.training
-    expected = untrained((255 * x).round().byte().repeat(1, 3, 1, 1))[0].numpy()
-    assert features(network, x).shape == (3, 2048) and expected.std(0).mean() > 0
-    np.testing.assert_allclose(features(network, x), expected, rtol=1e-5)
-    other = untrained.state_dict()
-    other["another.weight"] = other.pop("fc.weight")
-    torch.save(other, path)
-    with pytest.raises(BadInput, match="tensors of another network"):
-        load_network(path)
