@@ -1,4 +1,4 @@
-"""Write docs/reference.md from docstrings and signatures: make docs."""
+"""The text of docs/reference.md, from docstrings and signatures; `make docs` writes it."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
-from pathlib import Path
 from typing import get_args, get_type_hints
 
 import typer
 from typer.models import ArgumentInfo
 
 from nogaps.commands import main as cli
-from nogaps.runtime.files import atomic
 
-PAGE = Path(__file__).with_name("reference.md")
 START = """# Reference
 
 Written by `make docs` from what the code says of itself; do not edit it here.
@@ -39,7 +36,7 @@ x_hat, half = fill(y[:4], mask, half_width=True)  # 90 % intervals: x_hat ± hal
 """
 COMMON = """
 `nogaps --help` lists the commands, `nogaps COMMAND --help` says this of one of them. Exit code 0:
-done, 1: findings, 2: bad use or bad input, in one line that says what was found and what was
+done, 1: findings, 2: bad use or bad input, in one line that says what is wrong and what was
 expected. `nogaps --quiet COMMAND` shows no progress and no result; `COMMAND --json` prints the
 result as JSON and nothing else on stdout. Progress goes to stderr: a bar in a terminal, lines in a
 log. No command prints colours. `nogaps --install-completion` teaches your shell the commands and
@@ -49,7 +46,7 @@ TAKES = {"Path": " PATH", "int": " NUMBER", "float": " NUMBER", "str": " TEXT"}
 BAR = "\\|"
 MODULES = {  # what is meant to be used from Python; everything else may change
     "nogaps": ["fill", "load_imputer", "generate", "BadInput"],
-    "nogaps.filling.files": ["fill_file", "FillReport"],
+    "nogaps.filling.files": ["fill_file"],
     "nogaps.masks": ["shared_mask"],
     "nogaps.images.formats": ["open_images"],
     "nogaps.interpolation": ["linear", "biharmonic", "kriging"],
@@ -59,7 +56,7 @@ MODULES = {  # what is meant to be used from Python; everything else may change
     "nogaps.evaluation.label_free": ["hidden_score"],
     "nogaps.metrics": ["hole_scores", "summarize", "bootstrap"],
     "nogaps.submission": ["check_submission", "report"],
-    "nogaps.submission.similarity": ["compare_folders", "compare_fillings"],
+    "nogaps.submission.similarity": ["compare_folders"],
     "nogaps.prior.sampling": ["sample_to"],
     "nogaps.prior.loading": ["load_prior"],
 }
@@ -74,7 +71,7 @@ class Written(str):
 
 
 def signature(name: str, thing: object) -> str:
-    """How to call it: on one line if that is short, else a line per argument."""
+    """Return how to call it: on one line if that is short, else a line per argument."""
     called = inspect.signature(thing)
     shown = [
         one.replace(annotation=Written(one.annotation)) if one.annotation is not one.empty else one
@@ -93,40 +90,56 @@ def signature(name: str, thing: object) -> str:
     return "\n".join([f"{name}(", *lines, f"){back}"])
 
 
+def escaped(text: str) -> str:
+    """Return text in which Markdown reads nothing but `code`."""
+    pieces = re.split(r"(`[^`]*`)", text)
+    pieces[::2] = [re.sub(r"([*<])", r"\\\1", piece) for piece in pieces[::2]]
+    return "".join(pieces)
+
+
 def prose(text: str) -> str:
-    """A docstring as Markdown: its examples in a box, nothing else that Markdown would read."""
+    """Return a docstring as Markdown: examples in boxes, Args, Returns and Raises as lists."""
     parts = []
     for part in re.split(r"\n\s*\n", inspect.cleandoc(text)):
+        head, _, rest = part.partition(":\n")
         if part.startswith(">>>"):
             parts.append(f"```pycon\n{part}\n```")
+        elif head in ("Args", "Raises"):
+            parts.append(f"{head}:\n\n" + "\n".join(entries(rest)))
+        elif head == "Returns":
+            parts.append(f"Returns: {escaped(inspect.cleandoc(rest))}")
         else:
-            pieces = re.split(r"(`[^`]*`)", part)
-            pieces[::2] = [re.sub(r"([*<])", r"\\\1", piece) for piece in pieces[::2]]
-            parts.append("".join(pieces))
+            parts.append(escaped(part))
     return "\n\n".join(parts)
 
 
+def entries(text: str) -> Iterator[str]:
+    """Yield "    name: text" and its further lines as an item of a list."""
+    for entry in re.split(r"\n(?=\S)", inspect.cleandoc(text)):
+        name, _, about = entry.partition(": ")
+        yield f"- `{name}`: {escaped(' '.join(about.split()))}"
+
+
 def python_part() -> Iterator[str]:
-    """A heading per module, a signature and a docstring for each thing in it."""
+    """Yield a heading per module, a signature and a docstring for each thing in it."""
     yield "## Python\n"
     for module, names in MODULES.items():
         yield f"### {module}\n"
-        found = import_module(module)
         for name in names:
-            thing = getattr(found, name)
+            thing = getattr(import_module(module), name)
             error = inspect.isclass(thing) and issubclass(thing, Exception)
             yield f"```python\n{name if error else signature(name, thing)}\n```\n"
             yield prose(thing.__doc__) + "\n"
 
 
 def command_part() -> Iterator[str]:
-    """A heading per command, how to call it, its help and its options."""
+    """Yield a heading per command, how to call it, its help and its options."""
     yield "## Command line\n" + COMMON
     yield from _commands(cli.app, "nogaps")
 
 
 def _commands(app: typer.Typer, path: str) -> Iterator[str]:
-    """Read off the functions: what typer makes of them differs between its versions."""
+    """Read the functions themselves: what typer makes of them differs between its versions."""
     for info in app.registered_commands:
         name = info.name or info.callback.__name__.replace("_", "-")
         yield from _command(f"{path} {name}", info.callback)
@@ -158,18 +171,12 @@ def _command(called: str, function: Callable) -> Iterator[str]:
 
 
 def _takes(kind: object) -> str:
-    """What an option takes, by its type; " …" if it can be repeated."""
+    """Return what an option takes, by its type; " …" if it can be repeated."""
     text = str(getattr(kind, "__name__", kind))
-    found = next((word for name, word in TAKES.items() if name in text or name in str(kind)), "")
-    return found + (" …" if "list" in str(kind) else "")
+    word = next((word for name, word in TAKES.items() if name in text or name in str(kind)), "")
+    return word + (" …" if "list" in str(kind) else "")
 
 
 def page() -> str:
-    """The whole page."""
+    """Return the whole page."""
     return "\n".join([START, *python_part(), *command_part()]).rstrip() + "\n"
-
-
-if __name__ == "__main__":
-    with atomic(PAGE) as temporary:
-        temporary.write_text(page())
-    print(f"{PAGE.name}: written")
