@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from benchmarks.harness import interval
-from docs.results import Results
+from docs.results import SETS, Results
 from nogaps.imputers.loading import SHIPPED
 from nogaps.runtime.files import load_json
 
@@ -20,11 +20,40 @@ def minutes(results: Results, profile: str) -> str:
     return f"{results['notebook'][profile]['everything'] / 60:.1f}"
 
 
+def intervals(results: Results, images: str) -> dict:
+    """Return the row of `benchmarks.uncertainty` for "heads.npz", "heads_t1.npz" or "stand-in"."""
+    heads = results["uncertainty"]["heads"]
+    return next(row for name, row in heads.items() if images in name)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """Return a share in percent."""
+    return f"{100 * share:.{digits}f}"
+
+
 def coverage(results: Results, images: str) -> str:
     """Return the share of hole pixels within their intervals, in percent."""
-    heads = results["uncertainty"]["heads"]
-    row = next(row for name, row in heads.items() if images in name)
-    return f"{100 * row['coverage']:.1f}"
+    return percent(intervals(results, images)["coverage"])
+
+
+def middle_third(results: Results, pick: Callable[[Iterable[float]], float]) -> str:
+    """Return the coverage of the pixels of middle brightness, least or most of all sets."""
+    rows = results["uncertainty"]["heads"].values()
+    return percent(pick(row["coverage_by_brightness"][1] for row in rows))
+
+
+def label_free(results: Results, part: str) -> str:
+    """Return the score without labels of `best` on the stand-in: "imputer", or "gain"."""
+    row = results["label_free"]["test_set.npy"]["nogaps/weights/imputer"][part]
+    return interval([row["psnr"], *row["psnr_95"]])
+
+
+def rms(results: Results, scheduler: str, steps: int) -> str:
+    """Return how far samples lie from those of 200 steps, in grey levels of 255."""
+    way = ("ours", scheduler, steps)
+    rows = results["sampling"]["rows"]
+    row = next(row for row in rows if tuple(row["way"].values())[:3] == way)
+    return f"{255 * row['rms']:.1f}"
 
 
 def border(results: Results, which: str) -> str:
@@ -52,6 +81,33 @@ NUMBERS: dict[str, Callable[[Results], str]] = {
     "covered_val": lambda r: coverage(r, "heads.npz"),
     "covered_val_t1": lambda r: coverage(r, "heads_t1.npz"),
     "covered_standin": lambda r: coverage(r, "stand-in"),
+    "covered_low": lambda r: percent(intervals(r, "heads.npz")["groups_5_50_95"][0]),
+    "covered_high": lambda r: percent(intervals(r, "heads.npz")["groups_5_50_95"][2]),
+    "covered_left_out": lambda r: percent(r["uncertainty"]["left out"]["nine tenths"]["coverage"]),
+    "covered_grey_least": lambda r: middle_third(r, min),
+    "covered_grey_most": lambda r: middle_third(r, max),
+    "covered_sizes_least": lambda r: percent(min(v["coverage"] for v in r["sizes"].values()), 0),
+    "covered_sizes_most": lambda r: percent(max(v["coverage"] for v in r["sizes"].values()), 0),
+    "interval_rank": lambda r: f"{intervals(r, 'heads.npz')['rank_correlation']:.2f}",
+    "label_free_best": lambda r: label_free(r, "imputer"),
+    "label_free_gain": lambda r: label_free(r, "gain"),
+    "label_free_coursework": lambda r: (
+        f"{r['label_free'][SETS['val']]['models']['coursework']['hidden_psnr']:.1f}"
+    ),
+    "coursework_val": lambda r: f"{r.score('coursework', 'val'):.2f}",
+    "kriging_standin": lambda r: f"{r.score('kriging (synthetic)', 'stand-in'):.2f}",
+    "worst_image": lambda r: f"{min(r.score('ours, best', 'stand-in', 'psnr_of_images')):.1f}",
+    "best_image": lambda r: f"{max(r.score('ours, best', 'stand-in', 'psnr_of_images')):.1f}",
+    "wide_times_longer": lambda r: "{:.1f}".format(
+        r["ablations"]["seconds"]["1.5 times as wide"] / r["ablations"]["seconds"]["default"]
+    ),
+    "object_minutes": lambda r: (
+        f"{r['object_masks_sample']['training']['FRM']['seconds'] / 60:.0f}"
+    ),
+    "million_minutes": lambda r: f"{10 * r.file(100_000, 'ours, fast', 2)['seconds'] / 60:.0f}",
+    "rms_dpm_20": lambda r: rms(r, "dpm", 20),
+    "rms_dpm_40": lambda r: rms(r, "dpm", 40),
+    "rms_ddim_50": lambda r: rms(r, "ddim", 50),
     "border_steps": lambda r: border(r, "border_steps"),
     "true_steps": lambda r: border(r, "true_steps"),
     "gain_val": lambda r: interval(r.score("coursework", "val", "more_db")),
