@@ -22,7 +22,7 @@ from nogaps.imputers.loading import WEIGHTS, trained_on
 from nogaps.imputers.uncertainty import CALIBRATION, calibrate_ensemble, save_calibration
 from nogaps.masks import shared_mask
 from nogaps.runtime.checkpoint import load_state, save_model
-from nogaps.runtime.device import keep_freed_memory, pick_device
+from nogaps.runtime.device import pick_device
 from nogaps.runtime.files import BadInput, load_images, samples_file
 from nogaps.runtime.locks import folder_lock
 
@@ -44,7 +44,6 @@ def train_imputer(
     mask is found, if `out` holds a run that is not to be continued, or if another process is
     training there.
     """
-    keep_freed_memory()
     out, device = Path(out), pick_device()
     try:
         settings = PROFILES[choose_profile(profile, device)]

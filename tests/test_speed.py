@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import subprocess
 import sys
 from collections import Counter
@@ -29,7 +27,6 @@ from nogaps.imputers.loading import load_imputer
 from nogaps.interpolation import LinearImputer
 from nogaps.prior.loading import Prior
 from nogaps.prior.sampling import generate
-from nogaps.runtime.device import KEEP_FREED
 
 HEAVY = "torch numpy scipy matplotlib diffusers skimage PIL gradio jupytext nbformat"
 SMOKE = PROFILES["smoke"]
@@ -211,38 +208,3 @@ print("heavy:", *[name for name in {HEAVY.split()} if name in sys.modules])
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "heavy:"
-
-
-PAGES = """
-import resource, sys, torch
-from nogaps.runtime.device import keep_freed_memory
-if sys.argv[1] == "keep":
-    keep_freed_memory()
-def step():
-    h = [torch.ones(10_000_000) for _ in range(4)]  # 40 MB: never from the heap by default
-for _ in range(3):
-    step()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(10):
-    step()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-def faults(how: str, **variables: str) -> int:
-    """Pages that ten steps of a new process ask the system for."""
-    done = subprocess.run(
-        [sys.executable, "-c", PAGES, how],
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return int(done.stdout)
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has such limits")
-def test_training_keeps_freed_memory_in_the_command_and_in_the_notebook() -> None:
-    kernel = {name: str(value) for name, value in KEEP_FREED.items()}
-    assert faults("keep") < 100 > faults("plain", **kernel)
-    assert faults("plain") > 500, "else the limits are of no use any more"

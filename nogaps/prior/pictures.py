@@ -16,32 +16,41 @@ from nogaps.runtime.files import BadInput, atomic
 
 GRID_IMAGES, FILM_IMAGES, MOMENTS = 64, 8, 12  # at most, in a grid, in a film, of a film
 ZOOM, GAP = 2, 2  # screen pixels per pixel and between images
+BACKGROUND = 128  # grey value
 FRAME, LAST_FRAME = 250, 2000  # milliseconds
 
 
 def check_names(grid: str | Path | None, film: str | Path | None) -> None:
-    """Raise BadInput for a kind of file that is not drawn; None is no file."""
+    """Raise BadInput for a kind of file that cannot be drawn; None is no file."""
     for path, kinds in ((grid, (".png",)), (film, (".gif", ".png"))):
         if path is not None and Path(path).suffix.lower() not in kinds:
-            raise BadInput(f"{path}: unknown kind of picture, expected {' or '.join(kinds)}")
+            raise BadInput("is an unknown kind of picture", " or ".join(kinds), path=path)
 
 
 def tile(x: torch.Tensor, columns: int) -> Image.Image:
-    """Images x (N,1,H,W) in [0,1], row by row on a grey sheet, 8 bits, each pixel enlarged."""
+    """Lay images out row by row on a grey sheet of 8 bits, each pixel enlarged.
+
+    Args:
+        x: Images (N,1,H,W) in [0,1].
+        columns: Images of a row.
+    """
     grey = (255 * x[:, 0].cpu()).round().clamp(0, 255).byte().numpy()
     grey = grey.repeat(ZOOM, axis=1).repeat(ZOOM, axis=2)
     n, height, width = grey.shape
     rows = math.ceil(n / columns)
-    sheet = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP), 128, np.uint8)
-    for k, image in enumerate(grey):
-        top = GAP + k // columns * (height + GAP)
-        left = GAP + k % columns * (width + GAP)
-        sheet[top : top + height, left : left + width] = image
-    return Image.fromarray(sheet)
+    cells = np.full((rows * columns, height + GAP, width + GAP), BACKGROUND, np.uint8)
+    cells[:n, :height, :width] = grey
+    sheet = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
+    sheet = sheet.reshape(rows * (height + GAP), columns * (width + GAP))
+    return Image.fromarray(np.pad(sheet, ((GAP, 0), (GAP, 0)), constant_values=BACKGROUND))
 
 
 def save_grid(path: str | Path, x: torch.Tensor) -> None:
-    """Write the first images of x (N,1,H,W) in [0,1] as one .png. Raises BadInput otherwise."""
+    """Write the first images of x (N,1,H,W) in [0,1] as one .png.
+
+    Raises:
+        BadInput: `path` has another ending, or cannot be written.
+    """
     check_names(path, None)
     x = x[:GRID_IMAGES]
     with atomic(path) as temporary:
@@ -57,16 +66,18 @@ def record(
     temperature: float = 1.0,
     precision: str = "auto",
 ) -> torch.Tensor:
-    """The first n images of `generate` as they form: (T,n,1,H,W) in [0,1], T at most MOMENTS.
+    """Sample the first n images of `generate`, and keep how they form.
 
-    Decoded latents at evenly spaced steps, from pure noise to the finished images.
+    Returns:
+        (T,n,1,H,W) in [0,1], T at most MOMENTS: decoded latents at evenly spaced steps, from pure
+        noise to the finished images.
     """
-    wanted = np.linspace(0, num_inference_steps, MOMENTS).round()
+    moments = np.linspace(0, num_inference_steps, MOMENTS).round()
     dtype = PRECISIONS[resolve_precision(precision, prior.device)]
-    scale, frames, seen = prior.vqvae.config.scaling_factor, [], iter(range(num_inference_steps))
+    scale, frames, steps = prior.vqvae.config.scaling_factor, [], iter(range(num_inference_steps))
 
     def keep(z: torch.Tensor) -> None:
-        if next(seen) in wanted:
+        if next(steps) in moments:
             frames.append(decode(prior.vqvae, z / scale, dtype).cpu())
 
     settings = (num_inference_steps, scheduler, temperature, precision)
@@ -77,7 +88,8 @@ def record(
 def save_film(path: str | Path, frames: torch.Tensor) -> None:
     """Write frames (T,N,1,H,W) in [0,1]: a .gif that repeats, or a .png with a row per image.
 
-    Raises BadInput for another kind of file.
+    Raises:
+        BadInput: `path` has another ending, or cannot be written.
     """
     check_names(None, path)
     with atomic(path) as temporary:

@@ -45,7 +45,7 @@ def _restore(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 
 def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], meta: dict) -> None:
-    """Write tensors and a JSON-able `meta` to one safetensors file, atomically."""
+    """Write tensors and a `meta` that JSON can hold to one safetensors file, atomically."""
     # clone: safetensors refuses tensors that share memory
     tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     with atomic(path) as temporary:
@@ -54,23 +54,28 @@ def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], meta: dict)
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
-    """Read what `save_tensors` wrote. Raises BadInput if missing or damaged."""
+    """Read what `save_tensors` wrote.
+
+    Raises:
+        BadInput: The file is missing or damaged.
+    """
     open_regular(path).close()  # a pipe would wait for ever
     try:
         with safe_open(str(path), "pt") as file:
             meta = json.loads((file.metadata() or {}).get("json", "{}"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except Exception as error:  # hostile headers make safetensors and json raise nearly anything
-        raise BadInput(f"{path}: is damaged, expected a readable safetensors file") from error
+        raise BadInput("is damaged", "a readable safetensors file", path=path) from error
     if not isinstance(meta, dict):
-        raise BadInput(f"{path}: its metadata are a {type(meta).__name__}, expected an object")
+        raise BadInput(f"has metadata of type {type(meta).__name__}", "an object", path=path)
     return tensors, meta
 
 
 def save_state(path: str | Path, state: dict) -> None:
-    """Write a nested training state; the state that was there, if whole, is kept as `*.previous`.
+    """Write a nested training state; the one that was there, if whole, is kept as `*.previous`.
 
-    Raises BadInput if it cannot be written; what was there is then still there.
+    Raises:
+        BadInput: It cannot be written; what was there is then still there.
     """
     path = Path(path)
     tensors: dict[str, torch.Tensor] = {}
@@ -89,30 +94,30 @@ def save_state(path: str | Path, state: dict) -> None:
 def load_state(path: str | Path) -> dict | None:
     """Read the newest whole state: `path`, else its `*.previous`, else None.
 
-    Warns of every damaged file that it meets.
+    It warns of every damaged file that it meets.
     """
     path = Path(path)
     present = [file for file in (path, path.with_suffix(".previous")) if file.exists()]
-    for k, file in enumerate(present):
+    for file in present:
         try:
             return _read_state(file)
         except BadInput:
-            before = k + 1 < len(present)
-            instead = "the state before it is used" if before else "no state before it is left"
-            warnings.warn(f"{file}: damaged, {instead}", stacklevel=2)
+            last = file == present[-1]
+            then = "no state before it is left" if last else "the state before it is used"
+            warnings.warn(f"{file}: damaged, {then}", stacklevel=2)
     return None
 
 
 def _read_state(path: Path) -> dict:
-    """One state. Raises BadInput if it is missing or damaged."""
+    """One state. Raises BadInput if it is damaged."""
     tensors, meta = load_tensors(path)
     try:
         entries, checksum = meta["dict"], meta.get("crc32")
         if checksum in (None, _crc32(entries, tensors)):  # None: written before there was one
             return _restore({"dict": entries}, tensors)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BadInput(f"{path}: is not a training state") from error
-    raise BadInput(f"{path}: its values do not fit its checksum")
+        raise BadInput("is not a training state", path=path) from error
+    raise BadInput("holds values that do not fit its checksum", path=path)
 
 
 def _is_whole(path: Path) -> bool:
@@ -126,15 +131,15 @@ def _is_whole(path: Path) -> bool:
 
 def _crc32(entries: list, tensors: dict[str, torch.Tensor]) -> int:
     """Checksum of a flattened state: a flipped bit would silently change the run."""
-    found = zlib.crc32(json.dumps(entries).encode())
+    checksum = zlib.crc32(json.dumps(entries).encode())
     for name in sorted(tensors):
         values = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8)
-        found = zlib.crc32(values.numpy(), found)
-    return found
+        checksum = zlib.crc32(values.numpy(), checksum)
+    return checksum
 
 
 def fingerprint(*tensors: torch.Tensor) -> str:
-    """16 hex digits that change with any value of the tensors: a run is not continued on others."""
+    """Return 16 hex digits that change with any value of the tensors."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(repr((tensor.shape, tensor.dtype)).encode())
@@ -148,7 +153,7 @@ def save_model(path: str | Path, model: torch.nn.Module, config: dict) -> None:
 
 
 def ema_of(model: torch.nn.Module, decay: float = 0.999) -> AveragedModel:
-    """Average of `model` in fp32, floating-point buffers included.
+    """Return an average of `model` in fp32, floating-point buffers included.
 
     BatchNorm's running statistics are averaged with the weights, so that they fit each other.
     After n updates the decay is min(decay, (1+n)/(10+n)), so that the random initial weights are

@@ -21,10 +21,16 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 def build(
     path: str | Path, weights: Mapping[str, torch.Tensor], make: Callable[[], Network]
 ) -> Network:
-    """What `make` makes, with these weights; first without memory, to see that it holds them.
+    """Build a network with these weights, first without memory, to see that it holds them.
 
-    path: the file that is blamed. Raises BadInput if its config makes no network, a larger one
-    than the weights are for, or one of other names and shapes, and for weights that are not finite.
+    Args:
+        path: The file that errors name.
+        weights: The network's state dict.
+        make: Makes the network from its configuration.
+
+    Raises:
+        BadInput: The configuration makes no network, a larger one than the weights are for, or one
+            of other names and shapes; or the weights are not finite.
     """
     try:
         with torch.device("meta"), _bounded(weights):
@@ -39,13 +45,13 @@ def build(
         return network
     except Exception as error:  # a hostile config makes constructors raise nearly anything
         reason = " ".join(str(error).split())[:80] or type(error).__name__
-        found = f"its weights and its config do not fit ({reason})"
-        raise BadInput(f"{path}: {found}, expected those of one network") from error
+        problem = f"its weights and its config do not fit ({reason})"
+        raise BadInput(problem, "those of one network", path=path) from error
 
 
 @contextmanager
 def _bounded(weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Within it, modules that take more parameters and buffers than `weights` raise ValueError."""
+    """Within the context, modules that take more parameters and buffers than `weights` raise ValueError."""
     numbers = sum(w.numel() for w in weights.values()) + SPARE
     tensors, thread = len(weights) + SPARE_TENSORS, get_ident()
 

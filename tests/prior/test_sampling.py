@@ -457,8 +457,8 @@ def test_sample_draws_and_compares(prior_folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--grid", "x.gif"], "x.gif: unknown kind"),
-        (["--film", "x.mp4"], "x.mp4: unknown kind"),
+        (["--grid", "x.gif"], "x.gif: is an unknown kind"),
+        (["--film", "x.mp4"], "x.mp4: is an unknown kind"),
         (["--prior", "course", "--film", "x.gif"], "does not show its steps"),
         (["--test-set", "absent.npy"], "absent.npy"),
     ],
