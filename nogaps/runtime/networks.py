@@ -51,7 +51,7 @@ def build(
 
 @contextmanager
 def _bounded(weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Within the context, modules that take more parameters and buffers than `weights` raise ValueError."""
+    """Raise ValueError for modules made within that take more numbers than `weights` holds."""
     numbers = sum(w.numel() for w in weights.values()) + SPARE
     tensors, thread = len(weights) + SPARE_TENSORS, get_ident()
 
