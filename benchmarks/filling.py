@@ -27,7 +27,7 @@ from benchmarks import harness
 from benchmarks.harness import Impute, cell, check_profile, course_mask, run, spread, table
 from benchmarks.recipes import CourseworkNet
 from nogaps import Assessment, standin
-from nogaps.filling.files import CPU_BATCH
+from nogaps.filling.arrays import CPU_BATCH
 from nogaps.imputers.loading import load_imputer
 from nogaps.interpolation import biharmonic, keep_observed
 from nogaps.metrics import hole_scores

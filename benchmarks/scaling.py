@@ -25,7 +25,7 @@ from benchmarks import harness
 from benchmarks.filling import write_images
 from benchmarks.harness import cell, check_profile, course_mask, interleaved, run, spread, table
 from nogaps import Assessment, standin
-from nogaps.filling.files import fill
+from nogaps.api import fill
 from nogaps.imputers.loading import load_imputer
 from nogaps.runtime.files import save_json
 
@@ -80,7 +80,7 @@ def measure_sizes(sizes: tuple[int, ...], repetitions: int) -> dict:
     kriging = load_imputer().kriging
     for size in sizes:
         y, mask = tiled(size)
-        image[size] = partial(fill, y, mask, imputer)
+        image[size] = partial(fill, y, mask, model=imputer)
         weights[size] = partial(kriging._square, mask[0, 0].numpy())
     # not in one round: after seconds of large weights a small image would find cold caches
     times = {"image": interleaved(image, repetitions, seconds=10)}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeVar, overload
@@ -11,27 +9,27 @@ from typing import Literal, TypeVar, overload
 import numpy as np
 import torch
 
-from nogaps.filling.files import as_numpy, fill_array
-from nogaps.filling.method import Filling, FillingMethod, as_method
-from nogaps.filling.survey import HOLES
-from nogaps.imputers.loading import TrainedEnsemble, load_imputer
+from nogaps.filling.arrays import fill_array
+from nogaps.filling.method import Filling, FillingMethod
+from nogaps.filling.survey import MISSING
+from nogaps.imputers.loading import load_imputer
 from nogaps.runtime.device import pick_device
-from nogaps.runtime.errors import BadInput
+from nogaps.runtime.errors import Advice, BadInput
 
 Images = TypeVar("Images", np.ndarray, torch.Tensor)
+Mask = np.ndarray | torch.Tensor | None
 Model = str | Path | FillingMethod | Filling | None
-IN_PYTHON = {  # what errors call an option, and what it is here
-    "--mask MASK.npy": "mask=",
-    "--missing nan": "missing='nan'",
-    "--missing": "missing",
-    "--quality best": "quality='best'",
+WORDS = {
+    Advice.MASK: "a mask (mask=), or missing pixels that are NaN (missing='nan')",
+    Advice.MISSING_NAN: "numbers (or missing='nan')",
+    Advice.QUALITY_BEST: "all of its networks (quality='best')",
 }
 
 
 @overload
 def fill(
     y: Images,
-    mask: np.ndarray | torch.Tensor | None = None,
+    mask: Mask = None,
     *,
     model: Model = None,
     quality: str = "best",
@@ -41,7 +39,7 @@ def fill(
 @overload
 def fill(
     y: Images,
-    mask: np.ndarray | torch.Tensor | None = None,
+    mask: Mask = None,
     *,
     model: Model = None,
     quality: str = "best",
@@ -50,7 +48,7 @@ def fill(
 ) -> tuple[Images, Images]: ...
 def fill(
     y: Images,
-    mask: np.ndarray | torch.Tensor | None = None,
+    mask: Mask = None,
     *,
     model: Model = None,
     quality: str = "best",
@@ -59,19 +57,26 @@ def fill(
 ) -> Images | tuple[Images, Images]:
     """Fill the missing pixels of images in memory, to the same bits as `nogaps fill` does in files.
 
-    y: array or tensor (H,W), (N,H,W) or (N,1,H,W), integers or floats of any range. mask: bool, of
-    y's shape, or (H,W), (1,H,W) or (1,1,H,W) for all images; True = observed. Without one a pixel
-    is missing where it is zero in every image (missing="zero"; one image alone, and images with
-    different masks, are refused) or, image by image, where it is NaN ("nan").
+    Floats in [0,1] are filled as they are, other values are scaled for the network and back.
 
-    model: a run folder, a .safetensors file, an imputer that `load_imputer` gave (to load it once
-    for many calls), or None: the one shipped with this package. quality: "best" is the mean of all
-    its networks, "fast" the first alone.
+    Args:
+        y: Array or tensor (H,W), (N,H,W) or (N,1,H,W), integers or floats of any range.
+        mask: Bool, of y's shape, or (H,W), (1,H,W) or (1,1,H,W) for all images; True = observed.
+        model: A run folder, a .safetensors file, an imputer that `load_imputer` gave (to load it
+            once for many calls), any function `x_hat = model(y, mask)`, or None: the imputer
+            shipped with this package.
+        quality: "best" is the mean of all its networks, "fast" the first alone.
+        missing: Without a mask a pixel is missing where it is zero in every image ("zero"; one
+            image alone, and images with different masks, are refused) or, image by image, where
+            it is NaN ("nan").
+        half_width: Whether the half-widths of the 90 % intervals are returned as well.
 
-    Returns an array or tensor like y, of its shape, dtype and device, observed values bit for bit.
-    Floats in [0,1] are filled as they are, other values are scaled for the network and back. With
-    half_width=True also the half-widths of the 90 % intervals, float32, in y's units, 0 where
-    observed. Raises BadInput, a ValueError, for what `nogaps fill` refuses.
+    Returns:
+        An array or tensor like y, of its shape, dtype and device, observed values bit for bit; with
+        `half_width` a pair of it and the half-widths, float32, in y's units, 0 where observed.
+
+    Raises:
+        BadInput: A ValueError, for what `nogaps fill` refuses.
 
     >>> import numpy as np
     >>> y = np.random.default_rng(0).random((3, 64, 64))
@@ -80,56 +85,51 @@ def fill(
     >>> x_hat.shape, x_hat.dtype, bool((x_hat == y)[y > 0].all())
     ((3, 64, 64), dtype('float64'), True)
     """
-    array = as_numpy(y)
+    array = _as_numpy(y)
     if not 2 <= array.ndim <= 4 or (array.ndim == 4 and array.shape[1] != 1):
-        expected = "(H,W), (N,H,W) or (N,1,H,W)"
-        raise BadInput(f"y: has shape {array.shape}, expected {expected}")
-    if missing not in HOLES:
-        raise BadInput(f"missing {missing!r}: is unknown, expected 'zero' or 'nan'")
-    with _in_words_of_python():
-        method = _method(y, model, quality)
-        images = array.reshape(-1, 1, *array.shape[-2:])
-        seen = None if mask is None else _mask_of(images, as_numpy(mask))
-        parts = fill_array(images, seen, method, missing, half_width=half_width)
-        found = [part.reshape(array.shape) for part in parts]
-    if not isinstance(y, torch.Tensor):
-        return tuple(found) if half_width else found[0]
-    x_hat, *half = (torch.from_numpy(part).to(y.device) for part in found)
-    return (x_hat.to(y.dtype), *half) if half_width else x_hat.to(y.dtype)
+        raise BadInput(f"has shape {array.shape}", "(H,W), (N,H,W) or (N,1,H,W)", path="y")
+    if missing not in MISSING:
+        raise BadInput(f"missing {missing!r}: is unknown", "'zero' or 'nan'")
+    images = array.reshape(-1, 1, *array.shape[-2:])
+    try:
+        imputer = model if callable(model) else _load(y, model, quality)
+        observed = None if mask is None else _as_mask(images, _as_numpy(mask))
+        filled = fill_array(images, observed, imputer, missing, half_width=half_width)
+    except BadInput as error:
+        raise BadInput(error.line(WORDS)) from None
+    results = [part.reshape(array.shape) for part in filled]
+    if isinstance(y, torch.Tensor):
+        results = [torch.from_numpy(part).to(y.device) for part in results]
+        results[0] = results[0].to(y.dtype)
+    return tuple(results) if half_width else results[0]
 
 
-def _mask_of(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A mask as (1,1,H,W) or (N,1,H,W). Raises BadInput if it is none for images (N,1,H,W)."""
-    whole, one = images.shape, (1, *images.shape[1:])
-    shapes = [whole, (whole[0], *whole[2:]), one, one[1:], one[2:]]
+def _as_numpy(values: np.ndarray | torch.Tensor) -> np.ndarray:
+    """An array, or a tensor of any device as one; bfloat16 becomes float32."""
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+
+
+def _as_mask(images: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The mask of images (N,1,H,W) as (1,1,H,W) or (N,1,H,W)."""
+    count, _, *size = images.shape
+    shapes = {(*start, *size) for start in ((), (1,), (1, 1), (count,), (count, 1))}
     if mask.dtype.kind != "b" or mask.shape not in shapes:
-        found = f"dtype {mask.dtype} and shape {mask.shape}"
-        raise BadInput(f"mask: has {found}, expected bool (True = observed), {one[2:]} or as y")
-    return mask.reshape(-1, *one[1:])
+        problem = f"has dtype {mask.dtype} and shape {mask.shape}"
+        raise BadInput(problem, f"bool (True = observed), {tuple(size)} or as y", path="mask")
+    return mask.reshape(-1, 1, *size)
 
 
-def _method(y: object, model: Model, quality: str) -> FillingMethod:
-    """The method to call, on the device of y if that is a GPU, else where `nogaps fill` runs."""
-    if callable(model):
-        return as_method(model)
+def _load(y: object, model: str | Path | None, quality: str) -> FillingMethod:
+    """Load an imputer to the device of y if that is not the CPU, else as `nogaps fill` does."""
     elsewhere = isinstance(y, torch.Tensor) and y.device.type != "cpu"
-    load = _shipped if model is None else load_imputer
-    return load(model, y.device if elsewhere else pick_device(), quality)
+    device = y.device if elsewhere else pick_device()
+    return _shipped(device, quality) if model is None else load_imputer(model, device, quality)
 
 
 @lru_cache(maxsize=2)
-def _shipped(model: None, device: torch.device, quality: str) -> TrainedEnsemble:
+def _shipped(device: torch.device, quality: str) -> FillingMethod:
     """The shipped imputer, loaded once: the files of a package do not change while it runs."""
-    return load_imputer(model, device, quality)
-
-
-@contextlib.contextmanager
-def _in_words_of_python() -> Iterator[None]:
-    """Errors that name an option of the command line name the argument instead."""
-    try:
-        yield
-    except BadInput as error:
-        text = str(error)
-        for option, argument in IN_PYTHON.items():
-            text = text.replace(option, argument)
-        raise BadInput(text) from None
+    return load_imputer(None, device, quality)

@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from nogaps import submission
+from nogaps.api import fill
 from nogaps.Assessment import Ensemble, Imputer
 from nogaps.evaluation import scoring
-from nogaps.filling.files import fill
 from nogaps.images.arrays import open_npy
 from nogaps.images.formats import open_images
 from nogaps.imputers.intervals import Calibration
@@ -125,7 +125,7 @@ def make_imputer(folder: Path) -> None:
 
 def read_imputer(folder: Path) -> None:
     for quality in ("best", "fast"):
-        x_hat = fill(IMAGES[:, None], MASK[None, None], load_imputer(folder, CPU, quality))
+        x_hat = fill(IMAGES[:, None], MASK[None, None], model=load_imputer(folder, CPU, quality))
         assert np.isfinite(x_hat).all()
 
 

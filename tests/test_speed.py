@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.recipes import CourseworkNet
 from nogaps import Assessment
 from nogaps.Assessment import PROFILES, Ensemble, corrupt, make_datasets, new_imputer
-from nogaps.filling.files import fill, fill_file
+from nogaps.filling.arrays import fill_array
+from nogaps.filling.files import fill_file
 from nogaps.images.arrays import ArrayFile
 from nogaps.imputers.loading import load_imputer
 from nogaps.interpolation import LinearImputer
@@ -91,7 +92,8 @@ def test_masks_of_their_own_are_kriged_once_each(
 ) -> None:
     masks = torch.cat([mask, mask.flip(-1)]).repeat(4, 1, 1, 1)
     with kriging_weights() as made:
-        fill(corrupt(clean[:8], masks), masks, ensemble, batch_size=4)
+        y = corrupt(clean[:8], masks)
+        fill_array(y.numpy(), masks.numpy(), ensemble, batch_size=4)
     assert len(made) == 2
 
 

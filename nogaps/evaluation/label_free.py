@@ -17,7 +17,7 @@ import torch
 from scipy import ndimage
 from scipy.stats import spearmanr
 
-from nogaps.filling.files import fill
+from nogaps.api import fill
 from nogaps.filling.method import Filling, FillingMethod
 from nogaps.imputers.loading import load_imputer
 from nogaps.metrics import bootstrap, hole_scores
@@ -130,7 +130,7 @@ def _hidden_mse(
     """Mean squared error of each image over the pixels of all folds, (N,); NaN without any."""
     squares, pixels = np.zeros(len(y)), np.zeros(len(y))
     for fold in hidden:
-        x_hat = fill(y, mask & ~fold, imputer)
+        x_hat = fill(y, mask & ~fold, model=imputer)
         fold = fold.to(y.device)
         squares += torch.where(fold, x_hat - y, 0).double().square().sum((1, 2, 3)).cpu().numpy()
         pixels += fold.expand_as(y).sum((1, 2, 3)).cpu().numpy()
@@ -168,7 +168,7 @@ def rank_agreement(
     rows = {
         name: {
             "hidden_psnr": float(_psnr(_hidden_mse(imputer, y, mask, hidden)).mean()),
-            "hole_psnr": float(hole_scores(fill(y, mask, imputer), x, mask)["psnr"].mean()),
+            "hole_psnr": float(hole_scores(fill(y, mask, model=imputer), x, mask)["psnr"].mean()),
         }
         for name, imputer in models.items()
     }

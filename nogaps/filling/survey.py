@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from nogaps.filling.method import FillingMethod
+from nogaps.filling.method import FillingMethod, PlainMethod
 from nogaps.images.arrays import ImageSource
 from nogaps.images.nifti import NiftiFile
 from nogaps.masks import shared_mask_of
 from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.errors import Advice, BadInput
 
-HOLES = {"zero": "zero in every image", "nan": "NaN"}  # what is missing, in words
+# masks(start, images (n,H,W)) gives the masks of the images from `start` on: bool, True =
+# observed, (n,H,W), or (1,H,W) if they have one
+Masks = Callable[[int, np.ndarray], np.ndarray]
+MISSING = {"zero": "zero in every image", "nan": "NaN"}  # a missing pixel, in words
 
 
 @dataclass(frozen=True)
 class FillReport:
-    """What was filled: missing_pixels over all images, masks counts the different ones.
+    """What was filled.
 
-    scaled: the values were not floats in [0,1] and were scaled for the network, and back. plane: of
-    a NIfTI's slices, "" if there is none or it is unknown. notes: where the images are unlike those
-    that the networks were trained on, for people.
+    Attributes:
+        images: How many images.
+        height: Of an image, in pixels.
+        width: Of an image, in pixels.
+        missing_pixels: Over all images.
+        masks: How many different masks they have.
+        scaled: Whether the values were not floats in [0,1], and were scaled for the network.
+        plane: Of a NIfTI's slices; "" if there is none, or the file does not tell.
+        notes: Where the images are unlike those that the networks were trained on, for people.
     """
 
     images: int
@@ -39,71 +48,93 @@ class FillReport:
 
 
 @dataclass(frozen=True)
-class Surveyed:
-    """The report; a hash of all images and masks; the mask (H,W), if it had to be found.
-
-    kinds: fingerprints of the different masks.
-    """
-
-    report: FillReport
-    digest: str
-    mask: np.ndarray | None = None
-    kinds: frozenset[str] = frozenset()
-
-
 class Survey:
-    """Check every value and mask as they pass, in order, and tell them from those of other files.
+    """What one pass over all images tells.
 
-    name: what is blamed; hole: what a missing pixel is, in words; missing: "zero" allows no NaN,
-    "nan" allows it in holes, "any" allows anything there.
+    Attributes:
+        missing_pixels: Over all images.
+        scaled: Whether some values are not floats in [0,1].
+        masks: Fingerprints of the different masks.
+        digest: Hex sha256 of all values and masks.
     """
 
-    def __init__(self, name: str, hole: str, missing: str) -> None:
-        self.name, self.hole, self.missing = name, hole, missing
-        self.holes, self.scaled, self.masks = 0, False, set[str]()
-        self.digest = hashlib.sha256()
+    missing_pixels: int
+    scaled: bool
+    masks: frozenset[str]
+    digest: str
 
-    def look(self, start: int, images: np.ndarray, mask: np.ndarray) -> None:
-        """Check images (n,H,W) from index `start` on; mask (n,H,W) or (1,H,W)."""
-        seen = np.broadcast_to(mask, images.shape)
-        self._check(start, images, seen)
-        values = images[seen]
-        self.scaled |= bool(images.dtype.kind != "f" or values.min() < 0 or values.max() > 1)
-        self.digest.update(images.tobytes())
+    def report(self, source: ImageSource, method: FillingMethod, half_width: bool) -> FillReport:
+        """Return the report on these images when `method` has filled them."""
+        notes = [*_training_notes(self.masks, source.shape, method)]
+        notes += ["the intervals are calibrated for that size and mask"] * bool(notes * half_width)
+        plane = ""
+        if isinstance(source, NiftiFile):
+            plane = source.plane
+            notes += _slice_notes(source)
+        numbers = (self.missing_pixels, len(self.masks), self.scaled)
+        return FillReport(*source.shape, *numbers, plane, tuple(notes))
 
-    def count(self, mask: np.ndarray, images: int) -> None:
-        """Note the mask, (n,H,W) or (1,H,W), of so many images."""
-        missing = mask.size - int(np.count_nonzero(mask))
-        self.holes += missing * (images // len(mask))
-        self.masks |= {fingerprint(torch.from_numpy(one)) for one in mask}
-        self.digest.update(mask.tobytes())
 
-    def done(self, shape: tuple[int, int, int], mask: np.ndarray | None) -> Surveyed:
-        """What was found. Raises BadInput if nothing is missing."""
-        if not self.holes and self.missing != "any":
-            problem = f"no pixel is {self.hole}"
-            if self.hole in HOLES.values():
-                raise BadInput(problem, path=self.name, advice=Advice.MASK)
-            raise BadInput(problem, "missing pixels", path=self.name)
-        report = FillReport(*shape, self.holes, len(self.masks), self.scaled)
-        return Surveyed(report, self.digest.hexdigest(), mask, frozenset(self.masks))
+def survey(source: ImageSource, masks: Masks, missing: str, hole: str, batch: int) -> Survey:
+    """Read all images once and check every value.
 
-    def _check(self, start: int, images: np.ndarray, seen: np.ndarray) -> None:
-        empty = ~seen.any((1, 2))
+    Args:
+        source: The images.
+        masks: Their masks.
+        missing: "zero" allows no NaN, "nan" allows it where pixels are missing.
+        hole: What a missing pixel is, in words.
+        batch: Images that are read at a time.
+
+    Raises:
+        BadInput: No pixel is missing, an image has no observed pixel, or values are not finite.
+    """
+    digest, kinds, missing_pixels, scaled = hashlib.sha256(), set[str](), 0, False
+    for start in range(0, source.shape[0], batch):
+        images = source.read(start, min(start + batch, source.shape[0]))
+        mask = masks(start, images)
+        observed = np.broadcast_to(mask, images.shape)
+        empty = ~observed.any((1, 2))
         if empty.any():
-            problem = f"every pixel of image {start + int(empty.argmax())} is {self.hole}"
-            raise BadInput(problem, "observed ones", path=self.name)
-        if (np.isinf(images) & (seen if self.missing == "any" else True)).any():
-            raise BadInput("holds infinite values", "finite ones", path=self.name)
-        nan = np.isnan(images)
-        if self.missing == "zero" and nan.any():
-            raise BadInput("holds NaN", path=self.name, advice=Advice.MISSING_NAN)
-        if (nan & seen).any():
-            raise BadInput("holds NaN at observed pixels", "numbers there", path=self.name)
+            problem = f"every pixel of image {start + int(empty.argmax())} is {hole}"
+            raise BadInput(problem, "observed ones", path=source.path)
+        _check_values(source, images, observed, missing)
+        values = images[observed]
+        scaled |= bool(images.dtype.kind != "f" or values.min() < 0 or values.max() > 1)
+        missing_pixels += images.size - values.size
+        kinds |= {fingerprint(torch.tensor(one)) for one in mask}
+        digest.update(images.tobytes())
+        digest.update(mask.tobytes())
+    if not missing_pixels:
+        asked = {"advice": Advice.MASK} if hole in MISSING.values() else {}
+        expected = "" if asked else "missing pixels"
+        raise BadInput(f"no pixel is {hole}", expected, path=source.path, **asked)
+    return Survey(missing_pixels, scaled, frozenset(kinds), digest.hexdigest())
 
 
-def mask_of(source: ImageSource) -> np.ndarray:
-    """`shared_mask_of`; where it fails, and slices could lie in another plane, that is said."""
+def _check_values(
+    source: ImageSource, images: np.ndarray, observed: np.ndarray, missing: str
+) -> None:
+    if np.isinf(images).any():
+        raise BadInput("holds infinite values", "finite ones", path=source.path)
+    nan = np.isnan(images)
+    if missing == "zero" and nan.any():
+        raise BadInput("holds NaN", path=source.path, advice=Advice.MISSING_NAN)
+    if (nan & observed).any():
+        raise BadInput("holds NaN at observed pixels", "numbers there", path=source.path)
+
+
+def same_mask(mask: np.ndarray) -> Masks:
+    """Return the masks of images that share one, (H,W)."""
+    return lambda start, images: mask[None]
+
+
+def nan_masks(start: int, images: np.ndarray) -> np.ndarray:
+    """Return the masks of images whose missing pixels are NaN; see `Masks`."""
+    return ~np.isnan(images)
+
+
+def zero_mask(source: ImageSource) -> np.ndarray:
+    """Return `shared_mask_of`; an error speaks of planes where the slices could be cut anew."""
     try:
         return shared_mask_of(source)
     except BadInput as error:
@@ -113,29 +144,27 @@ def mask_of(source: ImageSource) -> np.ndarray:
         raise
 
 
-def notes_on_training(
-    report: FillReport, masks: frozenset[str], method: FillingMethod
+def _training_notes(
+    masks: frozenset[str], shape: tuple[int, int, int], method: FillingMethod
 ) -> Iterator[str]:
-    """What the images have that the networks of a loaded imputer were not trained for.
-
-    masks: fingerprints of the images' masks.
-    """
-    if (trained := method.trained_on) is None:
-        if method.identity is None:  # it is not a network
-            return
+    """What the images have that the networks of a method were not trained for."""
+    if isinstance(method, PlainMethod):
+        return
+    trained = method.trained_on
+    if trained is None:
         yield "the networks do not say which size and mask they were trained for"
-    elif trained.size != (report.height, report.width):
+    elif trained.size != shape[1:]:
         sizes = "images of {}×{}: the networks were trained for {}×{}, under one mask"
-        yield sizes.format(report.height, report.width, *trained.size)
+        yield sizes.format(*shape[1:], *trained.size)
     elif others := len(masks - {trained.mask}):
         which = "the mask is not" if len(masks) == 1 else f"{others} of {len(masks)} masks are not"
         yield f"{which} the one that the networks were trained for"
 
 
-def notes_on_slices(source: ImageSource) -> Iterator[str]:
+def _slice_notes(source: NiftiFile) -> Iterator[str]:
     """How the slices of a NIfTI are unlike the heads that the shipped networks know."""
-    if isinstance(source, NiftiFile) and not source.upright:
+    if not source.upright:
         plane = f"{source.plane} " if source.plane else ""
         yield f"{plane}slices as they are stored: --plane would turn them upright"
-    if isinstance(source, NiftiFile) and source.plane not in ("", "sagittal"):
+    if source.plane not in ("", "sagittal"):
         yield f"{source.plane} slices: the shipped networks were trained on sagittal ones"

@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_files import DTYPES, NAMES, PROPERTY, contents, load, refused, store
 
-from nogaps.filling.files import FillReport, fill, fill_file
+from nogaps.filling.arrays import fill_array
+from nogaps.filling.files import fill_file
+from nogaps.filling.survey import FillReport
 from nogaps.interpolation import linear
 
 RNG = np.random.default_rng(0)
@@ -101,7 +103,7 @@ def test_any_type_range_and_layout(
     if dtype.kind == "f" and low.min() >= 0 and high.max() <= 1:
         low, high = 0, 1
     assert (x_hat >= low).all() and (x_hat <= high).all()
-    again = fill(images[:, None], MASK[None, None], spy([]), batch_size=batch)
+    (again,) = fill_array(images[:, None], MASK[None, None], spy([]), batch_size=batch)
     assert same_bits(again[:, 0], x_hat, np.True_)
 
 
@@ -120,7 +122,7 @@ def test_floats_in_range_go_to_the_imputer_as_they_are(tmp_path: Path) -> None:
 def test_one_value_out_of_range_has_all_images_scaled(batch_size: int, which: int) -> None:
     images, seen = HOLED[:, None].copy(), []
     images[which, 0, 0, 0] = 1.5
-    fill(images, MASK[None, None], spy(seen), batch_size=batch_size)
+    fill_array(images, MASK[None, None], spy(seen), batch_size=batch_size)
     y = torch.cat([y for y, _ in seen]).numpy()
     np.testing.assert_allclose(y, images / images.max((1, 2, 3), keepdims=True), rtol=1e-6)
 
@@ -147,7 +149,8 @@ def test_constant_and_extreme_images(tmp_path: Path, values: tuple[float, float]
 def test_the_largest_value_of_a_type_can_be_filled_in(dtype: str) -> None:
     info = np.iinfo(dtype) if dtype[1] != "f" else np.finfo(dtype)
     y = np.full((1, 1, 8, 10), info.max, dtype)
-    assert (fill(y, MASK[None, None], spy([])).astype(float) > 0.999 * float(info.max)).all()
+    (x_hat,) = fill_array(y, MASK[None, None], spy([]))
+    assert (x_hat.astype(float) > 0.999 * float(info.max)).all()
 
 
 def test_a_zero_at_an_observed_pixel_is_kept(
@@ -266,34 +269,20 @@ def test_an_imputer_that_changes_all_pixels_changes_no_observed_one(tmp_path: Pa
     assert same_bits(x_hat, HOLED, MASK) and (x_hat[:, ~MASK] == 1).all()
 
 
-@pytest.mark.parametrize(
-    "dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.int64]
-)
-@pytest.mark.parametrize("masks", [1, 5])
-def test_tensors_come_back_as_tensors(dtype: torch.dtype, masks: int) -> None:
-    y = (torch.from_numpy(HOLED[:, None]) * (200 if not dtype.is_floating_point else 1)).to(dtype)
-    y.requires_grad_(dtype.is_floating_point)
-    mask = torch.from_numpy(MASK[None, None]).expand(masks, 1, -1, -1)
-    x_hat = fill(y, mask, spy([]), batch_size=2)
-    assert (x_hat.dtype, x_hat.shape, x_hat.requires_grad) == (dtype, y.shape, False)
-    assert torch.equal(x_hat[mask.expand_as(y)], y[mask.expand_as(y)])
-    assert (x_hat > 0).all() and x_hat is not y
-
-
-def test_arrays_that_are_views_with_anything_in_their_holes() -> None:
+def test_arrays_that_are_views() -> None:
     base = np.zeros((16, 20, 5), ">f8")
     y = np.moveaxis(base[::2, ::-2], -1, 0)[:, None]
-    y[:] = np.where(MASK, CLEAN, np.inf)[:, None]
-    y[0, 0, ~MASK] = np.nan
+    y[:] = HOLED[:, None]
     before = y.copy()
-    x_hat = fill(y, MASK[None, None], spy([]))
-    assert np.array_equal(y, before, equal_nan=True), "the input was changed"
-    assert same_bits(x_hat, y, MASK) and np.isfinite(x_hat).all()
+    (x_hat,) = fill_array(y, MASK[None, None], spy([]))
+    assert np.array_equal(y, before), "the input was changed"
+    assert same_bits(x_hat, y, MASK) and (x_hat > 0).all()
 
 
 def test_bad_arrays_are_named() -> None:
     y, mask = HOLED[:, None], MASK[None, None]
     for images in (HOLED, y[:0], y > 0, y + np.inf, y + np.nan, y.astype(str)):
-        assert refused(lambda images=images: fill(images, mask, linear())).startswith("y:")
+        line = refused(lambda images=images: fill_array(images, mask, linear()))
+        assert line.startswith("y: ")
     for wrong in (MASK, mask.astype(float), mask[..., :4], mask & False):
-        assert "mask" in refused(lambda wrong=wrong: fill(y, wrong, linear()))
+        assert "mask" in refused(lambda wrong=wrong: fill_array(y, wrong, linear()))

@@ -21,9 +21,9 @@ from nogaps import standin
 from nogaps.Assessment import PROFILES, Ensemble, new_imputer
 from nogaps.prior.loading import WEIGHTS
 from nogaps.runtime.checkpoint import save_model
-from nogaps.runtime.files import load_npy, save_npy, sha256
+from nogaps.runtime.files import save_npy, sha256
 
-COUNT = 480  # images: eight batches, which are as many shards
+COUNT = 480  # images: 15 batches on a CPU
 LAUNCH = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
 LAUNCH += ["--dynamo_backend", "no", "--main_process_port", "0"]
 
@@ -73,64 +73,6 @@ def wait_for(there: Callable[[], object], team: Sequence[BaseProcess] = ()) -> N
         time.sleep(0.002)
 
 
-def test_filling_is_shared_and_continued(inputs: Path, tmp_path: Path) -> None:
-    """Killed with some shards done, refused with another network, then finished by one process."""
-    output, partial = tmp_path / "out.npy", tmp_path / ".out.npy.partial"
-    for _ in range(9):
-        team = killing.start_team(tmp_path / "killed", 2, *fill_call(inputs, output))
-        wait_for(lambda: list(partial.glob("*-0.npy")) or output.exists(), team)
-        signals(team, signal.SIGSTOP)  # it must not end before the second has looked
-        if not output.exists() and len(list(partial.glob("*-0.npy"))) < COUNT // 64:
-            break
-        signals(team, signal.SIGCONT)
-        assert ends(team) == [0, 0]
-        output.unlink()
-    second = killing.start_team(tmp_path / "second", 2, *fill_call(inputs, output))
-    assert ends(second) == [2, 2]
-    said, silence = logs(tmp_path / "second")
-    assert silence == "" and said.count("\n") == 1 and "in use by another run" in said
-    signals(team, signal.SIGKILL)
-    assert ends(team) == [-signal.SIGKILL] * 2 and not output.exists()
-    shards = {path.name: path.stat().st_mtime_ns for path in partial.glob("*-0.npy")}
-    other = killing.start(tmp_path / "other", *fill_call(inputs, output, "two"))
-    assert killing.end(other) == 2 and "made with imputer" in (tmp_path / "other").read_text()
-    kept = {path.name: path.stat().st_mtime_ns for path in partial.glob("*-0.npy")}
-    assert shards and kept == shards
-    half = next(partial.glob("*-0.npy"))
-    half.write_bytes(half.read_bytes()[:-1])
-    again = killing.start(tmp_path / "again", *fill_call(inputs, output))
-    assert killing.end(again) == 0, (tmp_path / "again").read_text()
-    assert sha256(output) == sha256(inputs / "filled.npy")
-    assert not killing.leftovers(tmp_path)
-
-
-def test_finished_shards_are_not_made_again(
-    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each shard is marked where it lies: the marks are in the result."""
-    from nogaps.filling import files as filling
-    from nogaps.filling import sharding
-    from nogaps.imputers.loading import load_imputer
-
-    monkeypatch.setattr(sharding, "BATCHES", 2)
-    imputer, output = load_imputer(inputs / "one"), tmp_path / "out.npy"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(filling, "_write", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
-        filling.fill_file(inputs / "y.npy", output, imputer, progress=False)
-    assert not output.exists()
-    shards = sorted(output.with_name(".out.npy.partial").glob("*-0.npy"))
-    assert len(shards) == -(-COUNT // filling.CPU_BATCH) > 8
-    for shard in shards:
-        images = load_npy(shard)
-        images[0] = 0.125
-        save_npy(shard, images)
-    report = filling.fill_file(inputs / "y.npy", output, imputer, progress=False)
-    x_hat, straight = load_npy(output), load_npy(inputs / "filled.npy")
-    marked = (x_hat == 0.125).all((1, 2, 3))
-    assert marked.sum() == len(shards) and np.array_equal(x_hat[~marked], straight[~marked])
-    assert (report.images, report.masks, report.scaled) == (COUNT, 1, False)
-
-
 def test_one_voice(inputs: Path, prior_folder: Path, tmp_path: Path) -> None:
     """Two processes: what is done, refused or interrupted is said once."""
     sample = ("sample", "--num-samples", 10, "--steps", 2, "--batch-size", 3)
@@ -167,7 +109,7 @@ def test_one_voice(inputs: Path, prior_folder: Path, tmp_path: Path) -> None:
 def test_an_interrupted_team_says_one_line(inputs: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.npy"
     team = killing.start_team(tmp_path / "log", 2, *fill_call(inputs, output))
-    wait_for(lambda: list(tmp_path.glob(".out.npy.partial/[!.]*.lock")), team)
+    wait_for(lambda: list(tmp_path.glob(".out.npy.partial/done-*.json")), team)
     signals(team, signal.SIGTERM)
     assert ends(team) == [143, 143]
     said, silence = logs(tmp_path / "log")

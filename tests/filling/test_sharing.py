@@ -1,0 +1,197 @@
+"""One long file: filled by one process or several, interrupted or not, to the same bits."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import killing
+import numpy as np
+import pytest
+import torch
+from browser import free_port
+
+from nogaps.filling.arrays import fill_array
+from nogaps.filling.files import fill_file
+from nogaps.images.formats import open_images
+from nogaps.runtime.errors import BadInput
+from tests.images.test_formats import contents, store
+
+COUNT, BATCH = 43, 2  # 22 batches, the last with one image
+MASK = np.random.default_rng(0).random((8, 10)) > 0.4
+MASK[0] = True
+IMAGES = (np.arange(1, COUNT + 1)[:, None, None] * MASK).astype(np.uint16)  # image k holds k + 1
+FOREVER = 1000
+
+
+class Numbers:
+    """A `FillingMethod` that knows its images by their numbers, and ends or waits after some.
+
+    Each call adds a line to `log`, the numbers of the images of a batch.
+    """
+
+    device, trained_on = torch.device("cpu"), None
+
+    def __init__(self, log: Path, most: int = FOREVER, identity: str = "a" * 16) -> None:
+        self.log, self.most, self.identity = log, most, identity
+
+    def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        done = lines(self.log)
+        if len(done) == self.most:
+            raise KeyboardInterrupt
+        self.log.write_text("\n".join([*map(json.dumps, done), json.dumps(numbers(y))]))
+        return torch.where(mask, y, numbers(y)[0] / COUNT)
+
+    def with_half_width(
+        self, y: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return self(y, mask), torch.where(mask, 0.0, 0.25).expand_as(y)
+
+
+def numbers(y: torch.Tensor) -> list[int]:
+    return (y[:, 0, 0, 0] * (COUNT + 1)).round().int().tolist()
+
+
+def lines(log: Path) -> list[list[int]]:
+    return [*map(json.loads, log.read_text().splitlines())] if log.exists() else []
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Floats in [0,1], image k of the value (k + 1) / 44: filled as they are."""
+    return store(tmp_path / "y.npy", (IMAGES / (COUNT + 1)).astype(np.float32))
+
+
+def straight(source: Path, log: Path) -> np.ndarray:
+    images = np.load(source)
+    return fill_array(images, MASK[None, None], Numbers(log), batch_size=BATCH)[0]
+
+
+class Stuck(Numbers):
+    """Waits in the middle of a batch."""
+
+    def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        try:
+            return super().__call__(y, mask)
+        except KeyboardInterrupt:
+            time.sleep(killing.SECONDS)
+            raise
+
+
+def team_member(ready: Connection, source: Path, environment: dict, most: int) -> None:
+    """In a process of its own: fill `source`; in the batch after so many, wait to be killed."""
+    os.environ.update(environment)
+    ready.send(0)
+    method = Stuck(source.with_name(f"log-{environment['RANK']}"), most)
+    fill_file(source, source.with_name("x.npy"), method, batch_size=BATCH, progress=False)
+
+
+def team(source: Path, count: int, most: int = FOREVER) -> list:
+    port, members = str(free_port()), []
+    for rank in range(count):
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "ACCELERATE_USE_CPU": "true"}
+        members.append(killing.call(team_member, source, own, most)[0])
+    return members
+
+
+def check_shares(logs: list[list[list[int]]], batches: list[list[int]]) -> None:
+    """Each process has filled whole batches of its own, one after the other; together these."""
+    assert [batch for log in logs for batch in log] == batches
+
+
+BATCHES = [[*range(k + 1, min(k + BATCH, COUNT) + 1)] for k in range(0, COUNT, BATCH)]
+
+
+def test_two_processes_share_a_file(source: Path, tmp_path: Path) -> None:
+    members = team(source, 2)
+    assert [killing.end(member) for member in members] == [0, 0]
+    logs = [lines(tmp_path / f"log-{rank}") for rank in range(2)]
+    check_shares(logs, BATCHES)
+    assert [len(log) for log in logs] == [11, 11]
+    assert np.array_equal(np.load(tmp_path / "x.npy"), straight(source, tmp_path / "log"))
+    assert not killing.leftovers(tmp_path)
+
+
+def test_killed_processes_are_continued_by_another_number(source: Path, tmp_path: Path) -> None:
+    members = team(source, 2, most=4)
+    partial, deadline = tmp_path / ".x.npy.partial", time.monotonic() + killing.SECONDS
+    records = [partial / f"done-{rank}.json" for rank in range(2)]
+    while not all(len(lines(tmp_path / f"log-{rank}")) == 4 for rank in range(2)):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    with pytest.raises(BadInput, match="in use by another run"):
+        fill_file(source, tmp_path / "x.npy", Numbers(tmp_path / "log"), batch_size=BATCH)
+    for member in members:
+        assert killing.end(member, signal.SIGKILL) == -signal.SIGKILL
+    assert not (tmp_path / "x.npy").exists()
+    logs = [lines(tmp_path / f"log-{rank}") for rank in range(2)]
+    check_shares(logs, BATCHES[:4] + BATCHES[11:15])
+    done = [start for record in records for start in json.loads(record.read_text())["batches"]]
+    assert 2 <= len(done) <= 8 and {start // BATCH for start in done} <= {*range(4), *range(11, 15)}
+
+    other = Numbers(tmp_path / "other", identity="b" * 16)
+    with pytest.raises(BadInput, match="made with imputer 'aaaaaaaaaaaaaaaa', not 'bbbb"):
+        fill_file(source, tmp_path / "x.npy", other, batch_size=BATCH, progress=False)
+    again = Numbers(tmp_path / "again")
+    report = fill_file(source, tmp_path / "x.npy", again, batch_size=BATCH, progress=False)
+    left = [batch for k, batch in enumerate(BATCHES) if k * BATCH not in done]
+    check_shares([lines(tmp_path / "again")], left)
+    assert (report.images, report.masks, report.scaled) == (COUNT, 1, False)
+    assert np.array_equal(np.load(tmp_path / "x.npy"), straight(source, tmp_path / "log"))
+    assert not killing.leftovers(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.nii.gz", "a"])
+@pytest.mark.parametrize("sure", [False, True])
+def test_an_interrupted_fill_goes_on(tmp_path: Path, name: str, sure: bool) -> None:
+    """Of any kind of file, with half-widths and without: the bytes of one that was not."""
+    images = IMAGES.astype(np.uint8 if name == "a" else np.uint16)
+    images[:, 0, 1] = COUNT + 1  # the highest value: all images are scaled alike
+    (tmp_path / "in").mkdir()
+    source, bytes_of = store(tmp_path / "in" / name, images), {}
+    for most in (FOREVER, 5):
+        room = tmp_path / str(most)
+        half = {"uncertainty": room / "half.npy"} if sure else {}
+        options = {"batch_size": BATCH, "progress": False, **half}
+        room.mkdir()
+        if most < FOREVER:
+            with pytest.raises(KeyboardInterrupt):
+                fill_file(source, room / name, Numbers(room / "log", most), **options)
+            assert not (room / name).exists() and not (room / "half.npy").exists()
+        fill_file(source, room / name, Numbers(room / "log2"), **options)
+        filled_batches = lines(room / "log") + lines(room / "log2")  # PNGs come in order of name
+        assert {k for batch in filled_batches for k in batch} == {*range(1, COUNT + 1)}
+        assert [*map(len, filled_batches)] == [*map(len, BATCHES)]
+        bytes_of[most] = contents(room / name), sure and contents(room / "half.npy")
+        assert sorted(os.listdir(room)) == sorted(
+            [name, *["half.npy"] * sure, "log2", *["log"] * (most < FOREVER)]
+        )
+    assert bytes_of[FOREVER] == bytes_of[5]
+    with open_images(source) as images, open_images(tmp_path / "5" / name) as filled:
+        y, x_hat = images.read(0, COUNT), filled.read(0, COUNT)
+        assert np.array_equal(x_hat[:, MASK], y[:, MASK]) and x_hat.all()
+
+
+def test_work_on_other_images_is_not_continued(source: Path, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        fill_file(source, tmp_path / "x.npy", Numbers(tmp_path / "log", 3), batch_size=BATCH)
+    np.save(source, np.load(source)[::-1])
+    with pytest.raises(BadInput, match=r"manifest\.json: was made with data .*: use another"):
+        fill_file(source, tmp_path / "x.npy", Numbers(tmp_path / "log"), batch_size=BATCH)
+
+
+def test_short_work_and_plain_functions_leave_nothing(source: Path, tmp_path: Path) -> None:
+    """An interrupted call of a function is not continued: nothing tells that it is the same."""
+
+    def fail(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        raise KeyboardInterrupt
+
+    for method, batch in ((fail, BATCH), (Numbers(tmp_path / "log", 0), 16)):
+        with pytest.raises(KeyboardInterrupt):
+            fill_file(source, tmp_path / "x.npy", method, batch_size=batch)
+        assert os.listdir(tmp_path) == ["y.npy"]
