@@ -21,15 +21,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from in_process import called
+from nibabel import Nifti1Image
 from PIL import Image
 from torch import nn
 
 from nogaps import interpolation as classical
 from nogaps import metrics, standin
-from nogaps.commands.main import app
 from nogaps.evaluation import label_free as hidden
 from nogaps.evaluation import realism
-from nogaps.imputers import refinement, uncertainty
+from nogaps.imputers import intervals, refinement, uncertainty
 from nogaps.imputers.loading import load_imputer
 from nogaps.imputers.posterior import Posterior
 from nogaps.prior import pictures, sampling
@@ -65,20 +66,13 @@ def given(
     grey = (255 * y[:6, 0]).round().byte().numpy()
     for name, image in zip("badfce", grey, strict=True):
         Image.fromarray(image).save(inputs / "pngs" / f"{name}.png")
-    with contextlib.suppress(ImportError):
-        from nibabel import Nifti1Image
-
-        Nifti1Image(np.moveaxis(grey, 0, -1), np.eye(4)).to_filename(inputs / "y.nii.gz")
+    Nifti1Image(np.moveaxis(grey, 0, -1), np.eye(4)).to_filename(inputs / "y.nii.gz")
     with np.load(frames_file, allow_pickle=False) as archive:
         np.savez(inputs / "frames.npz", **{name: archive[name][12:20:2] for name in archive})
     own = {"x": x, "y": y[:4], "mask": mask[WINDOW], "linear": classical.linear()}
     own |= {"prior": prior, "frames": [inputs / "frames.npz"], "whole": (corrupted[:1], mask)}
     (inputs / "prior").symlink_to(prior_folder)
     return SimpleNamespace(**own, inputs=inputs, folder=tmp_path, new=tmp_path)
-
-
-def smoke(g: SimpleNamespace) -> nn.Module:
-    return notebook.new_imputer(notebook.PROFILES["smoke"], g.x, 0).eval().requires_grad_(False)
 
 
 def first_stage(g: SimpleNamespace, kind: str, **shape: object) -> nn.Module:
@@ -95,17 +89,17 @@ def all_stages(g: SimpleNamespace) -> Path:
 
 def notebook_training(g: SimpleNamespace) -> list:
     train_set, val_set = notebook.make_datasets(g.x, g.mask, 0)
-    one = notebook.Profile(20, 1, 1, 1, (8,), 16)
-    trained, history = notebook.train_ensemble(one, train_set, val_set, g.mask, g.new)
+    profile = notebook.Profile(20, 1, 1, 1, (8,), 16)
+    trained, history = notebook.train_ensemble(profile, train_set, val_set, g.mask, g.new)
     return [trained, history, notebook.fill(trained, g.y, g.mask)]
 
 
-def intervals(g: SimpleNamespace) -> list:
-    ensemble, y = notebook.Ensemble([smoke(g)]), notebook.corrupt(g.x, g.mask)
-    sure = uncertainty.calibrate_ensemble(ensemble, y, g.x, g.mask, 0.5)
-    error, scale = g.x - y, torch.ones_like(g.x)
-    ratios = uncertainty.Ratios(error, scale, g.mask, list(range(20)))
-    return [vars(sure.calibration), uncertainty.cross_validate(ratios, 0.5, splits=4)]
+def calibration(g: SimpleNamespace) -> list:
+    network = notebook.new_imputer(notebook.PROFILES["smoke"], g.x, 0).eval().requires_grad_(False)
+    ensemble, y = notebook.Ensemble([network]), notebook.corrupt(g.x, g.mask)
+    calibrated = uncertainty.calibrate_ensemble(ensemble, y, g.x, g.mask, 0.5)
+    ratios = intervals.Ratios(g.x - y, torch.ones_like(g.x), g.mask, list(range(20)))
+    return [vars(calibrated.calibration), intervals.cross_validate(ratios, 0.5, splits=4)]
 
 
 def classifier(g: SimpleNamespace) -> list:
@@ -132,20 +126,14 @@ def commands(inputs: str) -> list[list[str]]:
         f"fill {inputs}/y.npz -o filled.npz --model run --quality fast",
         f"fill {inputs}/pngs -o filled --model run",
         f"prior prepare --source {inputs}/pngs --out frames.npz --size 8 --preview preview.png",
+        f"fill {inputs}/y.nii.gz -o filled.nii.gz --model run",
     ]
-    if (Path(inputs) / "y.nii.gz").exists():
-        lines.append(f"fill {inputs}/y.nii.gz -o filled.nii.gz --model run")
     return [line.split() for line in lines]
 
 
 def command_line(g: SimpleNamespace) -> Path:
-    before = os.getcwd()
-    os.chdir(g.new)
-    try:
-        for command in commands(str(g.inputs)):
-            assert app(command, standalone_mode=False) in (None, 0), command
-    finally:
-        os.chdir(before)
+    for command in commands(str(g.inputs)):
+        assert called(*command, cwd=g.new).code == 0, command
     return g.new
 
 
@@ -156,7 +144,7 @@ CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
     "posterior": lambda g: Posterior(g.linear, g.prior, 2, num_inference_steps=2)(*g.whole),
     "split": lambda g: [part.tensors for part in notebook.make_datasets(g.x, g.mask, 1)],
     "notebook's training": notebook_training,
-    "intervals": intervals,
+    "intervals": calibration,
     "hidden pixels": lambda g: hidden.hidden_folds(g.mask),
     "FRM": lambda g: refinement.build_refined_unet("frm", widths=(8, 16), bottleneck=16),
     "bootstrap": lambda g: metrics.summarize(g.x, 1 - g.x, g.mask, list(range(20))),
@@ -200,23 +188,21 @@ def digest(value: object) -> str:
     if isinstance(value, Path):
         value = files(value)
     if isinstance(value, dict):
-        value = [[key, digest(one)] for key, one in value.items()]
+        value = [[key, digest(part)] for key, part in value.items()]
     elif isinstance(value, (list, tuple)):
-        value = [digest(one) for one in value]
+        value = [digest(part) for part in value]
     elif isinstance(value, (torch.Tensor, np.ndarray)):
         value = (tuple(value.shape), str(value.dtype), np.asarray(value).tobytes())
     return hashlib.sha256(repr(value).encode()).hexdigest()
 
 
-class Listing:
-    """`os.scandir` in alphabetical order, or the other way round."""
+class Listing(contextlib.nullcontext):
+    """The entries of `os.scandir`, in alphabetical order or the other way round."""
 
-    scandir = staticmethod(os.scandir)
-    backwards = False
-
-    def __init__(self, path: object = ".") -> None:
-        with self.scandir(path) as entries:
-            order = sorted(entries, key=lambda entry: entry.name, reverse=self.backwards)
+    def __init__(self, scandir: Callable, backwards: bool, path: object = ".") -> None:
+        with scandir(path) as entries:
+            order = sorted(entries, key=lambda entry: entry.name, reverse=backwards)
+        super().__init__(self)
         self.entries = iter(order)
 
     def __iter__(self) -> Iterator[os.DirEntry]:
@@ -225,34 +211,24 @@ class Listing:
     def __next__(self) -> os.DirEntry:
         return next(self.entries)
 
-    def __enter__(self) -> Listing:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
 
 @pytest.mark.parametrize("name", list(CALLS))
 def test_a_second_call_gives_the_same_bits(
     given: SimpleNamespace, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    results, now = [], time.time
-    monkeypatch.setattr(os, "scandir", Listing)
+    results, now, scandir = [], time.time, os.scandir
     for k in (1, 2):
         random.seed(k)
         np.random.seed(k)
         torch.manual_seed(k)
         torch.use_deterministic_algorithms(k == 2)
-        monkeypatch.setattr(Listing, "backwards", k == 2)
+        monkeypatch.setattr(os, "scandir", partial(Listing, scandir, k == 2))
         monkeypatch.setattr(time, "time", lambda k=k: now() - 1e8 * k)
         given.new = given.folder / ("new" * k)
         given.new.mkdir()
-        before, found = states(), CALLS[name](given)
+        before, result = states(), CALLS[name](given)
         assert states() == before, "a generator that the process shares was drawn from"
-        results.append(found)
+        results.append(result)
     if isinstance(results[0], Path):
         assert files(results[0]) == files(results[1]) and files(results[0])
     assert digest(results[0]) == digest(results[1])

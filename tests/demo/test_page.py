@@ -183,12 +183,12 @@ def test_example_of_pngs_and_its_pages(page: Driven) -> None:
 def test_bad_files_get_one_line(page: Driven, served: Served, heads: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.npy"
     text.write_text("not an array")
-    assert "text.npy: is damaged" in page.fill(text)
+    assert page.fill(text).startswith("text.npy: is damaged")
     assert page.one("#status p").get_attribute("role") == "alert"
     page.until(lambda: page.one("#go").is_enabled())
     assert not page.driver.find_elements(By.ID, "caption")
     np.save(tmp_path / "one.npy", np.load(heads)[:1])
-    assert "one.npy: " in page.fill(tmp_path / "one.npy")
+    assert page.fill(tmp_path / "one.npy").endswith("expected a mask (under “Options”)")
     large = tmp_path / "large.npy"
     np.save(large, np.zeros((UPLOAD_MB << 20), np.uint8))
     page.one("#files button[aria-label*=lear]").click()
@@ -198,7 +198,7 @@ def test_bad_files_get_one_line(page: Driven, served: Served, heads: Path, tmp_p
     for path in served.temporary.glob("*/cache/*/heads.npy"):
         path.unlink()  # as after an hour
     page.one("#go").click()
-    assert "heads.npy: cannot be read (No such file or directory)" in page.said()
+    assert page.said() == "heads.npy: cannot be read (No such file or directory), expected a file"
     page.until(lambda: page.one("#go").is_enabled())
     page.driver.get_log("browser")
 
