@@ -1,4 +1,4 @@
-"""What each part of the notebook's imputer is worth on real heads.
+"""What changes of the notebook's imputer and of its training are worth on real heads.
 
     python -m benchmarks.ablations runs/samples/images.npy runs/frames/heads.npz ...
 
@@ -21,7 +21,6 @@ from unittest import mock
 import numpy as np
 import torch
 import typer
-from scipy import sparse
 from torch import nn
 from torch.nn import functional as F
 
@@ -30,7 +29,6 @@ from benchmarks.harness import check_profile, course_mask, interval, run, table
 from nogaps import Assessment
 from nogaps.Assessment import Imputer, Profile, corrupt, fill, make_datasets
 from nogaps.augmentation import random_affine
-from nogaps.interpolation import keep_observed, linear_operator
 from nogaps.metrics import bootstrap, hole_scores
 from nogaps.prior.frames.files import load_frames, to_size
 from nogaps.runtime.checkpoint import fingerprint, load_tensors, save_tensors
@@ -44,20 +42,6 @@ Val = dict[str, tuple[torch.Tensor, list[str]]]
 
 
 # the variants --------------------------------------------------------------------------------
-
-
-class NoMaskChannel(Imputer):
-    """The network does not see which pixels were observed."""
-
-    def _residual(self, h: torch.Tensor) -> torch.Tensor:
-        return super()._residual(torch.cat([h[:, :1], torch.zeros_like(h[:, 1:])], 1))
-
-
-class NoDropout(Imputer):
-    """No dropout at all."""
-
-    def __init__(self, covariance: torch.Tensor, widths: tuple[int, ...], bottleneck: int) -> None:
-        super().__init__(covariance, widths, bottleneck, bottleneck_dropout=0.0)
 
 
 class Residual(nn.Sequential):
@@ -76,17 +60,6 @@ class ResidualImputer(Imputer):
         super().__init__(covariance, widths, bottleneck)
         for block in (*self.unet.encoder, *self.unet.decoder):
             block.convs = Residual(*block.convs)
-
-
-def no_weights(mask: np.ndarray) -> sparse.csr_matrix:
-    """Return the operator that fills with the mean of the observed pixels."""
-    return sparse.csr_matrix((int((~mask).sum()), int(mask.sum())))
-
-
-def same_for_all(y: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and deviation of a typical head instead of those of the image."""
-    ones = torch.ones(len(y), 1, 1, 1, device=y.device)
-    return 0.28 * ones, 0.22 * ones
 
 
 def half_warped(
@@ -153,12 +126,6 @@ class Variant:
 WIDE = {"widths": (48, 96, 192), "bottleneck": 384}
 VARIANTS = {
     "default": Variant(),
-    "no geometry": Variant({"random_affine": lambda x, *_, **__: x}),
-    "start from lines": Variant({"kriging_operator": lambda covariance: linear_operator}),
-    "start from the mean": Variant({"kriging_operator": lambda covariance: no_weights}),
-    "no mask channel": Variant({"Imputer": NoMaskChannel}),
-    "not standardised": Variant({"observed_moments": same_for_all}),
-    "no dropout": Variant({"Imputer": NoDropout}),
     "half of the images warped": Variant({"random_affine": half_warped}),
     "half moved instead of warped": Variant({"random_affine": half_moved}),
     "warped from twice the size": Variant({"random_affine": warped_from_twice}),
@@ -208,24 +175,17 @@ def run_variant(
 def compare(fills: dict[str, list[dict]], val: Val) -> dict[str, dict]:
     """Return per variant and set the PSNR, and its difference to the default's with an interval.
 
-    fills: per variant one dict of filled images per seed. "ensemble of n" is the mean of the
-    default's images over its seeds.
+    fills: per variant one dict of filled images per seed.
     """
-    mask, default = course_mask(), fills["default"]
-    paired = {name: default[: len(runs)] for name, runs in fills.items()}
-    if len(default) > 1:
-        mean = {k: torch.stack([each[k] for each in default]).mean(0) for k in val}
-        mean = {k: keep_observed(mean[k], x, mask) for k, (x, _) in val.items()}
-        name = f"ensemble of {len(default)}"
-        fills, paired = fills | {name: [mean]}, paired | {name: default}
 
     def psnr(runs: list[dict], k: str) -> np.ndarray:
-        return np.mean([hole_scores(each[k], val[k][0], mask)["psnr"] for each in runs], 0)
+        scores = [hole_scores(each[k], val[k][0], course_mask())["psnr"] for each in runs]
+        return np.mean(scores, 0)
 
     rows: dict[str, dict] = {name: {} for name in fills}
     for name, runs in fills.items():
         for k, (_, groups) in val.items():
-            values, base = psnr(runs, k), psnr(paired[name], k)
+            values, base = psnr(runs, k), psnr(fills["default"][: len(runs)], k)
             more = bootstrap((values - base).astype(float), groups)
             rows[name][k] = {"psnr": float(values.mean()), "more_db": more}
     return rows

@@ -21,7 +21,7 @@ import typer
 from torch import nn
 
 from benchmarks import harness
-from benchmarks.harness import Impute, course_mask, interval, run
+from benchmarks.harness import Impute, course_mask, run
 from benchmarks.published import load_published
 from nogaps import standin
 from nogaps.Assessment import corrupt, fill
@@ -196,23 +196,12 @@ def main(
     results["heads"] = {name: fingerprint(x) for name, (x, _) in sets.items()}
     if out.exists():
         keep_earlier(results, load_json(out), {name: groups for name, (_, groups) in sets.items()})
-    report(tables)
+    for name, rows in tables.items():
+        print(f"\n{name}\n{as_table(rows)}")
     save_json(out, results)
     draw(imputers["ours, best"], figure)
     if "coursework" in imputers or not errors.exists():
         draw_errors(imputers, errors)
-
-
-def report(tables: dict[str, dict[str, dict]]) -> None:
-    """Print the tables, the steps at borders, and what ours gains."""
-    for name, rows in tables.items():
-        print(f"\n{name}\n{as_table(rows)}")
-        best = rows["ours, best"]
-        steps = f"{best['border_steps']:.3f} (truth {best['true_steps']:.3f})"
-        print(f"steps at the borders of holes over those between observed pixels: {steps}")
-        for key in ("kriging (real)", "kriging (synthetic)", "coursework"):
-            if key in rows:
-                print(f"ours, best - {key}: {interval(rows[key]['more_db'], 2, '+')} dB")
 
 
 if __name__ == "__main__":

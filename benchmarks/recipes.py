@@ -122,8 +122,7 @@ def train_plain(
         learning_rate, batch_size, seed: Of Adam, of a step, of order and dropout.
         seconds_limit: No epoch begins after so many seconds of training.
         whole_image_loss: MSE of `predict` over all pixels; else of `forward` over the hole.
-        score: Called after each epoch, its time not counted.
-        identity: JSON-able, of what `score` looks at.
+        score: Called after each epoch, its time not counted; identity: of what it looks at.
 
     Returns:
         A row per epoch: "seconds" of training so far, "epoch" from 1, "loss", "score".

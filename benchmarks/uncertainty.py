@@ -20,7 +20,7 @@ import torch
 import typer
 
 from benchmarks import harness
-from benchmarks.harness import course_mask, run
+from benchmarks.harness import course_mask, interval, run, table
 from benchmarks.imputers import heads
 from nogaps.Assessment import corrupt
 from nogaps.figures import show_rows
@@ -113,18 +113,16 @@ def calibrate(
     return Calibration(level, factor, weights, members, identity, groups), rows
 
 
-def as_table(tables: dict[str, dict], left_out: dict[str, dict]) -> str:
-    """Return what was measured, as aligned text."""
-    lines = [f"{'heads':40} groups coverage  5, 50, 95 % of groups  width  rank  by brightness"]
-    for name, row in tables.items():
-        spread = " ".join(f"{value:.3f}" for value in row["groups_5_50_95"])
-        by = " ".join(f"{value:.3f}" for value in row["coverage_by_brightness"])
-        line = f"{name:40} {row['groups']:6} {row['coverage']:8.3f}  {spread:>21}"
-        lines.append(f"{line} {row['mean_width']:7.3f} {row['rank_correlation']:5.2f}  {by}")
+def as_markdown(tables: dict[str, dict], left_out: dict[str, dict]) -> str:
+    """Return coverage, width and rank correlation of every set, and the coverage left out."""
+    keys = ("groups", "coverage", "mean_width", "rank_correlation")
+    rows = [[name, *(f"{row[key]:.3g}" for key in keys)] for name, row in tables.items()]
     for name, row in left_out.items():
-        covered = harness.interval([row["coverage"], *row["splits_95"]], 3)
-        lines.append(f"calibrated on {name} of the groups, tested on the others: {covered}")
-    return "\n".join(lines)
+        covered = interval([row["coverage"], *row["splits_95"]], 3)
+        rows.append(
+            [f"calibrated on {name} of the groups, tested on the others", "", covered, "", ""]
+        )
+    return table(["heads", *keys], rows)
 
 
 def draw(filled: Filled, calibration: Calibration, mask: torch.Tensor, out: Path) -> None:
@@ -160,7 +158,7 @@ def main(
     tables = {name: describe(filled, calibration, mask) for name, filled in sets.items()}
     measured = {"heads": tables, "left out": left_out}
     print(f"factor {calibration.factor:.3f}, weights", calibration.weights)
-    print(as_table(tables, left_out))
+    print(as_markdown(tables, left_out))
     path = weights_file(model).parent / CALIBRATION
     save_calibration(path, calibration, measured)
     numbers = {name: value for name, value in vars(calibration).items() if name != "measured"}

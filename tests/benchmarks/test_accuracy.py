@@ -57,18 +57,26 @@ def test_every_variant_trains_and_differs(
 def test_ablations_compare_pairs_over_seeds(
     images: Path, frames_file: Path, tmp_path: Path
 ) -> None:
-    arguments = ["--profile", "smoke", "--epochs", "1", "--seeds", "0,1", "--only", "no dropout"]
+    arguments = [
+        "--profile",
+        "smoke",
+        "--epochs",
+        "1",
+        "--seeds",
+        "0,1",
+        "--only",
+        "residual blocks",
+    ]
     arguments += ["--folder", tmp_path / "runs", "--out", tmp_path / "a.json"]
     text = called(ablations.main, images, frames_file, *arguments)
     rows = load_json(tmp_path / "a.json")["rows"]
-    assert list(rows) == ["default", "no dropout", "ensemble of 2"]
+    assert list(rows) == ["default", "residual blocks"]
     assert len(list((tmp_path / "runs").iterdir())) == 4, "two variants of two seeds each"
     assert rows["default"]["frames"]["more_db"] == [0, 0, 0]
     psnr = {name: row["frames"]["psnr"] for name, row in rows.items()}
-    for name in ("no dropout", "ensemble of 2"):
-        difference = psnr[name] - psnr["default"]
-        assert rows[name]["frames"]["more_db"][0] == pytest.approx(difference, abs=1e-5)
-    assert "| no dropout | " in text
+    difference = psnr["residual blocks"] - psnr["default"]
+    assert rows["residual blocks"]["frames"]["more_db"][0] == pytest.approx(difference, abs=1e-5)
+    assert "| residual blocks | " in text
     with pytest.raises(BadInput, match="--only nothing"):
         called(ablations.main, images, frames_file, "--only", "nothing")
 
