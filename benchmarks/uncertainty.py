@@ -119,9 +119,7 @@ def as_markdown(tables: dict[str, dict], left_out: dict[str, dict]) -> str:
     rows = [[name, *(f"{row[key]:.3g}" for key in keys)] for name, row in tables.items()]
     for name, row in left_out.items():
         covered = interval([row["coverage"], *row["splits_95"]], 3)
-        rows.append(
-            [f"calibrated on {name} of the groups, tested on the others", "", covered, "", ""]
-        )
+        rows.append([f"groups left out, {name} calibrate", "", covered, "", ""])
     return table(["heads", *keys], rows)
 
 
