@@ -112,10 +112,10 @@ def hidden_score(
         ValueError: No observed pixel lies beside a hole.
     """
     hidden = hidden_folds(mask, folds, seed)
+    if not hidden.any(0).flatten(1).any(1).all():
+        raise ValueError("no observed pixel lies beside a hole: nothing can be hidden")
     reference = kriging or load_imputer(quality="fast").kriging
     mse, reference_mse = (_hidden_mse(each, y, mask, hidden) for each in (imputer, reference))
-    if np.isnan(mse).any():
-        raise ValueError("no observed pixel lies beside a hole: nothing can be hidden")
     gain, *interval = bootstrap(_psnr(mse) - _psnr(reference_mse), groups)
     return {
         "imputer": _row(mse, groups),
