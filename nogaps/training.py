@@ -23,10 +23,12 @@ from nogaps.imputers.uncertainty import CALIBRATION, calibrate_ensemble, save_ca
 from nogaps.masks import shared_mask
 from nogaps.runtime.checkpoint import load_state, save_model
 from nogaps.runtime.device import pick_device
-from nogaps.runtime.files import BadInput, load_images, samples_file
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_images, samples_file
 from nogaps.runtime.locks import folder_lock
 
-LEAST_TO_CALIBRATE = 20  # images held out: fewer say nothing of 90 %
+LEAST_TO_TRAIN = 10  # images
+LEAST_TO_CALIBRATE = 20  # images held out: fewer do not tell where 90 % lie
 
 
 def train_imputer(
@@ -39,10 +41,20 @@ def train_imputer(
 ) -> dict[str, str | float]:
     """Train as the notebook does; write `out/imputer.safetensors` and its checkpoints.
 
-    images: a .npy of (N,1,H,W) float in [0,1], or a folder with `images.npy`. Returns the file
-    and the RMSE over the hole of the validation images. Raises BadInput if sizes differ, if no
-    mask is found, if `out` holds a run that is not to be continued, or if another process is
-    training there.
+    Args:
+        images: A .npy of (N,1,H,W) floats in [0,1], or a folder with `images.npy`.
+        test_set: The corrupted images whose mask the imputer is for.
+        out: Folder of the run.
+        profile: A profile of the notebook, or "auto".
+        seed: Of split, weights and augmentation.
+        resume: Whether a run in `out` is continued.
+
+    Returns:
+        The file, and the RMSE over the holes of the validation images.
+
+    Raises:
+        BadInput: Sizes differ, the mask is unclear, or `out` holds a run that is not to be
+            continued, or that another process trains.
     """
     out, device = Path(out), pick_device()
     try:
@@ -50,18 +62,20 @@ def train_imputer(
     except ValueError as error:
         raise BadInput(str(error)) from error
     x, mask = _load(Path(images), test_set)
+    mask = mask.to(device)
     with folder_lock(out):
         checkpoint = out / "training-0.safetensors"
         if checkpoint.exists() and not resume:
-            raise BadInput(f"{out}: holds a run already; add --resume, or choose another --out")
-        train_set, val_set = make_datasets(x, mask, seed)
-        state = load_state(checkpoint)
+            raise BadInput("holds a run already; add --resume, or choose another --out", path=out)
+        train_set, val_set = make_datasets(x, mask.cpu(), seed)
         first = new_imputer(settings, train_set.tensors[1], 1000 * seed)
-        wanted = run_settings(first, train_set, mask.to(device), settings.epochs, 1000 * seed)
+        wanted = run_settings(first, train_set, mask, settings.epochs, 1000 * seed)
+        state = load_state(checkpoint)
         if state is not None and state["settings"] != wanted:
-            raise BadInput(f"{out}: holds a run on other images or settings; choose another --out")
-        trained, _ = train_ensemble(settings, train_set, val_set, mask.to(device), out, seed)
-        return _save(trained, val_set, mask.to(device), out)
+            problem = "holds a run on other images or settings; choose another --out"
+            raise BadInput(problem, path=out)
+        trained, _ = train_ensemble(settings, train_set, val_set, mask, out, seed)
+        return _save(trained, val_set, mask, out)
 
 
 def _load(images: Path, test_set: str | Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,22 +83,21 @@ def _load(images: Path, test_set: str | Path) -> tuple[torch.Tensor, torch.Tenso
     x = torch.from_numpy(load_images(samples_file(images)))
     mask = torch.from_numpy(shared_mask(load_images(test_set), str(test_set)))[None, None]
     if x.shape[1:] != mask.shape[1:]:
-        found, expected = ("×".join(map(str, one.shape[2:])) for one in (x, mask))
-        raise BadInput(f"{images}: holds images of {found}, expected {expected} as {test_set}")
-    if len(x) < 10:
-        raise BadInput(f"{images}: {len(x)} images, expected at least 10 to train on")
+        held, expected = ("×".join(map(str, size)) for size in (x.shape[2:], mask.shape[2:]))
+        raise BadInput(f"holds images of {held}", f"{expected} as {test_set}", path=images)
+    if len(x) < LEAST_TO_TRAIN:
+        raise BadInput(f"holds {len(x)} images", f"at least {LEAST_TO_TRAIN}", path=images)
     return x, mask
 
 
 def _save(
     trained: Ensemble, val_set: TensorDataset, mask: torch.Tensor, out: Path
 ) -> dict[str, str | float]:
-    """Write the trained networks and, with enough images, how sure they are."""
+    """Write the networks and, with enough images, their calibration; score them."""
     save_model(out / WEIGHTS, trained, trained.config | trained_on(mask))
     if len(val_set) >= LEAST_TO_CALIBRATE:
         pairs = (t.to(mask.device) for t in val_set.tensors)
-        sure = calibrate_ensemble(trained, *pairs, mask)
-        save_calibration(out / CALIBRATION, sure.calibration, "on images held out of training")
-    loader = DataLoader(val_set, 128, generator=torch.Generator())
-    mse = validate(trained, loader, mask)
+        calibration = calibrate_ensemble(trained, *pairs, mask).calibration
+        save_calibration(out / CALIBRATION, calibration, "on images held out of training")
+    mse = validate(trained, DataLoader(val_set, 128, generator=torch.Generator()), mask)
     return {"imputer": str(out / WEIGHTS), "rmse": math.sqrt(mse)}

@@ -1,4 +1,4 @@
-"""Training: resume is exact, data are not touched, the global generator is left alone."""
+"""Training, by `nogaps train` and of one network: exact resume, nothing else is touched."""
 
 from __future__ import annotations
 
@@ -16,7 +16,14 @@ from nogaps.Assessment import (
     train,
     train_epoch,
 )
-from nogaps.runtime.checkpoint import load_state, save_state
+from nogaps.filling.method import TrainedOn
+from nogaps.imputers.loading import load_imputer
+from nogaps.runtime.checkpoint import fingerprint, load_state, save_state
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import save_npy, sha256
+from nogaps.training import train_imputer
+
+PART = (..., slice(20, 44), slice(16, 40))
 
 
 def run(x: torch.Tensor, mask: torch.Tensor, path: Path, epochs: int = 3) -> tuple:
@@ -28,8 +35,8 @@ def run(x: torch.Tensor, mask: torch.Tensor, path: Path, epochs: int = 3) -> tup
 def test_stop_and_resume_gives_the_same_bits(
     tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x = clean[:40]
-    straight, history = run(x, mask, tmp_path / "straight.safetensors")
+    x = clean[:40][PART]
+    straight, history = run(x, mask[PART], tmp_path / "straight.safetensors")
     calls = []
 
     def interrupted(*arguments: object) -> float:
@@ -40,8 +47,8 @@ def test_stop_and_resume_gives_the_same_bits(
 
     monkeypatch.setattr("nogaps.Assessment.train_epoch", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run(x, mask, tmp_path / "resumed.safetensors")
-    resumed, again = run(x, mask, tmp_path / "resumed.safetensors")
+        run(x, mask[PART], tmp_path / "resumed.safetensors")
+    resumed, again = run(x, mask[PART], tmp_path / "resumed.safetensors")
     assert len(calls) == 4, "the finished epochs were trained again"
     assert again == history
     for (name, a), b in zip(
@@ -52,9 +59,9 @@ def test_stop_and_resume_gives_the_same_bits(
 
 def test_other_data_start_anew(tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor) -> None:
     path = tmp_path / "s.safetensors"
-    old, _ = run(clean[:40], mask, path, epochs=1)
-    new, _ = run(clean[40:80], mask, path, epochs=1)
-    alone, _ = run(clean[40:80], mask, tmp_path / "alone.safetensors", epochs=1)
+    old, _ = run(clean[:40][PART], mask[PART], path, epochs=1)
+    new, _ = run(clean[40:80][PART], mask[PART], path, epochs=1)
+    alone, _ = run(clean[40:80][PART], mask[PART], tmp_path / "alone.safetensors", epochs=1)
     weight = "unet.head.weight"
     assert torch.equal(new.state_dict()[weight], alone.state_dict()[weight])
     assert not torch.equal(new.state_dict()[weight], old.state_dict()[weight])
@@ -69,10 +76,10 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(
     tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor
 ) -> None:
     path = tmp_path / "s.safetensors"
-    straight, _ = run(clean[:40], mask, path)
+    straight, _ = run(clean[:40][PART], mask[PART], path)
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.warns(UserWarning, match="damaged"):
-        resumed, _ = run(clean[:40], mask, path)
+        resumed, _ = run(clean[:40][PART], mask[PART], path)
     for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
@@ -81,7 +88,7 @@ def test_global_generator_is_untouched(
     tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor
 ) -> None:
     before = torch.random.get_rng_state()
-    run(clean[:20], mask, tmp_path / "s.safetensors", epochs=1)
+    run(clean[:20][PART], mask[PART], tmp_path / "s.safetensors", epochs=1)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -98,6 +105,34 @@ def test_learning_rate_rises_then_falls() -> None:
     rates = [learning_rate(step, 100, peak=1.0) for step in range(100)]
     assert rates[0] < rates[4] == max(rates) == 1.0
     assert rates[-1] < 0.01 and rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_a_run_writes_an_imputer_and_is_not_mixed_with_another(
+    tmp_path: Path, clean: torch.Tensor, corrupted: torch.Tensor, mask: torch.Tensor
+) -> None:
+    x, y, small = (tmp_path / f"{name}.npy" for name in ("x", "y", "small"))
+    for path, images in ((x, clean), (y, corrupted), (small, clean[:9])):
+        save_npy(path, images[PART].numpy())
+    out = tmp_path / "run"
+    result = train_imputer(x, y, out, "smoke")
+    loaded = load_imputer(out)
+    assert result["imputer"] == str(out / "imputer.safetensors") and 0 < result["rmse"] < 0.3
+    assert loaded.trained_on == TrainedOn((24, 24), fingerprint(mask[PART][0, 0]))
+    assert loaded.calibration.groups == 10 and loaded.calibration.level == 0.9
+    weights = sha256(out / "imputer.safetensors")
+    wide = tmp_path / "wide.npy"
+    save_npy(wide, clean.numpy())
+    for images, options, words in (
+        (x, {}, "holds a run already"),
+        (x, {"resume": True, "seed": 1}, "other images or settings"),
+        (small, {"resume": True}, "holds 9 images, expected at least 10"),
+        (wide, {"resume": True}, "holds images of 64×64, expected 24×24"),
+        (x, {"resume": True, "profile": "large"}, "large"),
+    ):
+        with pytest.raises(BadInput, match=words) as caught:
+            train_imputer(images, y, out, **{"profile": "smoke", **options})
+        assert "\n" not in str(caught.value)
+    assert sha256(out / "imputer.safetensors") == weights
 
 
 def test_state_keeps_structure_and_types(tmp_path: Path) -> None:

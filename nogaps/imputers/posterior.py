@@ -1,9 +1,8 @@
 """Fill holes with draws from the diffusion prior: `Posterior`, a companion of the imputers.
 
-It never stands in the coursework path: the prior is a pre-trained network. It answers what else
-could lie in the holes, not what is most likely there: even exact draws from the posterior have
-twice the squared error of its mean, so one draw costs 3 dB, and the mean of K draws (1 + 1/K)
-times that error.
+It never stands in the coursework path, because the prior is a pre-trained network. It shows what
+else could lie in the holes, not what is most likely there: even an exact draw from the posterior
+has twice the squared error of its mean (3 dB), and the mean of K draws (1 + 1/K) times that error.
 """
 
 from __future__ import annotations
@@ -36,16 +35,28 @@ class Posterior:
     each the denoiser predicts the image, whose observed pixels are replaced by those of y: the
     range-null space decomposition of DDNM (arXiv 2212.00490, section 3.1), with the first stage's
     decoder and encoder around it, exact in pixel spaces and as good as the autoencoder in latents.
-    eta: share of DDIM's fresh noise (arXiv 2010.02502, equation 16), 0 none, 1 ancestral.
-    resampling: how often each step is taken, noised back in between (RePaint, arXiv 2201.09865,
-    section 4.2). The larger `strength`, the less a draw owes to the imputer.
 
     The prior knows images divided by their 99.7th percentile; y is divided by that of its observed
     pixels. Limit: nothing filled in is brighter than that percentile, and where it misses the
     image's own (bright parts all in holes) the prior sees a wrong contrast.
 
-    imputer computes where y lies, the draws on the prior's device. Draw d of image k depends on
-    `seed`, d and k only, not on the batch, up to rounding. Raises BadInput for impossible settings.
+    Draw d of image k depends on `seed`, d and k only, not on the batch, up to rounding.
+
+    Args:
+        imputer: Fills where y lies.
+        prior: On its own device, where the draws are made.
+        num_draws: Per image, at most 1024.
+        strength: Share of the noise schedule; the larger, the less a draw owes to the imputer.
+        num_inference_steps: Steps of each draw.
+        eta: Share of DDIM's fresh noise (arXiv 2010.02502, equation 16), 0 none, 1 ancestral.
+        resampling: How often each step is taken, noised back in between (RePaint, arXiv 2201.09865,
+            section 4.2).
+        batch_size: Draws at a time.
+        seed: Of all draws.
+        precision: "auto", "fp32", "bf16" or "fp16".
+
+    Raises:
+        BadInput: A setting is out of range, or there are more steps than noise levels.
     """
 
     imputer: Filling
@@ -60,41 +71,45 @@ class Posterior:
     precision: str = "auto"
 
     def __post_init__(self) -> None:
-        """Refuse settings that cannot be drawn with."""
+        """Check the settings."""
         for name in ("num_draws", "num_inference_steps", "resampling", "batch_size"):
-            if getattr(self, name) < 1:
-                raise BadInput(f"{name} {getattr(self, name)}: expected at least 1")
-        if self.num_draws > MAX_DRAWS:
-            raise BadInput(f"num_draws {self.num_draws}: expected at most {MAX_DRAWS}")
-        if not 0 < self.strength <= 1:
-            raise BadInput(f"strength {self.strength}: expected above 0, at most 1")
-        if not 0 <= self.eta <= 1:
-            raise BadInput(f"eta {self.eta}: expected 0 to 1")
-        if self.precision not in ("auto", *PRECISIONS):
-            raise BadInput(f"precision {self.precision!r}: expected auto, {', '.join(PRECISIONS)}")
+            _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
+        _require("num_draws", self.num_draws, self.num_draws <= MAX_DRAWS, f"at most {MAX_DRAWS}")
+        _require("strength", self.strength, 0 < self.strength <= 1, "above 0, at most 1")
+        _require("eta", self.eta, 0 <= self.eta <= 1, "0 to 1")
+        precisions = ("auto", *PRECISIONS)
+        known = self.precision in precisions
+        _require("precision", self.precision, known, " or ".join(precisions))
         self._levels()
 
     def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Mean of the draws, (N,1,H,W) in [0,1]; arguments and errors of `draws`."""
+        """Return the mean of the draws, (N,1,H,W) in [0,1]; arguments and errors of `draws`."""
         return keep_observed(self.draws(y, mask).mean(0), y, mask)
 
     def spread(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Standard deviation of the draws, (N,1,H,W), 0 where observed; see `draws`.
+        """Return the standard deviation of the draws, (N,1,H,W), 0 where observed; see `draws`.
 
-        Not calibrated: it knows what the prior leaves open, not how wrong the prior is. Raises
-        BadInput for a single draw.
+        It is not calibrated: it tells what the prior leaves open, not how wrong the prior is.
+
+        Raises:
+            BadInput: There is a single draw.
         """
-        if self.num_draws < 2:
-            raise BadInput("num_draws 1: expected at least 2 for a spread")
+        _require("num_draws", self.num_draws, self.num_draws > 1, "at least 2 for a spread")
         return self.draws(y, mask).std(0).masked_fill(mask, 0)
 
     @torch.no_grad()
     def draws(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Fill y (N,1,H,W) in [0,1] num_draws times: (num_draws,N,1,H,W) on y's device.
+        """Fill images num_draws times.
 
-        mask: bool (1,1,H,W) or (N,1,H,W), True = observed; observed pixels are those of y, bit for
-        bit. Raises BadInput for images of another size than the prior's, or without an observed
-        pixel.
+        Args:
+            y: Corrupted images, (N,1,H,W) in [0,1].
+            mask: Bool, (1,1,H,W) or (N,1,H,W), True = observed.
+
+        Returns:
+            (num_draws,N,1,H,W) on y's device; observed pixels are those of y, bit for bit.
+
+        Raises:
+            BadInput: Images of another size than the prior's, or without an observed pixel.
         """
         self._check(y, mask)
         start, seen = self.imputer(y, mask), mask.expand_as(y)
@@ -115,24 +130,21 @@ class Posterior:
         z = torch.zeros(1, *latent_shape(self.prior), device=self.prior.device)
         size = decode(self.prior.vqvae, z, None).shape[1:]
         if y.shape[1:] != size:
-            found, expected = ("×".join(map(str, shape)) for shape in (y.shape[1:], size))
-            raise BadInput(f"images of {found}: the prior was trained on {expected}")
+            held, trained = ("×".join(map(str, shape)) for shape in (y.shape[1:], size))
+            raise BadInput(f"images of {held}: the prior was trained on {trained}")
         if mask.dtype != torch.bool or mask.shape[1:] != size or len(mask) not in (1, len(y)):
-            found = f"{mask.dtype} {tuple(mask.shape)}"
-            raise BadInput(f"mask: {found}, expected bool of (1 or {len(y)}, 1, H, W)")
+            held = f"is {mask.dtype} {tuple(mask.shape)}"
+            raise BadInput(held, f"bool of (1 or {len(y)}, 1, H, W)", path="mask")
         if not mask.flatten(1).any(1).all():
-            raise BadInput("mask: an image has no observed pixel, expected at least one in each")
+            raise BadInput("an image has no observed pixel", "at least one in each", path="mask")
 
     def _levels(self) -> tuple[list[int], list[float], str]:
         """Falling times, their alpha-bar (1 after the last, the image), what is predicted."""
         scheduler = make_scheduler("ddim", self.prior.scheduler, self.num_inference_steps)
         times = [round(self.strength * (t + 1)) - 1 for t in scheduler.timesteps.tolist()]
-        if times[-1] < 0 or len(set(times)) < len(times):
-            levels = times[0] + 1
-            raise BadInput(
-                f"num_inference_steps {self.num_inference_steps}: strength {self.strength} of the "
-                f"prior's schedule has {levels} noise levels"
-            )
+        distinct = times[-1] >= 0 and len(set(times)) == len(times)
+        most = f"at most {times[0] + 1}, the noise levels of strength {self.strength}"
+        _require("num_inference_steps", self.num_inference_steps, distinct, most)
         alpha_bar = scheduler.alphas_cumprod.double()[times].tolist()
         return times, [*alpha_bar, 1.0], scheduler.config.prediction_type
 
@@ -161,19 +173,19 @@ class Posterior:
     def _predict(self, z: torch.Tensor, t: int, alpha_bar: float, prediction: str) -> torch.Tensor:
         """Noiseless latents that the denoiser sees in z."""
         with autocast(self.prior.device, self._dtype):
-            found = self.prior.unet(z, t).sample.float()
+            output = self.prior.unet(z, t).sample.float()
         alpha, sigma = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
         if prediction == "epsilon":
-            return (z - sigma * found) / alpha
-        return alpha * z - sigma * found if prediction == "v_prediction" else found
+            return (z - sigma * output) / alpha
+        return alpha * z - sigma * output if prediction == "v_prediction" else output
 
     def _consistent(
         self, z0: torch.Tensor, target: torch.Tensor, seen: torch.Tensor
     ) -> torch.Tensor:
         """Latents z0 moved to an image whose observed pixels are those of target."""
         x = self._decode(z0)
-        # the difference of two encodings: what the first stage loses on its way is not lost anew
-        # at each step
+        # the difference of two encodings, so that the first stage's own loss is not added in
+        # every step
         return z0 + self._encode(torch.where(seen, target, x)) - self._encode(x)
 
     @property
@@ -190,16 +202,21 @@ class Posterior:
         return decode(self.prior.vqvae, z / self.prior.vqvae.config.scaling_factor, self._dtype)
 
 
+def _require(name: str, value: object, fits: bool, expected: str) -> None:
+    if not fits:
+        raise BadInput(f"{name} {value!r} is not possible", expected)
+
+
 def noise_like(z: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
-    """Standard normal noise of the shape of z, item by item from its own generator."""
-    drawn = [torch.randn(z.shape[1:], generator=generator) for generator in generators]
-    return torch.stack(drawn).to(z.device)
+    """Return standard normal noise of the shape of z, item by item from its own generator."""
+    noise = [torch.randn(z.shape[1:], generator=generator) for generator in generators]
+    return torch.stack(noise).to(z.device)
 
 
 def renoise(
     z: torch.Tensor, clean: float, noisy: float, generators: list[torch.Generator]
 ) -> torch.Tensor:
-    """z (N,C,h,w) of alpha-bar `clean`, by the forward process, at the smaller alpha-bar `noisy`.
+    """Bring z (N,C,h,w) of alpha-bar `clean` to the smaller alpha-bar `noisy` by forward diffusion.
 
     Source: DDPM (arXiv 2006.11239), equation 4, from one level to another.
     """
@@ -215,10 +232,10 @@ def ddim_step(
     eta: float,
     generators: list[torch.Generator],
 ) -> torch.Tensor:
-    """From z at alpha-bar `noisy`, given its noiseless z0, to the larger alpha-bar `clean`.
+    """Step from z at alpha-bar `noisy`, given its noiseless z0, to the larger alpha-bar `clean`.
 
-    All latents (N,C,h,w). Source: DDIM (arXiv 2010.02502), equations 12 and 16; with eta 1 DDPM's
-    posterior. The noise is what z0 leaves of z, as in DDNM.
+    All latents are (N,C,h,w). Source: DDIM (arXiv 2010.02502), equations 12 and 16; with eta 1
+    DDPM's posterior. The noise is what z0 leaves of z, as in DDNM.
     """
     epsilon = (z - noisy**0.5 * z0) / (1 - noisy) ** 0.5
     fresh = eta**2 * (1 - clean) / (1 - noisy) * (1 - noisy / clean)

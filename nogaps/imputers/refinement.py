@@ -19,12 +19,11 @@ RATES = (1, 2, 4, 8)  # arXiv 1706.05587 has 6, 12, 18 on maps of 65×65; ours s
 
 
 class Refinement(nn.Module):
-    """h (N,C,H,W) and the share of observed pixels (1|N,1,H,W) in [0,1] to (N,C,H,W).
+    """Correct the features of holes: h + (1 - share) * correction(h + embed(share)).
 
-    out = h + (1 - share) * correction(h + embed(share)): features of observed pixels pass, those of
-    the hole are corrected. The study instead puts the module's output, a sigmoid of what it sees of
-    the observed features, in the place of the hole's: the middle of a hole then knows nothing of
-    the picture, which cost FRM 2.5 dB there in a short trial.
+    `share` is the share of observed pixels under each feature, in [0,1]. The study instead replaces
+    the hole's features by a sigmoid of the observed ones: the middle of a hole then knows nothing
+    of the picture, which cost FRM 2.5 dB there in a short trial.
     """
 
     def __init__(self, channels: int, correction: nn.Module) -> None:
@@ -33,7 +32,7 @@ class Refinement(nn.Module):
         self.correction = correction
 
     def forward(self, h: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
-        """Refine h; same shape."""
+        """(N,C,H,W) and (1|N,1,H,W) to (N,C,H,W)."""
         share = share.to(h.dtype)
         return h + (1 - share) * self.correction(h + self.embed(share))
 
@@ -127,7 +126,7 @@ class RefinedUNet(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     def forward(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """y (N,C,H,W) in [0,1], mask bool (1,1,H,W) or (N,1,H,W), True = observed: x_hat (N,C,H,W).
+        """Fill y (N,C,H,W) in [0,1]; mask: bool (1,1,H,W) or (N,1,H,W), True = observed.
 
         Observed pixels are those of y, bit for bit; the hole is clipped to [0,1] unless training.
         """
@@ -135,9 +134,9 @@ class RefinedUNet(nn.Module):
         return torch.where(mask, y, x_hat) if self.training else keep_observed(x_hat, y, mask)
 
     def predict(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The network's own output at every pixel, observed ones too, (N,C,H,W) fp32.
+        """Return the network's own output at every pixel, (N,C,H,W) fp32; grey is not clipped.
 
-        Arguments as `forward`. For a loss or a score over whole images. One channel: not clipped.
+        Arguments as `forward`. For a loss or a score over whole images.
         """
         height, width = y.shape[-2:]
         multiple = 2 ** len(self.encoder)
@@ -162,7 +161,7 @@ class RefinedUNet(nn.Module):
 
 
 def pad_to_multiple(t: torch.Tensor, multiple: int) -> torch.Tensor:
-    """t (N,C,H,W) with its last row and column repeated up to a multiple of `multiple`."""
+    """Repeat the last row and column of t (N,C,H,W) up to a multiple of `multiple`."""
     height, width = t.shape[-2:]
     pad = (0, -width % multiple, 0, -height % multiple)
     return F.pad(t, pad, mode="replicate") if any(pad) else t
@@ -175,10 +174,17 @@ def build_refined_unet(
     bottleneck: int = 512,
     seed: int = 0,
 ) -> RefinedUNet:
-    """An untrained U-Net with a refinement of `kind`, "frm" or "aspp-frm"; same seed, same weights.
+    """Build an untrained U-Net; the defaults are the study's, 13.9 million weights with FRM.
 
-    channels: 1 or 3; widths: multiples of 8. Defaults: the study's size, 13.9 million weights with
-    FRM. Raises ValueError for anything else.
+    Args:
+        kind: The refinement, "frm" or "aspp-frm".
+        channels: 1 or 3.
+        widths: Of the stages, multiples of 8.
+        bottleneck: Its width.
+        seed: The same seed gives the same weights.
+
+    Raises:
+        ValueError: An argument is anything else.
     """
     if kind not in REFINEMENTS:
         raise ValueError(f"refinement {kind!r}: expected {' or '.join(REFINEMENTS)}")
