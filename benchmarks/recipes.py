@@ -215,7 +215,7 @@ def whole_image_mse(network: nn.Module, pairs: TensorDataset, mask: torch.Tensor
     """Return the MSE of `predict` over all pixels of pairs (y, x): the coursework's figure."""
     device = next(network.parameters()).device
     mask, total, count = mask.to(device), 0.0, 0
-    for batch in DataLoader(pairs, 128):
+    for batch in zip(*(part.split(128) for part in pairs.tensors), strict=True):
         y, x = (part.to(device) for part in batch)
         total += float(((network.eval().predict(y, mask) - x) ** 2).sum())
         count += x.numel()
