@@ -38,5 +38,5 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """What the package offers, for completion."""
+    """Return what the package offers, for completion."""
     return sorted({*globals(), *__all__})

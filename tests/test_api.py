@@ -137,12 +137,11 @@ def test_generate_is_the_course_s_call(prior: Prior) -> None:
 def test_importing_is_cheap_and_complete() -> None:
     code = (
         "import sys, nogaps; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; "
-        "assert {'fill', 'generate', 'load_imputer', 'BadInput'} <= {*dir(nogaps)}; "
-        "from nogaps import *; fill, generate, load_imputer; assert 'torch' in sys.modules"
+        "assert {'fill', 'generate', 'load_imputer', 'BadInput'} <= {*dir(nogaps)}"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert {*nogaps.__all__} <= {*dir(nogaps)}
+    assert all(getattr(nogaps, name) for name in nogaps.__all__)
     with pytest.raises(AttributeError, match="no attribute 'fil'"):
         _ = nogaps.fil
     assert (Path(nogaps.__file__).parent / "py.typed").exists()

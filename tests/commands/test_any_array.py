@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from in_process import called
 
-from tests.imputers.test_properties import any_array, bounded, with_holes
+from tests.filling.test_properties import any_array, bounded, with_holes
 
 COMMANDS = {
     "fill": "fill AT/a.npy -o AT/out.npy",

@@ -120,7 +120,7 @@ def as_images(array: np.ndarray) -> np.ndarray | None:
     return array[None] if len(shape) == 2 else array
 
 
-@bounded(250)
+@bounded(150)
 @given(array=any_array(0.6), name=st.sampled_from(["a.npy", "a.npz"]))
 def test_what_was_written_is_read(array: np.ndarray, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -208,7 +208,7 @@ def check_filled(images: np.ndarray, x_hat: np.ndarray, seen: np.ndarray) -> Non
             assert filled[~mask].min() >= low and filled[~mask].max() <= high
 
 
-@bounded(250)
+@bounded(150)
 @given(data=st.data(), array=any_array(0.95), batch=st.integers(1, 5))
 def test_filling_with_a_mask(data: st.DataObject, array: np.ndarray, batch: int) -> None:
     images = as_images(array)
