@@ -46,6 +46,38 @@ def store(path: Path, images: np.ndarray) -> Path:
     return path
 
 
+def still(path: Path, shape: tuple[int, int] = (16, 16), seed: int = 0) -> Path:
+    """Write one grey picture of 8 bits."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def volume(
+    path: Path,
+    data: np.ndarray,
+    codes: str = "RAS",
+    zooms: object = 1,
+    scaling: tuple[float | None, float | None] = (None, None),
+) -> Path:
+    """Write a NIfTI of `data`, given in RAS+, with its axes in another order and direction."""
+    nib = pytest.importorskip("nibabel")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    codes_of = nib.orientations.axcodes2ornt
+    orientation = nib.orientations.ornt_transform(codes_of("RAS"), codes_of(codes))
+    affine = np.diag([*np.broadcast_to(zooms, 3), 1.0])
+    affine[:3, 3] = -7, 3, 11
+    affine = affine @ nib.orientations.inv_ornt_aff(orientation, data.shape[:3])
+    header = nib.Nifti1Header(endianness="<" if data.dtype.isnative else ">")
+    turned = nib.orientations.apply_orientation(data, orientation)
+    image = nib.Nifti1Image(turned, affine, header, dtype=data.dtype)
+    image.header["descrip"] = b"kept"
+    image.header.set_slope_inter(*scaling)
+    image.to_filename(path)
+    return path
+
+
 def load(path: Path) -> np.ndarray:
     with open_images(path) as source:
         return source.read(0, source.shape[0])

@@ -1,10 +1,14 @@
-"""The adversarial loss of the decoder's refinement."""
+"""The adversarial loss of the decoder's refinement, and the latents that it decodes."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 
+from nogaps.prior import refine
 from nogaps.prior.autoencoder import build_autoencoder
+from nogaps.prior.loading import load_prior
 from nogaps.prior.refine import Pair, adversarial_loss
 
 
@@ -22,3 +26,11 @@ def test_each_player_gets_its_own_gradient() -> None:
         torch.testing.assert_close(parameter.grad, gradient)
     assert pair.stage.decoder.conv_out.weight.grad.abs().sum() > 0
     assert all(p.grad is None for p in pair.stage.encoder.parameters())
+
+
+def test_sampled_latents_are_those_of_their_seed(prior_folder: Path, tmp_path: Path) -> None:
+    """A run that is killed before its first checkpoint leaves latents, and no other record."""
+    prior = load_prior(prior_folder)
+    banks = [refine.latent_bank(prior, tmp_path, 2, seed) for seed in (0, 1, 0)]
+    assert not torch.equal(banks[0], banks[1]) and torch.equal(banks[0], banks[2])
+    assert len(refine.latent_bank(prior, tmp_path, 3, 0)) == 3

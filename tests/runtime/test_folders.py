@@ -7,10 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
 
-from nogaps.prior import refine
-from nogaps.prior.loading import load_prior
 from nogaps.runtime.files import BadInput, atomic_folder
 
 
@@ -53,11 +50,3 @@ def test_the_room_of_a_writer_that_lives_is_left_alone(tmp_path: Path) -> None:
         assert first.exists()
         (first / "a").write_text("first")
     assert (tmp_path / "out/a").read_text() == "first" and len(list(tmp_path.iterdir())) == 1
-
-
-def test_sampled_latents_are_those_of_their_seed(prior_folder: Path, tmp_path: Path) -> None:
-    """A run that is killed before its first checkpoint leaves latents, and no other record."""
-    prior = load_prior(prior_folder)
-    banks = [refine.latent_bank(prior, tmp_path, 2, seed) for seed in (0, 1, 0)]
-    assert not torch.equal(banks[0], banks[1]) and torch.equal(banks[0], banks[2])
-    assert len(refine.latent_bank(prior, tmp_path, 3, 0)) == 3

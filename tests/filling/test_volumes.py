@@ -1,0 +1,148 @@
+"""Volumes and pictures filled with a mask of their own kind, and what is noted of their slices."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from image_files import refused, volume
+from in_process import called
+from PIL import Image
+
+from nogaps import standin
+from nogaps.filling.files import fill_file
+from nogaps.filling.method import PlainMethod
+from nogaps.images.formats import open_images
+from nogaps.interpolation import linear
+from tests.filling.test_files import same_bits, spy
+
+nib = pytest.importorskip("nibabel")
+RNG = np.random.default_rng(3)
+HEAD = RNG.uniform(0.1, 1, (6, 9, 11)).astype(np.float32)  # axes: right, anterior, superior
+MASK = RNG.random(HEAD.shape) > 0.4
+MASK[:, :, 0] = MASK[:, 0] = MASK[0] = True
+
+
+def slices(path: Path, plane: str) -> np.ndarray:
+    with open_images(path, plane=plane) as source:
+        return source.read(0, source.shape[0])
+
+
+@pytest.mark.parametrize("plane", ["sagittal", "coronal", "axial"])
+def test_planes_are_filled_upright(tmp_path: Path, plane: str) -> None:
+    """The imputer sees one upright slice after the other, whatever the order of the axes."""
+    seen: list = []
+    path, output = volume(tmp_path / "y.nii.gz", HEAD * MASK, "PIR"), tmp_path / "x.nii.gz"
+    mask = volume(tmp_path / "m.nii", MASK.astype(np.uint8), "PIR")
+    report = fill_file(path, output, spy(seen), mask, plane=plane, progress=False, batch_size=9)
+    y, observed = slices(path, plane), slices(mask, plane) == 1
+    assert np.array_equal(torch.cat([y for y, _ in seen])[:, 0].numpy(), y)
+    expected = linear()(torch.from_numpy(y)[:, None], torch.from_numpy(observed)[:, None])
+    assert np.array_equal(slices(output, plane), expected[:, 0].numpy())
+    assert nib.load(output).header.binaryblock == nib.load(path).header.binaryblock
+    notes = " ".join(report.notes)
+    assert report.plane == plane and "upright" not in notes
+    assert ("sagittal ones" in notes) == (plane != "sagittal")
+
+
+@pytest.mark.parametrize("dtype", ["<i2", ">i2", "<f8", ">f4", "<u2"])
+def test_scaled_and_swapped_types(tmp_path: Path, dtype: str) -> None:
+    data = (HEAD * 1000).astype(dtype)
+    path = volume(tmp_path / "y.nii.gz", data, "LAS", scaling=(0.5, -100))
+    mask = volume(tmp_path / "m.nii.gz", MASK.astype("u1"), "LAS")
+    output = tmp_path / "x.nii.gz"
+    fill_file(path, output, linear(), mask, plane="sagittal", progress=False)
+    before, after, observed = (slices(p, "sagittal") for p in (path, output, mask))
+    assert same_bits(after, before, observed == 1) and not np.array_equal(after, before)
+    assert nib.load(output).dataobj.inter == -100 and after.dtype == np.dtype(dtype)
+    hole = after[2][observed[2] == 0]
+    assert hole.min() >= 0 and hole.max() <= before[2][observed[2] == 1].max()
+
+
+@pytest.mark.parametrize("plane", [None, "sagittal"])
+def test_several_volumes_are_filled_like_one(tmp_path: Path, plane: str | None) -> None:
+    data = np.stack([HEAD, HEAD / 2, HEAD / 3], -1) * MASK[..., None]
+    options = {"plane": plane, "progress": False}
+    path, one = volume(tmp_path / "y.nii", data), volume(tmp_path / "a.nii", data[..., -1])
+    mask = volume(tmp_path / "m.nii", MASK.astype(np.uint8))
+    fill_file(path, tmp_path / "x.nii", linear(), mask, batch_size=4, **options)
+    fill_file(one, tmp_path / "b.nii", linear(), mask, **options)
+    filled = np.asarray(nib.load(tmp_path / "x.nii").dataobj)
+    assert filled.shape == data.shape and (filled[~MASK] > 0).all()
+    assert np.array_equal(filled[..., -1], nib.load(tmp_path / "b.nii").dataobj)
+
+
+def test_half_widths_lie_in_the_volume_like_the_images(tmp_path: Path) -> None:
+    class Sure(PlainMethod):
+        def with_half_width(self, y: torch.Tensor, mask: torch.Tensor) -> tuple:
+            return linear()(y, mask), torch.where(mask, 0.0, 0.25).expand_as(y)
+
+    path = volume(tmp_path / "y.nii", HEAD * MASK, "PIR")
+    mask = volume(tmp_path / "m.nii", MASK.astype(np.uint8), "PIR")
+    options = {"plane": "sagittal", "uncertainty": tmp_path / "half.npy", "progress": False}
+    fill_file(path, tmp_path / "x.nii", Sure(linear()), mask, **options)
+    observed = np.asarray(nib.load(mask).dataobj) == 1
+    assert np.array_equal(np.load(tmp_path / "half.npy"), np.where(observed, 0, 0.25))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_one_png_with_a_mask_that_is_one(tmp_path: Path, dtype: type) -> None:
+    top = np.iinfo(dtype).max
+    image = (HEAD[0] * top).astype(dtype)
+    Image.fromarray(image * MASK[1]).save(tmp_path / "y.png")
+    for name, white in (("white.png", 255), ("one.png", 1)):
+        Image.fromarray(MASK[1].astype(np.uint8) * np.uint8(white)).save(tmp_path / name)
+        output = tmp_path / "out" / name
+        fill_file(tmp_path / "y.png", output, linear(), tmp_path / name, progress=False)
+        x_hat = np.asarray(Image.open(output)).astype(dtype)
+        assert same_bits(x_hat, image, MASK[1]) and (x_hat[~MASK[1]] > 0).all()
+        assert Image.open(output).mode == ("L" if dtype == np.uint8 else "I;16")
+    assert "holds one image" in refused(lambda: fill_file(tmp_path / "y.png", output, linear()))
+    Image.fromarray(image.astype(np.uint8)).save(tmp_path / "grey.png")
+    assert "expected 0 (missing)" in refused(
+        lambda: fill_file(tmp_path / "y.png", output, linear(), tmp_path / "grey.png")
+    )
+
+
+@pytest.mark.parametrize("size", [(64, 64), (2, 1), (3, 5), (7, 70), (33, 65)])
+def test_any_size_is_filled_at_its_own(tmp_path: Path, size: tuple[int, int]) -> None:
+    """By the shipped networks; the report says where they were trained for something else."""
+    mask = np.resize(standin.course_mask(), size)
+    mask[0] = True
+    mask[-1] = size[0] > 2 and mask[-1]
+    images = np.full((2, *size), 0.5, np.float32)
+    np.save(tmp_path / "y.npy", images * mask)
+    np.save(tmp_path / "m.npy", mask)
+    arguments = (tmp_path / "y.npy", "-o", tmp_path / "x.npy", "--mask", tmp_path / "m.npy")
+    done = called("fill", *arguments, "--quality", "fast", "--json")
+    assert done.code == 0, done.err
+    found, x_hat = json.loads(done.out), np.load(tmp_path / "x.npy")
+    assert x_hat.shape == images.shape and np.abs(x_hat - 0.5).max() < 0.1
+    assert (found["height"], found["width"]) == size
+    note = "images of {}×{}: the networks were trained for 64×64, under one mask".format(*size)
+    if size == (64, 64):
+        note = "the mask is not the one that the networks were trained for"  # its first row is seen
+    assert found["notes"] == [note]
+
+
+def test_another_mask_is_noted(tmp_path: Path) -> None:
+    images = standin.corrupted_images()
+    np.save(tmp_path / "y.npy", images[:3])
+    other = np.roll(standin.course_mask(), 1, axis=0)
+    for name, mask, count in (("a", other, 1), ("b", np.stack([other] * 2 + [~other]), 2)):
+        np.save(tmp_path / f"{name}.npy", mask)
+        arguments = ("-o", tmp_path / "x.npy", "--mask", tmp_path / f"{name}.npy")
+        done = called("fill", tmp_path / "y.npy", *arguments, "--quality", "fast")
+        which = "the mask is not" if count == 1 else "2 of 2 masks are not"
+        assert done.code == 0, done.err
+        assert f"\nnote: {which} the one that the networks were trained for\n" in done.out
+    np.save(tmp_path / "a.npy", standin.course_mask())
+    arguments = ("-o", tmp_path / "x.npy", "--mask", tmp_path / "a.npy", "--quality", "fast")
+    assert "note:" not in called("fill", tmp_path / "y.npy", *arguments).out
+    np.save(tmp_path / "a.npy", other)
+    arguments = ("--uncertainty", tmp_path / "half.npy", "--mask", tmp_path / "a.npy")
+    done = called("fill", tmp_path / "y.npy", "-o", tmp_path / "x.npy", *arguments)
+    assert "note: the intervals are calibrated for that size and mask" in done.out
