@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from frame_files import read_frames
+from image_files import still
+from in_process import called
 from PIL import Image
 
 from nogaps.images.framing import frame_slice
 from nogaps.prior.frames.files import load_frames
 from nogaps.prior.frames.heads import prepare, read_index
-from nogaps.runtime.files import BadInput
+from nogaps.runtime.files import BadInput, sha256
 
 INDEXES = ROOT / "nogaps" / "data"
 
@@ -80,3 +84,26 @@ def test_wrong_frame_file_is_refused(tmp_path: Path) -> None:
     for name in ("frames.npz", "other.npz", "absent.npz"):
         with pytest.raises(BadInput, match=name):
             load_frames(tmp_path / name)
+
+
+def test_an_index_frames_through_the_command(tmp_path: Path) -> None:
+    rows = "source_file,flip_left_right,skull_top_row,occiput_col,forehead_col,group,split\n"
+    for k in range(3):
+        still(tmp_path / "s" / f"{k}.png", (90, 80), seed=k)
+        rows += f"{k}.png,{k % 2},{5 + k},{8.5 + k},{70 - k},g{k},{'val' if k == 2 else 'train'}\n"
+    index, out = tmp_path / "i.csv", tmp_path / "o.npz"
+    index.write_text(rows)
+    arguments = ("prior", "prepare", "--source", tmp_path / "s", "--index", index, "--out", out)
+    preview = tmp_path / "p.png"
+    done = called(*arguments, "--json", "--preview", preview)
+    assert done.code == 0, done.err
+    result = {"frames": str(out), "counts": {"train": 2, "val": 1}, "preview": str(preview)}
+    assert json.loads(done.out) == result
+    with Image.open(preview) as picture:
+        assert picture.format == "PNG" and np.asarray(picture.convert("L")).std() > 10
+    prepare(tmp_path / "s", index, tmp_path / "p.npz")
+    assert sha256(out) == sha256(tmp_path / "p.npz")
+    assert read_frames(out)["images"].shape == (3, 128, 128)
+    for more in (("--fit", "pad"), ("--source", tmp_path)):
+        done = called(*arguments, *more)
+        assert done.code == 2 and "--index" in done.err

@@ -1,0 +1,245 @@
+"""`nogaps prior prepare` without an index: people's own images become frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from frame_files import small
+from image_files import refused, still, volume
+from in_process import called
+from PIL import Image
+
+from nogaps.images import arrays
+from nogaps.prior.frames import prepare as frames
+from nogaps.prior.frames.files import load_frames, to_size, unit_range
+from nogaps.prior.frames.prepare import assign_splits, fit_to, prepare_images, save_preview
+from nogaps.runtime.files import sha256
+
+nib = pytest.importorskip("nibabel")
+RNG = np.random.default_rng(0)
+VOLUME = RNG.integers(1, 256, (16, 16, 16), dtype=np.uint8)
+
+
+def test_splits_keep_groups_whole_in_any_order() -> None:
+    groups = [f"g{k % 20}" for k in range(60)]
+    splits = assign_splits(groups, [""] * 60, 0.1)
+    val = {g for g, s in zip(groups, splits, strict=True) if s == "val"}
+    assert len(val) == 2 and splits.count("val") == 6
+    again = assign_splits(groups[::-1], [""] * 60, 0.1)
+    assert again == splits[::-1]
+    assert assign_splits(["a", "b"], ["", ""], 0.01).count("val") == 1
+    assert assign_splits(["a", "b"], ["", ""], 0.99).count("val") == 1
+    assert assign_splits(["a", "b"], ["", ""], 1.0) == ["val", "val"]
+    assert assign_splits(["a"], [""], 0.0) == ["train"]
+    assert "only group" in refused(lambda: assign_splits(["a", "a"], ["", ""], 0.5))
+    mixed = assign_splits(["a", "b", "c", "a"], ["train", "val", "", ""], 0.1)
+    assert mixed == ["train", "val", "train", "train"]
+    assert assign_splits(["a", "b", "c"], ["train", "train", "test"], 0.1).count("val") == 1
+
+
+def test_fit_pad_crop_stretch() -> None:
+    image = np.zeros((40, 20), np.uint8)
+    image[10:30] = 100
+    padded = fit_to(image, (16, 16), "pad")
+    assert (
+        not padded[:, :4].any() and not padded[:, 12:].any() and (padded[6:10, 4:12] == 100).all()
+    )
+    cropped = fit_to(image, (16, 16), "crop")
+    assert (cropped[2:14] == 100).all()  # only the middle 20 rows are left
+    stretched = fit_to(image, (16, 16), "stretch")
+    assert (stretched[6:10] == 100).all() and not stretched[:2].any() and not stretched[14:].any()
+    assert np.array_equal(fit_to(image.T, (16, 16), "pad"), padded.T)
+    assert np.array_equal(fit_to(image.T, (16, 16), "crop"), cropped.T)
+    assert np.array_equal(fit_to(image, (40, 20)), image)
+    assert "--fit" in refused(lambda: fit_to(image, (16, 16)))
+    assert "40×21" in refused(lambda: fit_to(np.zeros((40, 21), np.uint8), (40, 20)))
+
+
+def test_shrinking_does_not_alias_and_growing_stays_in_range() -> None:
+    fine = (np.indices((256, 256)).sum(0) % 2 * 200).astype(np.uint8)
+    assert np.abs(fit_to(fine, (32, 32)).astype(float)[4:-4, 4:-4] - 100).max() <= 2
+    edge = np.zeros((8, 8), np.uint16)
+    edge[:, 4:] = 5000
+    grown = fit_to(edge, (32, 32))
+    assert grown.min() == 0 and grown.max() == 5000  # bicubic overshoots are cut
+
+
+def test_frames_need_not_be_square(tmp_path: Path) -> None:
+    for k in range(4):
+        still(tmp_path / "s" / f"{k}.png", (64, 32), seed=k)
+    small([tmp_path / "s"], tmp_path / "o.npz", size="16x8")
+    x, groups = load_frames(tmp_path / "o.npz")
+    assert x.shape == (4, 1, 32, 16) and to_size(x).shape == (4, 1, 16, 8) and len(groups) == 4
+    small([tmp_path / "s"], tmp_path / "p.npz", fit="stretch")
+    message = refused(lambda: load_frames([tmp_path / "o.npz", tmp_path / "p.npz"]))
+    assert "16×16, expected 32×16" in message
+    save_preview(tmp_path / "o.npz", tmp_path / "o.png")
+    with Image.open(tmp_path / "o.png") as picture:
+        pixels = np.asarray(picture.convert("L"))
+        assert picture.format == "PNG" and pixels.std() > 10
+
+
+@pytest.mark.parametrize(("count", "shown"), [(1, 1), (7, 6), (100, 24)])
+def test_preview_shows_evenly_spaced_frames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, shown: int
+) -> None:
+    np.save(tmp_path / "a.npy", RNG.integers(0, 256, (count, 16, 16), dtype=np.uint8))
+    small([tmp_path / "a.npy"], tmp_path / "o.npz")
+    texts: list[str] = []
+    monkeypatch.setattr(frames, "CELL", 32)
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.text", lambda *a, **k: texts.append(a[3]), raising=True
+    )
+    save_preview(tmp_path / "o.npz", tmp_path / "o.png")
+    assert len(texts) == shown and texts[0].startswith("a.npy")
+    if count > 1:
+        assert texts[0].endswith("#0") and texts[-1].endswith(f"#{count - 1}")
+
+
+def text(path: Path) -> None:
+    path.write_text("hello\n" * 9)
+
+
+def four_axes(path: Path) -> None:
+    nib.Nifti1Image(np.zeros((4, 4, 4, 2), np.uint8), np.eye(4)).to_filename(path)
+
+
+def truncated(write: Callable[[Path], object]) -> Callable[[Path], None]:
+    def cut(path: Path) -> None:
+        write(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+
+    return cut
+
+
+def not_finite(path: Path) -> None:
+    volume(path, np.where(VOLUME > 250, np.nan, VOLUME).astype(np.float32))
+
+
+def flat_affine(path: Path) -> None:
+    image = nib.Nifti1Image(VOLUME, np.eye(4))
+    image.header["sform_code"], image.header["srow_x"] = 1, 0
+    image.to_filename(path)
+    data = bytearray(path.read_bytes())
+    data[280:296] = bytes(16)  # srow_x
+    path.write_bytes(data)
+
+
+def wrong_checksum(path: Path) -> None:
+    data = bytearray(still(path).read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+
+
+BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
+    "4-D": ("bad.nii.gz", four_axes, "shape (4, 4, 4, 2)"),
+    "text as NIfTI": ("bad.nii.gz", text, "a NIfTI image"),
+    "truncated NIfTI": ("bad.nii.gz", truncated(lambda p: volume(p, VOLUME)), "a NIfTI image"),
+    "NaN": ("bad.nii", not_finite, "NaN"),
+    "no orientation": ("bad.nii", flat_affine, "affine"),
+    "truncated PNG": ("bad.png", truncated(still), "a PNG or JPEG"),
+    "text as PNG": ("bad.png", text, "not a PNG or JPEG"),
+    "wrong checksum": ("bad.png", wrong_checksum, "a PNG or JPEG"),
+    "another size": ("bad.png", lambda path: still(path, (32, 32)), "32×32, expected 16×16"),
+    "truncated npy": ("bad.npy", truncated(lambda p: np.save(p, VOLUME)), "a .npy array"),
+    "nothing but zeros": ("bad.npy", lambda p: np.save(p, np.zeros((3, 9, 9))), "0 to 0"),
+    "pipe": ("bad.jpg", os.mkfifo, "not a regular file"),
+    "broken link": ("bad.png", lambda p: p.symlink_to("absent"), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("case", list(BAD))
+def test_bad_files_are_one_line_or_skipped(tmp_path: Path, case: str) -> None:
+    name, write, reason = BAD[case]
+    for k in range(3):
+        still(tmp_path / "s" / f"{k}.png", seed=k)
+    write(tmp_path / "s" / name)
+    message = refused(lambda: small([tmp_path / "s"], tmp_path / "o.npz"))
+    assert message.startswith(f"{tmp_path / 's' / name}: ") and reason in message
+    assert "; 1 of 4 files cannot be used, --skip-bad" in message and "expected" in message
+    assert not (tmp_path / "o.npz").exists()
+    result = prepare_images([tmp_path / "s"], tmp_path / "o.npz", "8", skip_bad=True)
+    assert result.counts == {"train": 2, "val": 1}
+    assert len(result.skipped) == 1 and name in result.skipped[0]
+    (tmp_path / "s" / name).rename(tmp_path / name)
+    alone = [tmp_path / name]
+    if case != "another size":
+        message = refused(lambda: small(alone, tmp_path / "p.npz", skip_bad=True, fit="pad"))
+        assert name in message
+
+
+@pytest.mark.parametrize("case", ["4-D", "text as NIfTI", "truncated PNG", "another size"])
+def test_bad_files_through_the_command(tmp_path: Path, case: str) -> None:
+    name, write, reason = BAD[case]
+    for k in range(2):
+        still(tmp_path / "s" / f"{k}.png", seed=k)
+    write(tmp_path / "s" / name)
+    arguments = ("prior", "prepare", "--source", tmp_path / "s", "--out", tmp_path / "o.npz")
+    done = called(*arguments, "--size", 8)
+    assert done.code == 2 and len(done.err.splitlines()) == 1, done.err
+    assert done.err.startswith("nogaps: ") and name in done.err and reason in done.err
+    assert not (tmp_path / "o.npz").exists()
+    if case == "4-D":
+        done = called(*arguments, "--size", 8, "--skip-bad")
+        assert done.code == 0 and "left out:" in done.err and name in done.err
+
+
+def test_wrong_use_is_one_line(tmp_path: Path) -> None:
+    source = still(tmp_path / "s" / "0.png").parent
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text" / "deep").mkdir(parents=True)
+    (tmp_path / "text" / "deep" / "a.txt").write_text("x")
+    good = {"paths": [source], "out": tmp_path / "o.npz"}
+    for change, reason in (
+        ({"paths": [tmp_path / "empty"]}, "holds no images (nothing)"),
+        ({"paths": [tmp_path / "text"]}, "(1 other files)"),
+        ({"paths": [source, tmp_path / "absent"]}, "absent"),
+        ({"paths": [tmp_path / "text" / "deep" / "a.txt"]}, "not an image file"),
+        ({"out": source / "0.png"}, ".npz"),
+        ({"size": "0"}, "--size 0"),
+        ({"size": "64x"}, "--size 64x"),
+        ({"fit": "squeeze"}, "--fit squeeze"),
+        ({"plane": "oblique"}, "--plane oblique"),
+        ({"slices": "5"}, "--slices 5"),
+        ({"slices": "1:2:0"}, "--slices 1:2:0"),
+        ({"slices": "a:b"}, "--slices a:b"),
+        ({"val_share": float("nan")}, "--val-share"),
+        ({"size": "64x32"}, "--fit"),
+        ({}, "only group"),
+    ):
+        options = {**good, **change}
+        assert reason in refused(lambda options=options: prepare_images(**options)), change
+    path = volume(tmp_path / "v.nii", VOLUME)
+    assert "16 slices" in refused(lambda: small([path], tmp_path / "o.npz", slices="16:20"))
+    preview = ("--preview", source / "p.png")
+    done = called("prior", "prepare", "--source", source, "--out", tmp_path / "o.npz", *preview)
+    assert done.code == 2 and "lies in a source" in done.err
+    assert sorted(os.listdir(source)) == ["0.png"] and not (tmp_path / "o.npz").exists()
+
+
+def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "a.npy", VOLUME)
+    monkeypatch.setattr(frames, "FRAME_PIXELS", 5 * 16 * 16)
+    message = refused(lambda: small([tmp_path / "a.npy"], tmp_path / "o.npz", skip_bad=True))
+    assert "1280 pixels" in message
+    monkeypatch.setattr(arrays, "IMAGE_PIXELS", 200)
+    for path in (tmp_path / "a.npy", volume(tmp_path / "v.nii", VOLUME), still(tmp_path / "s.png")):
+        message = refused(lambda path=path: small([path], tmp_path / "o.npz"))
+        assert "16×16, expected at most 200 pixels" in message
+
+
+def test_files_repeat_to_the_byte(tmp_path: Path) -> None:
+    for k in range(4):
+        still(tmp_path / "s" / f"{k}.png", seed=k)
+    for name in ("a.npz", "b.npz"):
+        prepare_images([tmp_path / "s"], tmp_path / name, "8")
+    assert sha256(tmp_path / "a.npz") == sha256(tmp_path / "b.npz")
+
+
+def test_unit_range_of_16_bits_is_that_of_8() -> None:
+    deep = unit_range(VOLUME.astype(np.uint16) * 257)
+    assert np.allclose(unit_range(VOLUME), deep, rtol=1e-6)
