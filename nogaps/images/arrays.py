@@ -30,6 +30,7 @@ class ImageSource:
         shape: (N, H, W).
         dtype: The file's own, byte order included.
         zero: The value that a stored 0 stands for.
+        order: Of the values of its array.
         slices: How many of the N images one volume has; N if there is only one volume.
     """
 
@@ -38,6 +39,7 @@ class ImageSource:
     shape: tuple[int, int, int]
     dtype: np.dtype
     zero: float = 0.0
+    order: Literal["C", "F"] = "C"
 
     @property
     def slices(self) -> int:
@@ -78,7 +80,22 @@ class ImageSource:
             BadInput: It cannot be written.
         """
         with atomic(output) as temporary, open(temporary, "wb") as file:
-            np.save(file, self.as_stored(widths), allow_pickle=False)
+            shape, fortran = self.as_stored(widths).shape, self.order == "F"
+            header = {"descr": widths.dtype.str, "fortran_order": fortran, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.writelines(self._blocks(widths))
+
+    def _blocks(self, images: np.ndarray) -> Iterator[bytes]:
+        """The bytes of images (N, H, W) as the file's array has them, about BLOCK at a time."""
+
+        def rows() -> np.ndarray:
+            stored = self.as_stored(map_anew(images))
+            return stored.T if self.order == "F" else stored
+
+        count, *row = rows().shape
+        step = max(1, BLOCK // (math.prod(row) * images.dtype.itemsize))
+        for start in range(0, count, step):
+            yield rows()[start : start + step].tobytes()
 
     def as_stored(self, images: np.ndarray) -> np.ndarray:
         """Return a view of images (N, H, W) in the shape that the file's array has."""
@@ -124,7 +141,7 @@ class ArrayFile(ImageSource):
     ) -> None:
         check_layout(path, layout, kinds, self.shapes)
         self.kind, self.path, self.raw, self.layout = kind, path, raw, layout
-        self.dtype = layout.dtype
+        self.dtype, self.order = layout.dtype, layout.order
         self._set_shape()
 
     def _set_shape(self) -> None:
@@ -138,7 +155,6 @@ class ArrayFile(ImageSource):
         return self._slices
 
     def _mapped(self) -> np.ndarray:
-        """Map the array anew: pages of a lasting map count as memory used."""
         dtype, *place = self.layout
         return np.asarray(np.memmap(self.raw, dtype, "r", *place))
 
@@ -165,10 +181,7 @@ class ArrayFile(ImageSource):
         with atomic(output) as temporary, self._packed(temporary, Path(output)) as file:
             self.raw.seek(0)
             file.write(self.raw.read(self.layout.offset))
-            parts = ["external_loop", "buffered"]
-            order = self.layout.order
-            for part in np.nditer(self.as_stored(images), parts, buffersize=BLOCK, order=order):
-                file.write(part.tobytes())
+            file.writelines(self._blocks(images))
 
     @contextmanager
     def _packed(self, temporary: Path, output: Path) -> Iterator[IO[bytes]]:
@@ -183,6 +196,14 @@ class ArrayFile(ImageSource):
     def close(self) -> None:
         """Release the file."""
         self.raw.close()
+
+
+def map_anew(images: np.ndarray) -> np.ndarray:
+    """Map an array anew if it is mapped: pages of a lasting map count as memory used."""
+    if not isinstance(images, np.memmap) or not images.filename:
+        return images
+    place = images.offset, images.shape
+    return np.asarray(np.memmap(images.filename, images.dtype, "r", *place))
 
 
 def check_layout(path: Path, layout: Layout, kinds: str, shapes: dict[int, str]) -> None:

@@ -10,18 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from nogaps.images.arrays import ImageSource, check_pixels
+from nogaps.images.arrays import ImageSource, check_pixels, map_anew
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, atomic_folder, open_regular, parsing
 
 BITS = {"L": 8, "I;16": 16, "I": 16}  # of Pillow's modes of grey levels
-MODES = {
-    "1": "black and white",
-    "P": "a palette",
-    "LA": "grey with alpha",
-    "RGB": "colour",
-    "RGBA": "colour with alpha",
-}
 
 
 @contextlib.contextmanager
@@ -95,7 +88,7 @@ class PngSource(ImageSource):
         path = self.folder / name
         with open_picture(path) as picture:
             if picture.mode not in BITS:
-                problem = f"is {MODES.get(picture.mode, picture.mode)}"
+                problem = f"has pixels of type {picture.mode}"  # as "RGB", or "P" for a palette
                 raise BadInput(problem, "grey with 8 or 16 bits", path=path)
             return picture.height, picture.width, BITS[picture.mode]
 
@@ -115,8 +108,9 @@ class PngSource(ImageSource):
                 Image.fromarray(images[0]).save(temporary, format="PNG")
             return
         with atomic_folder(Path(os.path.realpath(output))) as folder:
-            for name, image in zip(self.names, images, strict=True):
+            for index, name in enumerate(self.names):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                image = map_anew(images)[index]
                 Image.fromarray(image).save(folder / name, format="PNG")
 
 

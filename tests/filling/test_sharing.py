@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 from browser import free_port
+from image_files import contents, store
 
 from nogaps.filling.arrays import fill_array
 from nogaps.filling.files import fill_file
 from nogaps.images.formats import open_images
 from nogaps.runtime.errors import BadInput
-from image_files import contents, store
 
 COUNT, BATCH = 43, 2  # 22 batches, the last with one image
 MASK = np.random.default_rng(0).random((8, 10)) > 0.4

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from image_files import DTYPES, IMAGES, NAMES, PROPERTY, contents, load, refused, store
 from PIL import Image
 
+from nogaps.images import arrays
 from nogaps.images.formats import check_half_widths, check_output, kind_of, open_images
 from nogaps.runtime.errors import BadInput
 
@@ -65,8 +66,21 @@ def test_half_widths_lie_like_the_images(tmp_path: Path, name: str) -> None:
     assert widths.dtype == np.float32
     if name == "a.npy":
         assert widths.shape == (5, 1, 8, 6)
+    assert widths.flags.f_contiguous == ("nii" in name)
     widths = np.moveaxis(widths, -1, 0) if "nii" in name else widths
     assert np.array_equal(widths.reshape(images.shape), images / 2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_images_that_are_mapped_are_saved_block_by_block(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrays, "BLOCK", 200)
+    path = store(tmp_path / name, IMAGES)
+    np.save(tmp_path / "raw.npy", IMAGES)
+    with open_images(path) as source:
+        source.save(tmp_path / f"x{name}", np.load(tmp_path / "raw.npy", mmap_mode="r"))
+    assert np.array_equal(load(tmp_path / f"x{name}"), IMAGES)
 
 
 def output_error(source: Path, output: Path) -> str:
