@@ -215,7 +215,7 @@ def test_half_widths_of_one_image_and_of_huge_values(tmp_path: Path) -> None:
     np.save(tmp_path / "mask.npy", MASK)
     np.save(tmp_path / "a.npy", np.asfortranarray(HOLED[0].astype(float) * 1e300))
     found = half_widths(tmp_path / "a.npy", mask=tmp_path / "mask.npy")
-    assert found.shape == (8, 10) and np.isfinite(found).all()
+    assert found.shape == (8, 10) and np.isfinite(found).all() and found.flags.f_contiguous
     np.save(tmp_path / "b.npy", HOLED)
     one, all_ = (half_widths(tmp_path / "b.npy", batch_size=n) for n in (1, 5))
     np.testing.assert_allclose(one, all_, atol=1e-7)
