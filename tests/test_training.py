@@ -68,7 +68,7 @@ def test_other_data_start_anew(tmp_path: Path, clean: torch.Tensor, mask: torch.
 
 
 def test_training_learns(tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor) -> None:
-    _, history = run(clean, mask, tmp_path / "s.safetensors", epochs=6)
+    _, history = run(clean, mask, tmp_path / "s.safetensors", epochs=4)
     assert min(history["validation"][2:]) < history["validation"][0]
 
 

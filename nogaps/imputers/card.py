@@ -51,10 +51,13 @@ sizes, contrasts and parts of the body less holds; `nogaps fill` notes where siz
 
 @dataclass(frozen=True)
 class About:
-    """What is known of an imputer besides its weights.
+    """What is known of an imputer besides its weights; nothing else is claimed in a card.
 
-    data: what it learnt from; licence: an id of the Hub; results: JSON of `benchmarks.imputers`;
-    summary: of the notebook's run. Nothing is claimed unless it is given.
+    Attributes:
+        data: What it learnt from.
+        licence: An id of the Hub.
+        results: JSON of `benchmarks.imputers`.
+        summary: Of the notebook's run.
     """
 
     data: str = "Who published it has not said."
@@ -70,10 +73,17 @@ def model_card(
     trained: TrainedOn | None,
     calibration: Calibration | None,
 ) -> ModelCard:
-    """The card of an imputer, its metadata valid for the Hub.
+    """Write the card of an imputer, its metadata valid for the Hub.
 
-    networks, weights: how many; trained: what for; calibration: its `uncertainty.json`. Raises
-    BadInput if the results or the calibration lack what they should hold.
+    Args:
+        about: What is known besides the weights.
+        networks: How many.
+        weights: How many in all networks.
+        trained: What they were trained for.
+        calibration: Of the intervals.
+
+    Raises:
+        BadInput: The results or the calibration lack a number.
     """
     try:
         parts = [_head(networks, weights, trained), USE, "## What it learnt from", about.data]
@@ -81,8 +91,8 @@ def model_card(
         parts += [*_intervals(calibration), "## Limits", LIMITS, "## Licence"]
         data = _metadata(about)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        found = " ".join(str(error).split())[:80] or type(error).__name__
-        raise BadInput(f"model card: a measured file lacks {found}, expected it whole") from error
+        missing = str(error)[:80] or type(error).__name__
+        raise BadInput(f"model card: a measured file lacks {missing}", "it whole") from error
     licence = LICENCES.get(about.licence, about.licence) or "not said"
     parts.append(f"Weights: {licence}. Code: MIT.")
     body = "\n\n".join(parts)
@@ -90,27 +100,27 @@ def model_card(
 
 
 def _metadata(about: About) -> ModelCardData:
-    found = []
-    for name, rows in (about.results or {"tables": {}})["tables"].items():
-        for metric, label in (("psnr", "hole PSNR / dB"), ("ssim", "hole SSIM")):
-            result = EvalResult(
-                task_type="image-to-image",
-                task_name="filling missing lines",
-                dataset_type="head-mri",
-                dataset_name=name,
-                dataset_config=name,  # the Hub joins results of one configuration
-                metric_type=metric,
-                metric_name=label,
-                metric_value=round(float(rows[BEST][metric]), 3),
-            )
-            found.append(result)
+    results = [
+        EvalResult(
+            task_type="image-to-image",
+            task_name="filling missing lines",
+            dataset_type="head-mri",
+            dataset_name=name,
+            dataset_config=name,  # the Hub joins results of one configuration
+            metric_type=metric,
+            metric_name=label,
+            metric_value=round(float(rows[BEST][metric]), 3),
+        )
+        for name, rows in (about.results or {"tables": {}})["tables"].items()
+        for metric, label in (("psnr", "hole PSNR / dB"), ("ssim", "hole SSIM"))
+    ]
     return ModelCardData(
         license=about.licence,
         library_name="nogaps",
         pipeline_tag="image-to-image",
         tags=TAGS,
-        model_name="nogaps imputer" if found else None,
-        eval_results=found or None,
+        model_name="nogaps imputer" if results else None,
+        eval_results=results or None,
     )
 
 

@@ -103,8 +103,10 @@ def test_other_sizes(imputer: Filling, size: tuple[int, int]) -> None:
 def test_shipped_imputer_beats_kriging(
     clean: torch.Tensor, corrupted: torch.Tensor, mask: torch.Tensor
 ) -> None:
-    ours = hole_scores(load_imputer()(corrupted, mask), clean, mask)["psnr"]
-    krige = hole_scores(kriging(clean)(corrupted, mask), clean, mask)["psnr"]
+    imputer, y, x = load_imputer(), corrupted[::5], clean[::5]
+    ours, krige = (
+        hole_scores(fill(y, mask), x, mask)["psnr"] for fill in (imputer, imputer.kriging)
+    )
     assert np.mean(ours - krige) > 1.0
 
 
