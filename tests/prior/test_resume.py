@@ -1,7 +1,7 @@
-"""Exact resume of the trainings that test_training.py and others do not stop: same bits at the end.
+"""Exact resume of the prior's training: same bits at the end, wherever it was stopped.
 
-A stop is a KeyboardInterrupt at a step or an epoch; what is compared is every file that the run
-leaves, weights and checkpoints, but for the times in its logs.
+A stop is a KeyboardInterrupt at a step; what is compared is every file that the run leaves, weights
+and checkpoints, but for the times in its logs.
 """
 
 from __future__ import annotations
@@ -12,15 +12,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from nogaps import Assessment
-from nogaps.prior import training
+from nogaps.prior import refine, training
 from nogaps.prior.autoencoder import train_autoencoder
 from nogaps.prior.diffusion import train_diffusion
+from nogaps.prior.loading import load_prior
 from nogaps.prior.refine import refine_decoder
 from nogaps.prior.training import Schedule, fit
 from nogaps.runtime.checkpoint import load_state
-from nogaps.runtime.files import save_npy, sha256
-from nogaps.training import train_imputer
+from nogaps.runtime.files import sha256
 
 
 def stop_at(
@@ -48,29 +47,6 @@ def weights(folder: Path) -> dict[str, str]:
     names = (path for pattern in ("*.json", "*.npy") for path in folder.rglob(pattern))
     files = [*names, *(p for p in folder.rglob("*.safetensors") if p.name != "state.safetensors")]
     return {str(path.relative_to(folder)): sha256(path) for path in files}
-
-
-def test_several_networks(
-    tmp_path: Path,
-    clean: torch.Tensor,
-    corrupted: torch.Tensor,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Stopped in the first network, then in the second: two epochs each."""
-    for name, images in (("x", clean), ("y", corrupted)):
-        save_npy(tmp_path / f"{name}.npy", images[..., 20:44, 16:40].numpy())
-
-    def run(name: str) -> dict:
-        paths = (tmp_path / file for file in ("x.npy", "y.npy", name))
-        return train_imputer(*paths, "smoke", resume=True)
-
-    rmse = run("straight")["rmse"]
-    for calls in (2, 3):
-        stop_at(monkeypatch, Assessment, "train_epoch", calls)(lambda: run("resumed"))
-    assert run("resumed")["rmse"] == rmse
-    found = weights(tmp_path / "resumed")
-    assert found == weights(tmp_path / "straight")
-    assert {"imputer.safetensors", "training-1.safetensors", "uncertainty.json"} <= found.keys()
 
 
 @pytest.mark.parametrize("kind", ["kl", pytest.param("vqvae2", marks=pytest.mark.slow)])
@@ -145,3 +121,11 @@ def test_early_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: i
     for state in (one, other):
         state["log"] = [strip(row) for row in state["log"]]
     assert one["stopped"] and one["step"] < 20 and equal(one, other)
+
+
+def test_sampled_latents_are_those_of_their_seed(prior_folder: Path, tmp_path: Path) -> None:
+    """A run that is killed before its first checkpoint leaves latents, and no other record."""
+    prior = load_prior(prior_folder)
+    banks = [refine.latent_bank(prior, tmp_path, 2, seed) for seed in (0, 1, 0)]
+    assert not torch.equal(banks[0], banks[1]) and torch.equal(banks[0], banks[2])
+    assert len(refine.latent_bank(prior, tmp_path, 3, 0)) == 3

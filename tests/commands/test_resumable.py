@@ -1,0 +1,388 @@
+"""Commands that may be ended in any way: given again, they leave the bits of a run without an end.
+
+One registry of commands is crossed with the properties that all of them share. The slow tests kill
+each command at random moments, NOGAPS_KILLS times by each signal (20 unless set); the moments are
+seeded, what they hit depends on the machine.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import killing
+import nbformat
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from killing import end
+
+from nogaps import standin
+from nogaps.Assessment import PROFILES, Ensemble, new_imputer
+from nogaps.running import NOTEBOOK
+from nogaps.runtime.checkpoint import load_state, load_tensors, save_model
+from nogaps.runtime.files import load_json, load_npy, save_npy
+from nogaps.runtime.locks import folder_lock
+from nogaps.verifying import read_record
+from tests.commands.test_reproducibility import commands, files, given
+
+__all__ = ["given"]  # the fixture
+
+KILLS = int(os.environ.get("NOGAPS_KILLS", "20"))
+CONTINUES = "the same command continues where it stopped"
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command that continues.
+
+    Args:
+        words: Gives its arguments, for a folder to which it writes.
+        results: The files of that folder that must be the same in the end.
+        progress: Pattern of the files that change when some of the work is done.
+        other: Arguments that make it another piece of work.
+        refusal: What it prints where `other` were given before.
+        advice: What it prints when it was interrupted.
+    """
+
+    words: Callable[[Path], tuple[object, ...]]
+    results: tuple[str, ...]
+    progress: str
+    other: tuple[object, ...] = ()
+    refusal: str = ""
+    advice: str = CONTINUES
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images to train on, a file to fill, and two small imputers."""
+    folder = tmp_path_factory.mktemp("inputs")
+    x, y = standin.clean_images(), standin.corrupted_images()
+    save_npy(folder / "x.npy", x)
+    save_npy(folder / "y.npy", np.tile(y, (8, 1, 1, 1)))
+    for seed in (0, 1):
+        imputer = Ensemble([new_imputer(PROFILES["smoke"], torch.from_numpy(x), seed)])
+        save_model(folder / f"imputer{seed}" / "imputer.safetensors", imputer, imputer.config)
+    return folder
+
+
+def registry(name: str, inputs: Path, prior: Path, frames: Path) -> Command:
+    """The commands that continue; those of FAST are short enough for every run of the tests."""
+    sample = ("sample", "--num-samples", 60, "--steps", 2, "--batch-size", 2, "--prior", prior)
+    train = ("train", "--images", inputs / "x.npy", "--profile", "smoke", "--resume")
+    fill = ("fill", inputs / "y.npy", "--model", inputs / "imputer0")
+    stages = ("prior", "train", "--frames", frames, "--copies", 1, "--latent-channels", 4)
+    stages += ("--autoencoder-steps", 2, "--diffusion-steps", 2, "--refine-steps", 0)
+    return {
+        "sample": Command(
+            lambda out: (*sample, "--out", out),
+            ("images.npy", "manifest.json"),
+            ".partial/done-*.json",
+            ("--seed", 7),
+            "made with seed 42, not 7",
+        ),
+        "train": Command(
+            lambda out: (*train, "--out", out),
+            ("imputer.safetensors", "training-0.safetensors", "uncertainty.json"),
+            "training-*.safetensors",
+            ("--seed", 7),
+            "other images or settings",
+        ),
+        "fill": Command(
+            lambda out: (*fill, "-o", out / "filled.npy"),
+            ("filled.npy",),
+            ".filled.npy.partial/done-*.json",
+            ("--model", inputs / "imputer1"),
+            "made with imputer",
+            "the same command fills what is left",
+        ),
+        "prior train": Command(
+            lambda out: (*stages, "--out", out),
+            tuple(
+                f"pipeline/{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vqvae")
+            ),
+            "*/state.safetensors",
+            ("--latent-channels", 8),
+            "other settings",
+        ),
+        "run": Command(
+            lambda out: ("run", "--profile", "smoke", "--output", out),
+            (
+                "test_set_nogaps.npy",
+                "runs/smoke/samples/images.npy",
+                "runs/smoke/imputer.safetensors",
+                "runs/smoke/training-0.safetensors",
+            ),
+            "runs/smoke/**/*",
+        ),
+    }[name]
+
+
+FAST, SLOW = ("sample", "train", "fill"), ("prior train", "run")
+EACH = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+
+
+@pytest.fixture(params=EACH)
+def command(
+    request: pytest.FixtureRequest, inputs: Path, prior_folder: Path, frames_file: Path
+) -> Command:
+    return registry(request.param, inputs, prior_folder, frames_file)
+
+
+def straight(command: Command, folder: Path) -> dict[str, str]:
+    """Hashes of what a run without an end leaves."""
+    process = killing.start(folder / "log", *command.words(folder / "straight"))
+    assert end(process) == 0, (folder / "log").read_text()
+    hashes = killing.digests(folder / "straight", command.results)
+    assert len(hashes) == len(command.results)
+    return hashes
+
+
+def stopped(command: Command, out: Path, log: Path) -> BaseProcess:
+    """Start the command; stop it, by SIGSTOP, once it has left some work."""
+
+    def times() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in out.glob(command.progress)}
+
+    for _ in range(9):
+        before = times()
+        process = killing.start(log, *command.words(out))
+        while process.is_alive() and times() == before:
+            time.sleep(0.002)
+        if process.is_alive():
+            os.kill(process.pid, signal.SIGSTOP)
+            if killing.digests(out, command.results).keys() != set(command.results):
+                return process
+            os.kill(process.pid, signal.SIGCONT)
+        assert end(process) == 0, log.read_text()
+        shutil.rmtree(out)
+    raise AssertionError("the command is too quick")
+
+
+def refused(command: Command, out: Path, log: Path, *more: object) -> str:
+    """The one line of a command that must exit with 2."""
+    assert end(killing.start(log, *command.words(out), *more)) == 2
+    text = log.read_text()
+    assert "Traceback" not in text and text.count("nogaps: ") == text.count("nogaps: warning") + 1
+    return text
+
+
+def snapshot(out: Path) -> dict[Path, tuple[int, int]]:
+    """Size and time of every file but the lock."""
+    paths = (path for path in out.rglob("*") if path.is_file() and "lock" not in path.name)
+    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
+
+
+def test_it_is_killed_by_every_signal_and_continues(command: Command, tmp_path: Path) -> None:
+    """And meanwhile: no second run, no other settings."""
+    expected, out, log = straight(command, tmp_path), tmp_path / "out", tmp_path / "log"
+    for number in killing.SIGNALS:
+        process = stopped(command, out, log)
+        if number == signal.SIGKILL:
+            text = refused(command, out, tmp_path / "second")
+            assert "in use by another run; wait for it to end" in text
+        os.kill(process.pid, signal.SIGCONT)
+        assert end(process, number) == killing.expected_code(number), log.read_text()
+        if number != signal.SIGKILL:
+            assert log.read_text().splitlines()[-1] == f"nogaps: interrupted; {command.advice}"
+        elif command.other:
+            left = snapshot(out)
+            assert command.refusal in refused(command, out, tmp_path / "other", *command.other)
+            assert snapshot(out) == left
+    assert end(killing.start(log, *command.words(out))) == 0, log.read_text()
+    assert killing.digests(out, command.results) == expected
+    assert end(killing.start(log, *command.words(out))) == 0, "a repeated run leaves the results"
+    assert killing.digests(out, command.results) == expected
+    assert not killing.leftovers(out)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_a_full_disk_is_one_line_and_it_continues_when_there_is_room(
+    name: str, inputs: Path, prior_folder: Path, frames_file: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    command = registry(name, inputs, prior_folder, frames_file)
+    out = small_disk / "out"
+    out.mkdir()
+    if name == "fill":
+        (out / "filled.npy").write_bytes(b"earlier")
+    text = refused(command, out, tmp_path / "log").splitlines()[-1]
+    assert str(out) in text and "cannot be written (No space left on device)" in text
+    if name == "fill":
+        assert (out / "filled.npy").read_bytes() == b"earlier"
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert end(killing.start(tmp_path / "log", *command.words(out))) == 0
+    assert killing.digests(out, command.results) == straight(command, tmp_path)
+    assert not killing.leftovers(out)
+
+
+NOTEBOOK_THAT_WRITES = """
+import os, time
+open("kernel", "w").write(str(os.getpid()))
+while True:
+    open("beats", "a").write("x")
+    time.sleep(0.02)
+"""
+
+
+@pytest.mark.parametrize("number", killing.SIGNALS)
+def test_the_kernel_dies_with_its_run(tmp_path: Path, number: int) -> None:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(NOTEBOOK_THAT_WRITES)])
+    nbformat.write(notebook, tmp_path / NOTEBOOK)
+    process, _ = killing.call(killing.run_notebook, tmp_path, tmp_path / "log")
+    assert end(process, number) == killing.expected_code(number)
+    deadline, written = time.monotonic() + 30, -1
+    while written != (written := (tmp_path / "beats").stat().st_size):
+        assert time.monotonic() < deadline, "the kernel goes on"
+        time.sleep(0.3)  # the kernel of a killed run looks for its parent every second
+    with folder_lock(tmp_path / "runs"):  # the lock file of a killed run blocks nobody
+        pass
+    lines = (tmp_path / "log").read_text().splitlines()
+    # a kernel whose parent was killed says so
+    assert not any(line for line in lines if "cell" not in line and "[IPKernelApp]" not in line)
+    assert not killing.leftovers(tmp_path) and not (tmp_path / "runs/failed.ipynb").exists()
+
+
+def read_all(folder: Path) -> None:
+    """Raise BadInput unless everything under a final name is whole."""
+    readers = {".npy": load_npy, ".json": load_json, ".safetensors": load_tensors}
+    for path in folder.rglob("*"):
+        if path.suffix in readers and ".nogaps-" not in path.name:
+            readers[path.suffix](path)
+    for path in folder.rglob("training-?.safetensors"):
+        load_state(path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("error:.*damaged")
+@pytest.mark.parametrize("number", killing.SIGNALS)
+def test_killed_at_random(command: Command, number: int, tmp_path: Path) -> None:
+    """A command that was quicker than its signal must be right; then all begins anew."""
+    chance, began = random.Random(f"{command.results} {number}"), time.monotonic()
+    expected, out, log = straight(command, tmp_path), tmp_path / "killed", tmp_path / "log"
+    seconds = time.monotonic() - began
+    killed = 0
+    for _ in range(20 * KILLS):
+        process = killing.start(log, *command.words(out))
+        process.join(chance.uniform(0, seconds))
+        code = end(process, number if killed < KILLS else None)
+        if code == 0:
+            assert killing.digests(out, command.results) == expected
+            shutil.rmtree(out)
+            if killed == KILLS:
+                return
+            continue
+        assert code == killing.expected_code(number), log.read_text()
+        if number != signal.SIGKILL and killing.digests(out, command.results) != expected:
+            assert log.read_text().splitlines()[-1] == f"nogaps: interrupted; {command.advice}"
+            assert "Traceback" not in log.read_text()
+        read_all(out)
+        killed += 1
+    pytest.fail(f"{killed} kills only: the command is too quick")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", killing.SIGNALS)
+def test_killed_while_it_is_starting(number: int, prior_folder: Path, tmp_path: Path) -> None:
+    """A real process: its first seconds are imports, which turn exceptions into others."""
+    chance, kills = random.Random(number), -(-KILLS // 4)
+    command = [sys.executable, "-m", "nogaps", "sample", "--out", str(tmp_path / "out")]
+    command += ["--num-samples", "4", "--steps", "2", "--prior", str(prior_folder)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    began = time.monotonic()
+    subprocess.run([*command[:-1], str(tmp_path)], env=environment, stderr=subprocess.DEVNULL)
+    seconds = time.monotonic() - began
+    for _ in range(kills):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+        time.sleep(seconds * chance.uniform(0.3, 1))  # before, Python itself is starting
+        process.send_signal(number)
+        text = process.communicate(timeout=killing.SECONDS)[1]
+        if (tmp_path / "out" / "images.npy").exists():  # Python was ending, without handlers
+            assert process.returncode in (0, -number, killing.expected_code(number))
+            shutil.rmtree(tmp_path / "out")
+            continue
+        assert process.returncode == killing.expected_code(number), text
+        if number != signal.SIGKILL:
+            assert [line for line in text.splitlines() if line.strip()] == [
+                f"nogaps: interrupted; {CONTINUES}"
+            ]
+    assert subprocess.run(command, env=environment).returncode == 0
+    assert not killing.leftovers(tmp_path / "out")
+
+
+PROGRAM = """
+import json, sys
+from nogaps.commands.main import app
+for command in json.loads(sys.argv[1]):
+    assert app(command, standalone_mode=False) in (None, 0), command
+"""
+
+
+def prior_commands(inputs: str) -> list[list[str]]:
+    """Every stage of the prior's training, at its full size but a step long."""
+    common = f"--frames {inputs}/frames.npz --out prior --steps 1 --batch-size 2"
+    lines = [
+        f"prior train-autoencoder {common}",
+        f"prior train-diffusion {common} --copies 0",
+        f"prior refine {common} --samples 2",
+        f"prior train-autoencoder {common.replace('prior', 'vq')} --stage vqvae2",
+    ]
+    return [line.split() for line in lines]
+
+
+def run_apart(folder: Path, k: int, program: list[str]) -> None:
+    """A process of its own: other hash seed, time zone and folder."""
+    own = {"PYTHONHASHSEED": str(k), "TZ": f"UTC{k}", "PYTHONPATH": str(ROOT)}
+    call = [sys.executable, *program]
+    done = subprocess.run(
+        call, cwd=folder, env={**os.environ, **own}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [commands, prior_commands])
+def test_two_processes_write_the_same_files(
+    given: object, make: Callable[[str], list], tmp_path: Path
+) -> None:
+    contents = []
+    for k in (1, 2):
+        folder = tmp_path / ("new" * k)
+        folder.mkdir()
+        run_apart(folder, k, ["-c", PROGRAM, json.dumps(make(str(given.inputs)))])
+        contents.append(files(folder))
+    assert contents[0] == contents[1] and len(contents[0]) > 8
+
+
+NOTEBOOK_RUN = """
+import sys
+from pathlib import Path
+from nogaps.running import run
+run(Path(sys.argv[1]), "smoke", Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.slow
+def test_two_executions_of_the_notebook_agree(tmp_path: Path) -> None:
+    contents, records = [], []
+    for k in (1, 2):
+        folder = tmp_path / ("new" * k)
+        folder.mkdir()
+        run_apart(folder, k, ["-c", NOTEBOOK_RUN, str(ROOT), str(folder)])
+        records.append(read_record(folder / NOTEBOOK))
+        contents.append(files(folder))
+        for name in (NOTEBOOK, "runs/smoke/summary.json"):  # they hold seconds
+            assert contents[-1].pop(name)
+    assert {"test_set_nogaps.npy", "runs/smoke/imputer.safetensors"} <= contents[0].keys()
+    assert contents[0] == contents[1]
+    assert records[0] == records[1] and len(records[0].hashes) >= 3
