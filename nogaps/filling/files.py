@@ -135,10 +135,13 @@ def fill_file(
     if batch_size is not None and batch_size < 1:
         raise BadInput(f"batch size {batch_size}: is too small", "at least 1")
     method = as_method(imputer)
-    with open_images(input, axis, plane) as source, _given(mask, source, output) as given:
+    with processes.main_process_first():
+        source = open_images(input, axis, plane)
+        given = None if mask is None else _open_mask(mask, source, output)
         check_output(source, output)
         if uncertainty is not None:
             check_half_widths(uncertainty, [input, output, mask or input])
+    with source, nullcontext() if given is None else closing(given):
         masks, hole = nan_masks if missing == "nan" else None, MISSING[missing]
         if given is not None:
             masks, hole = (lambda start, images: given.read(start, len(images))), f"False in {mask}"
@@ -156,15 +159,11 @@ def fill_file(
         return report
 
 
-@contextmanager
-def _given(
-    mask: str | Path | None, source: ImageSource, output: str | Path
-) -> Iterator[MaskFile | None]:
-    """Open the file of a mask, if there is one."""
-    with closing(open_mask(mask, source)) if mask is not None else nullcontext() as given:
-        if mask is not None and os.path.exists(output) and os.path.samefile(mask, output):
-            raise BadInput("is the mask", "another name", path=output)
-        yield given
+def _open_mask(mask: str | Path, source: ImageSource, output: str | Path) -> MaskFile:
+    """Open the file of a mask, which must not be the output."""
+    if os.path.exists(output) and os.path.exists(mask) and os.path.samefile(mask, output):
+        raise BadInput("is the mask", "another name", path=output)
+    return open_mask(mask, source)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from nogaps import standin
 from nogaps.Assessment import PROFILES, Ensemble, new_imputer
 from nogaps.running import NOTEBOOK
 from nogaps.runtime.checkpoint import load_state, load_tensors, save_model
-from nogaps.runtime.files import load_json, load_npy, save_npy
+from nogaps.runtime.files import load_json, load_npy, save_npy, sha256
 from nogaps.runtime.locks import folder_lock
 from nogaps.verifying import read_record
 from tests.commands.test_reproducibility import commands, files, given
@@ -98,6 +98,7 @@ def registry(name: str, inputs: Path, prior: Path, frames: Path) -> Command:
             "training-*.safetensors",
             ("--seed", 7),
             "other images or settings",
+            "--resume continues where it stopped",
         ),
         "fill": Command(
             lambda out: (*fill, "-o", out / "filled.npy"),
@@ -178,10 +179,10 @@ def refused(command: Command, out: Path, log: Path, *more: object) -> str:
     return text
 
 
-def snapshot(out: Path) -> dict[Path, tuple[int, int]]:
-    """Size and time of every file but the lock."""
+def snapshot(out: Path) -> dict[Path, str]:
+    """Hashes of every file but the lock."""
     paths = (path for path in out.rglob("*") if path.is_file() and "lock" not in path.name)
-    return {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in paths}
+    return {path: sha256(path) for path in paths}
 
 
 def test_it_is_killed_by_every_signal_and_continues(command: Command, tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ def test_a_full_disk_is_one_line_and_it_continues_when_there_is_room(
     if name == "fill":
         (out / "filled.npy").write_bytes(b"earlier")
     text = refused(command, out, tmp_path / "log").splitlines()[-1]
-    assert str(out) in text and "cannot be written (No space left on device)" in text
+    assert str(out) in text and "cannot be written (No space left on device)" in text, text
     if name == "fill":
         assert (out / "filled.npy").read_bytes() == b"earlier"
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)

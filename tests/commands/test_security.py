@@ -44,7 +44,6 @@ REQUIRED = {
 }
 ALLOWED = {  # module: the rule that it may break, and why
     "nogaps/prior/loading.py": "import_module",  # of a name that stands in STAGES
-    "nogaps/runtime/device.py": "ctypes",  # mallopt of the C library that is loaded anyway
     "nogaps/runtime/hub.py": "huggingface_hub",  # the one way to the network
     "nogaps/demo/server.py": "socket",  # asks whether an address is free
 }
