@@ -99,11 +99,10 @@ def make_nifti(folder: Path, name: str) -> None:
 def read_nifti(folder: Path) -> None:
     (path,) = folder.iterdir()
     images = read(path)
-    try:
-        stored = np.asarray(nibabel.load(path).dataobj.get_unscaled())
-    except Exception:  # it is stricter with what nothing here depends on
-        return
-    same(images, np.moveaxis(stored, -1, 0) if stored.ndim == 3 else stored[None])
+    stored = np.asarray(nibabel.load(path).dataobj.get_unscaled())
+    if stored.ndim == 3:
+        axis = stored.shape.index(1) if stored.shape.count(1) == 1 else 2
+        same(images, np.moveaxis(stored, axis, 0))
 
 
 def make_png(folder: Path) -> None:

@@ -163,10 +163,10 @@ def _load(path: Path) -> Any:
         import nibabel
     except ImportError as error:
         raise BadInput("needs nibabel", "pip install nogaps[nifti]", path=path) from error
-    from nibabel.imageglobals import LoggingOutputSuppressor
+    from nibabel.imageglobals import logger
 
-    with LoggingOutputSuppressor():
-        image = nibabel.load(path)
+    logger.setLevel("CRITICAL")  # it reports every field of a header that it corrects for itself
+    image = nibabel.load(path)
     if not isinstance(image, nibabel.Nifti1Image):  # or its subclass Nifti2Image
         raise ValueError("no NIfTI header")
     return image

@@ -100,3 +100,16 @@ def test_what_a_plane_and_an_axis_need(tmp_path: Path) -> None:
     assert "tell the axes apart" in refused(lambda: open_images(path, plane="axial"))
     with open_images(path) as source:  # as stored: no affine is needed
         assert source.plane == "" and source.shape == (11, 6, 9)
+
+
+def test_what_nibabel_corrects_is_not_printed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its logger writes a line to stderr for each field; the stored header stays as it is."""
+    path = volume(tmp_path / "y.nii", HEAD)
+    data = bytearray(path.read_bytes())
+    data[254:256] = (77).to_bytes(2, "little")  # sform_code
+    path.write_bytes(data)
+    with open_images(path) as source:
+        source.save(tmp_path / "x.nii", source.read(0, 99))
+    assert not caplog.records and (tmp_path / "x.nii").read_bytes() == data

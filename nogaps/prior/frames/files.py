@@ -28,19 +28,18 @@ def load_frames(
     Raises:
         BadInput: Not such a file, no frames in the split, or frames of two sizes.
     """
-    frames, groups = [], []
     paths = [paths] if isinstance(paths, (str, Path)) else paths
-    for path in paths:
-        images, names = _read(path, split)
-        frames.append(unit_range(images))
-        if frames[-1].shape[2:] != frames[0].shape[2:]:
-            size, first = ("×".join(map(str, x.shape[2:])) for x in (frames[-1], frames[0]))
-            raise BadInput(f"holds frames of {size}", f"{first} as the first file", path=path)
+    parts = [_read(path, split) for path in paths]
+    first, groups = parts[0][0].shape[1:], []
+    for path, (images, names) in zip(paths, parts, strict=True):
+        if images.shape[1:] != first:
+            size, expected = ("×".join(map(str, shape)) for shape in (images.shape[1:], first))
+            raise BadInput(f"holds frames of {size}", f"{expected} as the first file", path=path)
         groups += [f"{Path(path).stem}/{name}" for name in names]
     if not groups:
         names = ", ".join(map(str, paths))
         raise BadInput(f"no frame is in {split!r}", "some (prepare's --val-share)", path=names)
-    return torch.cat(frames), groups
+    return torch.cat([unit_range(images) for images, _ in parts if len(images)]), groups
 
 
 def _read(path: str | Path, split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -78,14 +78,6 @@ def test_wrong_index_is_refused(tmp_path: Path, content: str) -> None:
     assert not (tmp_path / "out.npz").exists()
 
 
-def test_wrong_frame_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "frames.npz").write_bytes(b"no zip")
-    np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    for name in ("frames.npz", "other.npz", "absent.npz"):
-        with pytest.raises(BadInput, match=name):
-            load_frames(tmp_path / name)
-
-
 def test_an_index_frames_through_the_command(tmp_path: Path) -> None:
     rows = "source_file,flip_left_right,skull_top_row,occiput_col,forehead_col,group,split\n"
     for k in range(3):

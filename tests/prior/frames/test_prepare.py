@@ -15,7 +15,7 @@ from PIL import Image
 
 from nogaps.images import arrays
 from nogaps.prior.frames import prepare as frames
-from nogaps.prior.frames.files import load_frames, to_size, unit_range
+from nogaps.prior.frames.files import load_frames, to_size
 from nogaps.prior.frames.prepare import assign_splits, fit_to, prepare_images, save_preview
 from nogaps.runtime.files import sha256
 
@@ -238,8 +238,3 @@ def test_files_repeat_to_the_byte(tmp_path: Path) -> None:
     for name in ("a.npz", "b.npz"):
         prepare_images([tmp_path / "s"], tmp_path / name, "8")
     assert sha256(tmp_path / "a.npz") == sha256(tmp_path / "b.npz")
-
-
-def test_unit_range_of_16_bits_is_that_of_8() -> None:
-    deep = unit_range(VOLUME.astype(np.uint16) * 257)
-    assert np.allclose(unit_range(VOLUME), deep, rtol=1e-6)
