@@ -27,7 +27,7 @@ from benchmarks import harness
 from benchmarks.harness import cell, check_profile, native_precision, run, table
 from nogaps import standin
 from nogaps.evaluation.comparison import compare, describe
-from nogaps.evaluation.realism import Features, Heads, feature_space, heads
+from nogaps.evaluation.realism import Features, Heads, classifier_auc, feature_space, heads
 from nogaps.prior.frames.files import load_frames, to_size
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import image_generators, sample_batch
@@ -106,7 +106,8 @@ def score(x: torch.Tensor, real: Heads, space: Features, classifier_steps: int) 
     """Return the realism of samples x (N,1,H,W) beside real heads; space: of `feature_space`."""
     samples = heads(x, [f"samples/{k}" for k in range(len(x))])
     most = min(len(samples), len(np.unique(real.ids)))
-    return about(x, real.x) | compare(samples, real, space, most, classifier_steps, 0)
+    auc = {"auc": classifier_auc(samples, real, classifier_steps, seed=0)}
+    return about(x, real.x) | auc | compare(samples, real, space, most, seed=0)
 
 
 def as_markdown(results: dict) -> str:

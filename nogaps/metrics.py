@@ -130,10 +130,17 @@ def summarize(
         "rmse", the root of the mean over images of their hole MSE, and the mean "psnr" (dB) and
         "ssim", with 95 % intervals "rmse_95", "psnr_95" and "ssim_95".
     """
-    scores = hole_scores(x_hat, x, mask)
-    mse, low, high = bootstrap(scores["rmse"].astype(np.float64) ** 2, groups)
-    row: dict[str, float | list[float]] = {"rmse": mse**0.5, "rmse_95": [low**0.5, high**0.5]}
-    for name in ("psnr", "ssim"):
-        mean, *interval = bootstrap(scores[name].astype(np.float64), groups)
+    scores = {name: s.astype(np.float64) for name, s in hole_scores(x_hat, x, mask).items()}
+    return score_row(scores.pop("rmse") ** 2, groups, **scores)
+
+
+def score_row(
+    mse: np.ndarray, groups: Sequence[str] | None, **scores: np.ndarray
+) -> dict[str, float | list[float]]:
+    """Return the root of the mean of `mse` (N,), and means of scores (N,), with 95 % intervals."""
+    mean, low, high = bootstrap(mse, groups)
+    row: dict[str, float | list[float]] = {"rmse": mean**0.5, "rmse_95": [low**0.5, high**0.5]}
+    for name, values in scores.items():
+        mean, *interval = bootstrap(values, groups)
         row |= {name: mean, f"{name}_95": interval}
     return row

@@ -53,7 +53,10 @@ def compare_sets(
     most = len(np.unique(train.ids)) // 2  # the size of a half
     space = feature_space(train.x)
     compared = {
-        name: compare(a, b, space, most, classifier_steps, seed)
+        name: {
+            "auc": classifier_auc(a, b, classifier_steps, seed),
+            **compare(a, b, space, most, seed),
+        }
         for name, (a, b) in progress(pairs.items(), "comparing sets")
     }
     different = train[np.unique(train.ids, return_index=True)[1]]
@@ -82,73 +85,58 @@ def describe(x: torch.Tensor, real: torch.Tensor) -> dict:
         "images": len(x),
         "mean": float(x.mean()),
         "std": float(x.std()),
-        "quantiles": dict(
-            zip(map(str, QUANTILES), np.quantile(x, QUANTILES).tolist(), strict=True)
-        ),
+        "quantiles": {str(share): float(np.quantile(x, share)) for share in QUANTILES},
         "gradient_energy": energy,
         "gradient_energy_ratio": energy / gradient_energy(real),
         "power_spectrum": power_spectrum(x).tolist(),
     }
 
 
-def compare(a: Heads, b: Heads, space: Features, most: int, steps: int, seed: int) -> dict:
-    """Return AUC, KID, Fréchet distance, precision and recall of a beside b, with intervals.
+def compare(a: Heads, b: Heads, space: Features, most: int, seed: int) -> dict:
+    """Return KID, Fréchet distance, precision and recall of a beside b, the latter with intervals.
 
     Args:
         a: Samples, for example.
         b: Real heads, for example.
         space: Features of images.
-        most: Different images of each set that enter all but AUC and KID; compare only rows with
-            the same number.
-        steps: Of the classifier.
+        most: Different images of each set that enter all but KID; compare only rows with the same
+            number: a Fréchet distance of few images is biased upwards.
         seed: Of the draws of images.
     """
-    row, of_a, of_b, i, j = _distances(a, b, space, most, seed)
-    precise, recalled = precision_recall(of_b[j], of_a[i])
-    return {
-        "auc": classifier_auc(a, b, steps, seed),
-        **row,
-        "precision": bootstrap(precise.astype(float), a.groups[i]),
-        "recall": bootstrap(recalled.astype(float), b.groups[j]),
-    }
-
-
-def _distances(a: Heads, b: Heads, space: Features, most: int, seed: int) -> tuple:
-    """KID, Fréchet distance; the features of both sets, and which rows entered the latter."""
     rng = np.random.default_rng(seed)
     of_a, of_b = space(a.x), space(b.x)
-    size = min(KID_SUBSET_SIZE, len(np.unique(a.ids)), len(np.unique(b.ids)))
+    least = min(len(np.unique(a.ids)), len(np.unique(b.ids)))
+    size = min(KID_SUBSET_SIZE, least)
     kid = [
         kernel_distance(of_a[a.distinct(size, rng)], of_b[b.distinct(size, rng)])
         for _ in range(KID_SUBSETS)
     ]
-    i, j = _equally_many(a, b, most, rng)
-    row = {"kid": float(np.mean(kid)), "kid_std": float(np.std(kid)), "images": len(i)}
-    return row | {"frechet": frechet_distance(of_a[i], of_b[j])}, of_a, of_b, i, j
-
-
-def _equally_many(
-    a: Heads, b: Heads, most: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Random index of as many different images of a as of b, at most `most`."""
-    n = min(most, len(np.unique(a.ids)), len(np.unique(b.ids)))
-    return a.distinct(n, rng), b.distinct(n, rng)
+    i, j = (part.distinct(min(most, least), rng) for part in (a, b))
+    precise, recalled = precision_recall(of_b[j], of_a[i])
+    return {
+        "kid": float(np.mean(kid)),
+        "kid_std": float(np.std(kid)),
+        "images": len(i),
+        "frechet": frechet_distance(of_a[i], of_b[j]),
+        "precision": list(bootstrap(precise.astype(float), a.groups[i])),
+        "recall": list(bootstrap(recalled.astype(float), b.groups[j])),
+    }
 
 
 def compare_inception(
     pairs: dict[str, tuple[Heads, Heads]], inception: Inception, most: int, seed: int
 ) -> dict:
-    """Return KID and Fréchet distance of each pair in Inception's space, or the reason for none.
-
-    Both look at `most` images of each set at most. A Fréchet distance of fewer images than
-    features is biased far upwards: compare only rows with the same number.
-    """
+    """`compare` at most `most` images of each pair's sets in Inception's space, if available."""
     if inception.space is None:
         return {"features": None, "pairs": None, "reason": inception.about}
     rows = {}
     for name, (a, b) in progress(pairs.items(), "Inception distances"):
-        i, j = _equally_many(a, b, most, np.random.default_rng(seed))
-        rows[name] = _distances(a[i], b[j], inception.space, len(i), seed)[0]
+        n, rng = (
+            min(most, *(len(np.unique(part.ids)) for part in (a, b))),
+            np.random.default_rng(seed),
+        )
+        a, b = a[a.distinct(n, rng)], b[b.distinct(n, rng)]
+        rows[name] = compare(a, b, inception.space, n, seed)
     return {"features": inception.about, "pairs": rows, "reason": None}
 
 
@@ -162,7 +150,7 @@ def nearness(a: Heads, b: Heads) -> dict:
     near = neighbours(a, b)
 
     def summary(values: np.ndarray) -> list[float]:
-        return [float(v) for v in (np.quantile(values, 0.05), np.median(values), values.min())]
+        return np.quantile(values, [0.05, 0.5, 0]).tolist()
 
     return {
         "distance": summary(near.distance),

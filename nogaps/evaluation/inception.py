@@ -21,15 +21,10 @@ WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"  # of the network that FID
 
 @dataclass(frozen=True)
 class Inception:
-    """Inception's feature space, or why it is not available.
+    """Inception's feature space, or why it is not available."""
 
-    Args:
-        space: From images (N,1|3,H,W) in [0,1] to features (N,2048); None if not available.
-        about: What the space is, or the reason.
-    """
-
-    space: Features | None
-    about: str
+    space: Features | None  # from images (N,1|3,H,W) in [0,1] to features (N,2048), if available
+    about: str  # what the space is, or the reason
 
 
 def find_inception(path: str | Path | None = None) -> Inception:
@@ -41,26 +36,22 @@ def find_inception(path: str | Path | None = None) -> Inception:
     Raises:
         BadInput: The file that was given cannot be used.
     """
-    if path is not None:
-        return _load(Path(path))
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS
-    if not cached.exists():
+    file = Path(path or Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS)
+    if path is None and not file.exists():
         where = "expected in torch's hub cache, or as --inception FILE of `prior evaluate`"
         return Inception(None, f"torch-fidelity's {WEIGHTS} is missing, {where}")
     try:
-        return _load(cached)
+        network = load_network(file).to(pick_device())
     except BadInput as error:
+        if path is not None:
+            raise
         return Inception(None, str(error))
-
-
-def _load(path: Path) -> Inception:
-    network = load_network(path).to(pick_device())
-    about = f"2048 features of Inception v3 ({path.name}, sha256 {sha256(path)[:16]})"
+    about = f"2048 features of Inception v3 ({file.name}, sha256 {sha256(file)[:16]})"
     return Inception(partial(features, network), about)
 
 
 def load_network(path: Path) -> torch.nn.Module:
-    """Load Inception v3 with the weights in `path`, without running code that they may hold.
+    """Load Inception v3 from `path`, without running code that the file may hold.
 
     Returns:
         A network from uint8 images (N,3,H,W) to a tuple of features (N,2048).
@@ -97,12 +88,7 @@ def load_network(path: Path) -> torch.nn.Module:
 
 @torch.no_grad()
 def features(network: torch.nn.Module, x: torch.Tensor) -> np.ndarray:
-    """Return features (N,d), float64, of images x (N,1|3,H,W) in [0,1], taken as 8 bits.
-
-    Args:
-        network: From uint8 images (N,3,H,W) to a tuple of features, on any device.
-        x: Grey or colour images.
-    """
+    """Return features (N,d), float64, of images x (N,1|3,H,W) in [0,1], taken as 8 bits."""
     device = next(network.parameters()).device
     colour = (255 * x).round().byte().expand(-1, 3, -1, -1)
     rows = [network(batch.to(device))[0].cpu() for batch in colour.split(BATCH_SIZE)]

@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 from nogaps.api import fill
 from nogaps.filling.method import Filling, FillingMethod
 from nogaps.imputers.loading import load_imputer
-from nogaps.metrics import bootstrap, hole_scores
+from nogaps.metrics import bootstrap, hole_scores, score_row
 
 ROWS = 8  # length of a segment: what lies above and below a hidden line stays as it is
 CONNECTED = np.ones((3, 3))  # slanted lines are connected by corners
@@ -39,37 +39,26 @@ def line_segments(mask: np.ndarray, side: int) -> np.ndarray:
     """
     axis = int((mask[:, 1:] != mask[:, :-1]).sum() >= (mask[1:] != mask[:-1]).sum())
     rows = np.moveaxis(mask, axis, 1)  # holes and observed pixels now alternate along axis 1
-    beside = np.ones_like(rows)  # nothing is hidden at the border
-    if side > 0:
-        beside[:, 1:] = rows[:, :-1]
-    else:
-        beside[:, :-1] = rows[:, 1:]
+    beside = np.roll(rows, side, axis=1)
+    beside[:, 0 if side > 0 else -1] = True  # nothing is hidden at the border
     lines = rows & ~beside
-    band = np.arange(len(rows))[:, None] // ROWS
-    segments, count = np.zeros(rows.shape, int), 0
-    for k in range(band.max() + 1):
-        labels, n = ndimage.label(lines & (band == k), CONNECTED)
-        segments[labels > 0] = labels[labels > 0] + count
-        count += n
+    segments = np.zeros(rows.shape, int)
+    for top in range(0, len(rows), ROWS):
+        labels, _ = ndimage.label(lines[top : top + ROWS], CONNECTED)
+        segments[top : top + ROWS] = np.where(labels, labels + segments.max(), 0)
     return np.moveaxis(segments, 1, axis)
 
 
 def hidden_folds(mask: torch.Tensor, folds: int = 8, seed: int = 0) -> torch.Tensor:
-    """Choose observed pixels to hide in each fold.
+    """Choose observed pixels to hide in each fold, (folds,M,1,H,W) bool, True = hidden.
 
     Even folds take lines on one side of the holes, odd ones on the other, segment by segment at
     random.
 
     Args:
         mask: bool (M,1,H,W), True = observed.
-        folds: An even number.
+        folds: An even number, else ValueError.
         seed: Of the random choice.
-
-    Returns:
-        bool (folds,M,1,H,W), True = hidden.
-
-    Raises:
-        ValueError: The number of folds is odd, or below 2.
     """
     if folds < 2 or folds % 2:
         raise ValueError(f"{folds} folds: expected an even number, at least 2")
@@ -116,10 +105,11 @@ def hidden_score(
         raise ValueError("no observed pixel lies beside a hole: nothing can be hidden")
     reference = kriging or load_imputer(quality="fast").kriging
     mse, reference_mse = (_hidden_mse(each, y, mask, hidden) for each in (imputer, reference))
-    gain, *interval = bootstrap(_psnr(mse) - _psnr(reference_mse), groups)
+    psnr, reference_psnr = _psnr(mse), _psnr(reference_mse)
+    gain, *interval = bootstrap(psnr - reference_psnr, groups)
     return {
-        "imputer": _row(mse, groups),
-        "kriging": _row(reference_mse, groups),
+        "imputer": score_row(mse, groups, psnr=psnr),
+        "kriging": score_row(reference_mse, groups, psnr=reference_psnr),
         "gain": {"psnr": gain, "psnr_95": interval},
     }
 
@@ -127,25 +117,18 @@ def hidden_score(
 def _hidden_mse(
     imputer: Filling, y: torch.Tensor, mask: torch.Tensor, hidden: torch.Tensor
 ) -> np.ndarray:
-    """Mean squared error of each image over the pixels of all folds, (N,); NaN without any."""
+    """Mean squared error of each image over the pixels of all folds, (N,)."""
     squares, pixels = np.zeros(len(y)), np.zeros(len(y))
     for fold in hidden:
         x_hat = fill(y, mask & ~fold, model=imputer)
         fold = fold.to(y.device)
         squares += torch.where(fold, x_hat - y, 0).double().square().sum((1, 2, 3)).cpu().numpy()
         pixels += fold.expand_as(y).sum((1, 2, 3)).cpu().numpy()
-    return np.divide(squares, pixels, out=np.full(len(y), np.nan), where=pixels > 0)
+    return squares / pixels
 
 
 def _psnr(mse: np.ndarray) -> np.ndarray:
     return -10 * np.log10(np.maximum(mse, 1e-12))
-
-
-def _row(mse: np.ndarray, groups: Sequence[str] | None) -> dict[str, float | list[float]]:
-    mean, low, high = bootstrap(mse, groups)
-    psnr, *interval = bootstrap(_psnr(mse), groups)
-    rmse = {"rmse": mean**0.5, "rmse_95": [low**0.5, high**0.5]}
-    return rmse | {"psnr": psnr, "psnr_95": interval}
 
 
 def rank_agreement(

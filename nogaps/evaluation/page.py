@@ -9,7 +9,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -18,78 +17,69 @@ from nogaps.figures import DPI, show_rows
 from nogaps.runtime.files import atomic
 from nogaps.tables import as_markdown
 
-COLUMNS = 10
+COLUMNS, WIDTH = 10, 1400  # images of a row; screen pixels of curves and text
 COLOURS = {"train": "black", "val": "tab:gray", "reconstructions": "tab:blue", "samples": "tab:red"}
 # The columns of each table: a header, and the format of its cells.
 STAGES = {
-    "images": "{images}",
-    "PSNR / dB": "{psnr:.2f}",
-    "SSIM": "{ssim:.4f}",
-    "gradient energy": "{gradient_energy:.3f}",
+    "images": "{r[images]}",
+    "PSNR / dB": "{r[psnr]:.2f}",
+    "SSIM": "{r[ssim]:.4f}",
+    "gradient energy": "{r[gradient_energy]:.3f}",
 }
 SETS = {
-    "images": "{images}",
-    "gradient energy": "{gradient_energy:.3f}",
-    "ratio": "{gradient_energy_ratio:.3f}",
-    "mean": "{mean:.3f}",
-    "std": "{std:.3f}",
-    **{f"quantile {share}": f"{{quantiles[{share}]:.3f}}" for share in (0.5, 0.9, 0.99, 0.999)},
+    "images": "{r[images]}",
+    "gradient energy": "{r[gradient_energy]:.3f}",
+    "ratio": "{r[gradient_energy_ratio]:.3f}",
+    "mean": "{r[mean]:.3f}",
+    "std": "{r[std]:.3f}",
+    **{f"quantile {q}": f"{{r[quantiles][{q}]:.3f}}" for q in (0.5, 0.9, 0.99, 0.999)},
 }
 DISTANCES = {
-    "KID ± std": "{kid:.4f} ± {kid_std:.4f}",
-    "images": "{images}",
-    "Fréchet": "{frechet:.3f}",
+    "KID ± std": "{r[kid]:.4f} ± {r[kid_std]:.4f}",
+    "images": "{r[images]}",
+    "Fréchet": "{r[frechet]:.3f}",
+    "precision": "{r[precision][0]:.2f} [{r[precision][1]:.2f}, {r[precision][2]:.2f}]",
+    "recall": "{r[recall][0]:.2f} [{r[recall][1]:.2f}, {r[recall][2]:.2f}]",
 }
-PAIRS = {
-    "AUC": "{auc:.3f}",
-    **DISTANCES,
-    "precision": "{precision[0]:.2f} [{precision[1]:.2f}, {precision[2]:.2f}]",
-    "recall": "{recall[0]:.2f} [{recall[1]:.2f}, {recall[2]:.2f}]",
-}
+PAIRS = {"AUC": "{r[auc]:.3f}", **DISTANCES}
 NEAREST = {
-    "1 - correlation": "{distance[0]:.3f} {distance[1]:.3f} {distance[2]:.3f}",
-    "ratio to second": "{ratio[0]:.3f} {ratio[1]:.3f} {ratio[2]:.3f}",
-    "SSIM": "{ssim:.3f}",
-    "copies": "{memorised}",
-    "near-duplicates": "{near_duplicates}",
+    "1 - correlation": "{r[distance][0]:.3f} {r[distance][1]:.3f} {r[distance][2]:.3f}",
+    "ratio to second": "{r[ratio][0]:.3f} {r[ratio][1]:.3f} {r[ratio][2]:.3f}",
+    "SSIM": "{r[ssim]:.3f}",
+    "copies": "{r[memorised]}",
+    "near-duplicates": "{r[near_duplicates]}",
 }
 SCORES = {
-    "hole RMSE": "{rmse:.4f}",
-    "PSNR / dB": "{psnr:.2f} [{psnr_95[0]:.2f}, {psnr_95[1]:.2f}]",
+    "hole RMSE": "{r[rmse]:.4f}",
+    "PSNR / dB": "{r[psnr]:.2f} [{r[psnr_95][0]:.2f}, {r[psnr_95][1]:.2f}]",
 }
-LOST = {"lost PSNR / dB": "{lost[0]:.2f} [{lost[1]:.2f}, {lost[2]:.2f}]"}
+LOST = {"lost PSNR / dB": "{r[0]:.2f} [{r[1]:.2f}, {r[2]:.2f}]"}
 
 
 def as_text(result: Mapping) -> str:
     """Return the result of `evaluate` as aligned tables."""
     parts = [_table("first stage", result["first_stage"], STAGES)]
     if "sets" in result:
+        space = result["inception"]
         parts += [_table("set", result["sets"], SETS), f"features: {result['features']}"]
-        parts += [_table("pair", result["pairs"], PAIRS), _inception_text(result["inception"])]
+        parts += [_table("pair", result["pairs"], PAIRS)]
+        if space["pairs"] is None:
+            parts += [f"Inception distances: not available ({space['reason']})"]
+        else:
+            parts += [f"features: {space['features']}", _table("pair", space["pairs"], DISTANCES)]
         parts += [_table("nearest: 5 %, median, least", result["nearest"], NEAREST)]
     if "usefulness" in result:
         useful = result["usefulness"]
         parts += ["imputers, {steps} steps on {images} images".format(**useful)]
-        rows = {f"{k}, {v}": row for k, part in useful["scores"].items() for v, row in part.items()}
-        lost = {
-            f"{name}, {scored}": {"lost": values}
-            for name, part in useful["lost_db"].items()
-            for scored, values in part.items()
-        }
-        parts += [_table("trained on, scored on", rows, SCORES)]
-        parts += [_table("trained on, scored on", lost, LOST)]
+        for rows, columns in ((useful["scores"], SCORES), (useful["lost_db"], LOST)):
+            flat = {f"{k}, {name}": row[name] for k, row in rows.items() for name in row}
+            parts += [_table("trained on, scored on", flat, columns)]
     return "\n\n".join(parts)
 
 
-def _table(title: str, rows: Mapping[str, Mapping], columns: Mapping[str, str]) -> str:
-    cells = [[name, *(c.format(**row) for c in columns.values())] for name, row in rows.items()]
+def _table(title: str, rows: Mapping[str, object], columns: Mapping[str, str]) -> str:
+    cells = [[name, *(c.format(r=row) for c in columns.values())] for name, row in rows.items()]
     return as_markdown([title, *columns], cells)
-
-
-def _inception_text(result: Mapping) -> str:
-    if result["pairs"] is None:
-        return f"Inception distances: not available ({result['reason']})"
-    return f"features: {result['features']}\n\n{_table('pair', result['pairs'], DISTANCES)}"
 
 
 def save_page(
@@ -99,7 +89,7 @@ def save_page(
     reconstructed: Mapping[str, torch.Tensor],
     sets: Mapping[str, Heads],
 ) -> None:
-    """Draw all figures below each other in one PNG; images at whole multiples of their size.
+    """Draw figures and tables below each other in one PNG; images at whole multiples of their size.
 
     Args:
         path: The PNG to write.
@@ -109,12 +99,11 @@ def save_page(
         sets: As `compare_sets` takes them; empty for a first stage alone.
     """
     figures = [_stage_rows(tests, reconstructed)]
-    figures += [_random_rows(sets), _nearest_rows(sets)] if sets else []
-    parts = [_pixels(figure) for figure in figures]
-    width = max(1200, *(part.width for part in parts))
-    parts.insert(0, _pixels(_header(result, width)))
-    parts += [_pixels(_curves(sets, result, width))] if sets else []
-    page = Image.new("RGB", (width, sum(part.height for part in parts)), "white")
+    if sets:
+        figures += [_random_rows(sets), _nearest_rows(sets), _curves(sets, result)]
+    parts = [_pixels(figure) for figure in (*figures, _text(as_text(result)))]
+    height = sum(part.height for part in parts)
+    page = Image.new("RGB", (max(part.width for part in parts), height), "white")
     top = 0
     for part in parts:
         page.paste(part, (0, top))
@@ -130,38 +119,13 @@ def _pixels(figure: Figure) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
-def _header(result: Mapping, width: int) -> Figure:
-    """Title and the main numbers; width: pixels."""
-    stages = [
-        f"{name}: PSNR {row['psnr']:.2f} dB, SSIM {row['ssim']:.3f}"
-        for name, row in result["first_stage"].items()
-    ]
-    lines = ["First stage on " + "; ".join(stages)]
-    if "pairs" in result:
-        aucs = [f"{name} {row['auc']:.2f}" for name, row in result["pairs"].items()]
-        lines.append("Classifier AUC of " + "; ".join(aucs))
-        lines.append(f"Random convolutions: {_distance_text(result['pairs'])}")
-        lines.append(f"Inception: {_distance_text(result['inception']['pairs'])}")
-        near = result["nearest"]["samples to train"]
-        ratio = result["sets"]["samples"]["gradient_energy_ratio"]
-        copies = f"{near['memorised']} samples copied, {near['near_duplicates']} near-duplicates"
-        lines.append(f"Gradient energy of samples {ratio:.2f} of that of training images; {copies}")
-    height = (44 + 20 * len(lines)) / DPI
-    figure = plt.figure(figsize=(width / DPI, height), dpi=DPI)
-    top = 1 - 10 / (DPI * height)
-    figure.text(0.5, top, "Evaluation of the generative prior", fontsize=15, ha="center", va="top")
-    text = "\n".join(lines)
-    figure.text(0.5, top - 28 / (DPI * height), text, fontsize=10, ha="center", va="top")
+def _text(text: str) -> Figure:
+    """Lines of text on a page of their own."""
+    width, height = WIDTH / DPI, 0.17 * (text.count("\n") + 3)
+    figure = plt.figure(figsize=(width, height), dpi=DPI)
+    at = (0.3 / width, 1 - 0.17 / height)
+    figure.text(*at, text, fontsize=8, family="monospace", va="top", linespacing=1.4)
     return figure
-
-
-def _distance_text(pairs: Mapping | None) -> str:
-    """KID and Fréchet distance of the samples, and those of real heads."""
-    if pairs is None:
-        return "KID and Fréchet distance not available"
-    rows = {name: pairs[name] for name in ("samples vs train", "val vs train")}
-    values = (f"{k} {row['kid']:.4f} and {row['frechet']:.3f}" for k, row in rows.items())
-    return "KID and Fréchet distance of " + "; ".join(values)
 
 
 def _stage_rows(
@@ -205,54 +169,23 @@ def _nearest_rows(sets: Mapping[str, Heads]) -> Figure:
     return show_rows(rows, title)
 
 
-def _curves(sets: Mapping[str, Heads], result: Mapping, width: int) -> Figure:
-    """Intensities, power spectra, nearest distances and, if measured, usefulness; width: pixels."""
-    panels = [_intensities, _spectra, _distances]
-    panels += [_usefulness] if "usefulness" in result else []
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(width / DPI, 3.8), dpi=DPI, layout="constrained"
-    )
-    for axis, panel in zip(axes, panels, strict=True):
-        panel(axis, sets, result)
+def _curves(sets: Mapping[str, Heads], result: Mapping) -> Figure:
+    """Intensities, power spectra and nearest distances."""
+    figure, axes = plt.subplots(1, 3, figsize=(WIDTH / DPI, 3.8), dpi=DPI, layout="constrained")
+    for name, part in sets.items():
+        values, edges = np.histogram(part.x, bins=64, range=(0, 1), density=True)
+        axes[0].stairs(values, edges, label=name, color=COLOURS[name])
+        power = result["sets"][name]["power_spectrum"]
+        axes[1].plot(np.arange(len(power)) + 1, power, label=name, color=COLOURS[name])
+    for name in ("val", "samples"):
+        distance = neighbours(sets[name], sets["train"]).distance
+        values, edges = np.histogram(distance.clip(0, 1), np.linspace(0, 1, 51), density=True)
+        axes[2].stairs(values, edges, label=f"{name} to train", color=COLOURS[name])
+    axes[0].set(title="Intensities", xlabel="grey value", ylabel="density", yscale="log")
+    axes[1].set(title="Power spectra", xlabel="cycles per image", ylabel="power")
+    axes[1].set(xscale="log", yscale="log")
+    axes[2].set(title="Nearest training image", xlabel="1 - correlation", ylabel="density")
+    for axis in axes:
         axis.grid(True, alpha=0.3)
         axis.legend(fontsize=9)
     return figure
-
-
-def _intensities(axis: Axes, sets: Mapping[str, Heads], result: Mapping) -> None:
-    for name, part in sets.items():
-        values, edges = np.histogram(part.x, bins=64, range=(0, 1), density=True)
-        axis.stairs(values, edges, label=name, color=COLOURS[name])
-    axis.set(title="Intensities", xlabel="grey value", ylabel="density", yscale="log")
-
-
-def _spectra(axis: Axes, sets: Mapping[str, Heads], result: Mapping) -> None:
-    for name in sets:
-        power = result["sets"][name]["power_spectrum"]
-        axis.plot(np.arange(len(power)) + 1, power, label=name, color=COLOURS[name])
-    axis.set(title="Power spectra", xlabel="cycles per image", ylabel="power")
-    axis.set(xscale="log", yscale="log")
-
-
-def _distances(axis: Axes, sets: Mapping[str, Heads], result: Mapping) -> None:
-    distances = {
-        name: neighbours(sets[name], sets["train"]).distance for name in ("val", "samples")
-    }
-    for name, distance in distances.items():
-        values, edges = np.histogram(distance.clip(0, 1), np.linspace(0, 1, 51), density=True)
-        axis.stairs(values, edges, label=f"{name} to train", color=COLOURS[name])
-    axis.set(title="Nearest training image", xlabel="1 - correlation", ylabel="density")
-    axis.set_xlim(0, min(1, max(distance.max() for distance in distances.values()) + 0.04))
-
-
-def _usefulness(axis: Axes, sets: Mapping[str, Heads], result: Mapping) -> None:
-    rows = result["usefulness"]["scores"]
-    scored = list(next(iter(rows.values())))
-    for k, name in enumerate(scored):
-        psnr = [row[name]["psnr"] for row in rows.values()]
-        spread = np.abs(np.array([row[name]["psnr_95"] for row in rows.values()]).T - psnr)
-        at = np.arange(len(rows)) + 0.2 * (k - (len(scored) - 1) / 2)
-        axis.errorbar(psnr, at, xerr=spread, fmt="o", label=name)
-    axis.set(title="Imputers by training set", xlabel="hole PSNR / dB", yticks=range(len(rows)))
-    axis.set_yticklabels(list(rows))
-    axis.set_ylim(1.3 * len(rows), -0.5)  # room for the legend

@@ -84,28 +84,26 @@ def evaluate(
     if samples is None:
         how = (settings.num_samples, settings.sampling_steps)
         samples = sample_to(out / "samples", *how, seed=settings.seed, prior=loaded)
-    synthetic = _read_samples(samples, real.x)
+    synthetic = _read_samples(samples_file(samples), real.x)
     tests = {name: x for name, (x, _) in real.val.items()}
     scores, reconstructed = _evaluate_stage(loaded.vqvae, tests, out)
-    lossy = _reconstruct(loaded.vqvae, real.x, "train frames")
     index, groups = real.index, real.groups[real.index]
+    train, lossy = real.x[index], _reconstruct(loaded.vqvae, real.x, "train frames")[index]
     val_groups = [group for _, groups in real.val.values() for group in groups]
     sets = {
-        "train": heads(real.x[index], groups, index),
+        "train": heads(train, groups, index),
         "val": heads(torch.cat(list(tests.values())), val_groups),
-        "reconstructions": heads(lossy[index], groups, index),
+        "reconstructions": heads(lossy, groups, index),
         "samples": heads(synthetic, [f"samples/{k}" for k in range(len(synthetic))]),
     }
     compared = compare_sets(sets, settings.classifier_steps, settings.seed, space)
     result = {"first_stage": scores, **compared}
     if settings.usefulness_steps:
         # the samples as they are: not normalised
-        train = {"real": real.x[index], "reconstructions": lossy[index], "samples": synthetic}
+        raw = {"real": train, "reconstructions": lossy, "samples": synthetic}
         how = (settings.usefulness_steps, settings.seeds)
-        result["usefulness"] = compare_usefulness(train, real.val, out / "usefulness", *how)
-    save_json(out / "evaluation.json", result)
-    save_page(out / "evaluation.png", result, tests, reconstructed, sets)
-    return result
+        result["usefulness"] = compare_usefulness(raw, real.val, out / "usefulness", *how)
+    return _save(out, result, tests, reconstructed, sets)
 
 
 def evaluate_first_stage(
@@ -135,27 +133,23 @@ def evaluate_first_stage(
     if not tests:
         raise BadInput("has nothing to reconstruct", "--frames or --images", path=stage)
     scores, reconstructed = _evaluate_stage(model, tests, out)
-    result = {"first_stage": scores}
+    return _save(out, {"first_stage": scores}, tests, reconstructed, {})
+
+
+def _save(out: Path, result: dict, *images: Mapping) -> dict:
     save_json(out / "evaluation.json", result)
-    save_page(out / "evaluation.png", result, tests, reconstructed, {})
+    save_page(out / "evaluation.png", result, *images)
     return result
 
 
 @dataclass(frozen=True)
 class Frames:
-    """The content of frame files, at the size of training images, in [0,1].
+    """The content of frame files, at the size of training images, in [0,1]."""
 
-    Args:
-        x: Different train images (N,1,H,W).
-        groups: Their groups, (N,).
-        index: Which to train on; those of a file that is given twice stand in it twice.
-        val: Val images and groups by file.
-    """
-
-    x: torch.Tensor
-    groups: np.ndarray
-    index: np.ndarray
-    val: Scored
+    x: torch.Tensor  # different train images (N,1,H,W)
+    groups: np.ndarray  # their groups (N,)
+    index: np.ndarray  # which to train on; those of a file that is given twice stand in it twice
+    val: Scored  # val images and groups by file
 
 
 def read_frames(paths: Sequence[str | Path]) -> Frames:
@@ -182,12 +176,11 @@ def _read_val(paths: Sequence[str | Path]) -> dict[str, tuple[torch.Tensor, list
     return val
 
 
-def _read_samples(path: str | Path, like: torch.Tensor) -> torch.Tensor:
-    path = samples_file(path)
+def _read_samples(path: Path, like: torch.Tensor) -> torch.Tensor:
     x = torch.from_numpy(load_images(path))
     if x.shape[2:] != like.shape[2:] or len(x) < 4:
-        shape = (4, *like.shape[1:])
-        raise BadInput(f"has shape {tuple(x.shape)}", f"at least {shape}", path=path)
+        expected = f"at least {(4, *like.shape[1:])}"
+        raise BadInput(f"has shape {tuple(x.shape)}", expected, path=path)
     return x
 
 
@@ -206,35 +199,29 @@ def _evaluate_stage(
     """Scores of each set, and of all together if they have one size; the reconstructions."""
     x_hat = {name: _reconstruct(model, x, name) for name, x in tests.items()}
     pairs = {name: (x_hat[name], x) for name, x in tests.items()}
+    for name, both in pairs.items():
+        for kind, images in zip(("reconstruction", "original"), both, strict=True):
+            _save_pngs(out / "pairs", f"{name}_{{:03d}}_{kind}.png", images)
     if len(tests) > 1 and len({x.shape[2:] for x in tests.values()}) == 1:
         pairs["together"] = torch.cat(list(x_hat.values())), torch.cat(list(tests.values()))
     rows = {}
-    for name, (reconstructed, x) in pairs.items():
-        scores = compare_images(reconstructed, x)
-        rows[name] = {"images": len(x), **scores, "psnr": min(scores["psnr"], LOSSLESS)}
-    for name, x in tests.items():
-        _save_pngs(out / "pairs", name, "original", x)
-        _save_pngs(out / "pairs", name, "reconstruction", x_hat[name])
+    for name, both in pairs.items():
+        scores = compare_images(*both)
+        rows[name] = {"images": len(both[1]), **scores, "psnr": min(scores["psnr"], LOSSLESS)}
     return rows, x_hat
 
 
 def _reconstruct(model: FirstStage, x: torch.Tensor, name: str) -> torch.Tensor:
     """`reconstruct`. Raises BadInput for a size that the first stage cannot halve often enough."""
-    size = "×".join(map(str, x.shape[2:]))
-    try:
-        x_hat = reconstruct(model, x)
-    except RuntimeError as error:
-        raise BadInput(
-            f"has {size} pixels, which the first stage cannot take", path=name
-        ) from error
+    x_hat = reconstruct(model, x)
     if x_hat.shape != x.shape:
-        other = "×".join(map(str, x_hat.shape[2:]))
+        size, other = ("×".join(map(str, images.shape[2:])) for images in (x, x_hat))
         raise BadInput(f"has {size} pixels, which the first stage turns into {other}", path=name)
     return x_hat
 
 
-def _save_pngs(folder: Path, name: str, kind: str, x: torch.Tensor) -> None:
-    """Images (N,1,H,W) as 8-bit grey PNGs; original and reconstruction are neighbours by name."""
+def _save_pngs(folder: Path, name: str, x: torch.Tensor) -> None:
+    """Images (N,1,H,W) as 8-bit grey PNGs; their numbers are filled into the name."""
     for k, image in enumerate((255 * x[:, 0]).round().byte().numpy()):
-        with atomic(folder / f"{name}_{k:03d}_{kind}.png") as temporary:
+        with atomic(folder / name.format(k)) as temporary:
             Image.fromarray(image).save(temporary)

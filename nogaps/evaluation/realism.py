@@ -163,9 +163,7 @@ def _responses(x: torch.Tensor) -> torch.Tensor:
 def feature_space(x: torch.Tensor, size: int = 64) -> Features:
     """Fit the space that `FEATURES` describes to images x (N,1,H,W).
 
-    Returns:
-        A function from images to rows of `size` features or fewer; those of x have mean 0 and
-        mean square 1.
+    It has `size` features or fewer; those of x have mean 0 and mean square 1.
     """
 
     def responses(images: torch.Tensor) -> np.ndarray:
@@ -211,13 +209,10 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
 def precision_recall(
     real: np.ndarray, fake: np.ndarray, k: int = 3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Find which fake features (M,d) lie among the real (N,d), and which real among the fake.
+    """Return which fake features (M,d) lie among the real (N,d), and which real among the fake.
 
     "Among": within the distance from one of them to its k-th nearest neighbour. The means are
     precision and recall (arXiv 1904.06991); they depend on N and M.
-
-    Returns:
-        bool (M,) and bool (N,).
     """
 
     def inside(points: torch.Tensor, manifold: torch.Tensor) -> np.ndarray:
@@ -258,8 +253,7 @@ def neighbours(a: Heads, b: Heads) -> Neighbours:
 def power_spectrum(x: torch.Tensor) -> np.ndarray:
     """Return the mean radial power spectrum of images x (N,1,H,W), centred and Hann-windowed.
 
-    Returns:
-        Power at 1, 2, … s/2 cycles per s pixels, s = min(H, W), averaged over rings one cycle wide.
+    At 1, 2, … s/2 cycles per s pixels, s = min(H, W), averaged over rings one cycle wide.
     """
     height, width = x.shape[-2:]
     side = min(height, width)

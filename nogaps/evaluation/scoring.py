@@ -51,15 +51,13 @@ def read_like(path: str | Path, y: torch.Tensor, mask_from: str | Path) -> torch
 def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) -> dict[str, dict]:
     """Score `output` and the classical fillings of `mask_from` against `truth`.
 
-    Kriging takes its covariance from the shipped imputer.
-
     Args:
         output: .npy file of filled images (N,1,H,W) in [0,1].
         truth: .npy file of clean images.
         mask_from: .npy file of corrupted images, in which the mask is found.
 
     Returns:
-        `summarize` of each filling by name.
+        `summarize` of each filling by name; kriging has the covariance of the shipped imputer.
 
     Raises:
         BadInput: A file cannot be used, or they differ in shape.

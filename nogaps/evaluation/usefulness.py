@@ -63,14 +63,14 @@ def compare_usefulness(
         "scores" by imputer and scored set. "lost_db", by set but the first and by scored set: the
         hole PSNR in dB that training on it costs, mean over seeds and 95 % interval over groups.
     """
-    mask = torch.from_numpy(course_mask())[None, None]
+    folder, mask = Path(folder), torch.from_numpy(course_mask())[None, None]
     y = {name: corrupt(x, mask) for name, (x, _) in val.items()}
     krige = kriging(next(iter(sets.values())))
     x_hats = {"kriging": {name: krige(images, mask) for name, images in y.items()}}
     device = pick_device()
     for seed in seeds:  # seed by seed: an interrupted comparison has soon seen all sets once
         for name, x in sets.items():
-            imputer = _train(x, val, Path(folder) / f"{name}-{seed}", steps, seed, profile)
+            imputer = _train(x, val, folder / f"{name}-{seed}.safetensors", steps, seed, profile)
             filled = {k: fill(imputer, images, mask.to(device)) for k, images in y.items()}
             x_hats[f"{name}, seed {seed}"] = filled
     scores = {
@@ -79,8 +79,10 @@ def compare_usefulness(
     }
     lost: dict[str, dict] = {name: {} for name in [*sets][1:]}
     for k, (x, groups) in val.items():
-        names = [[f"{name}, seed {seed}" for seed in seeds] for name in sets]
-        psnr = [[hole_scores(x_hats[n][k], x, mask)["psnr"] for n in row] for row in names]
+        psnr = [
+            [hole_scores(x_hats[f"{name}, seed {seed}"][k], x, mask)["psnr"] for seed in seeds]
+            for name in sets
+        ]
         real, *others = np.mean(psnr, 1, np.float64)
         for name, other in zip(lost, others, strict=True):
             lost[name][k] = bootstrap(real - other, groups)
@@ -89,14 +91,12 @@ def compare_usefulness(
 
 
 def _train(
-    x: torch.Tensor, val: Scored, stem: Path, steps: int, seed: int, profile: Profile
+    x: torch.Tensor, val: Scored, checkpoint: Path, steps: int, seed: int, profile: Profile
 ) -> torch.nn.Module:
-    """An imputer trained on images x under the course's mask; stem: of its checkpoint."""
+    """An imputer trained on images x under the course's mask."""
     mask = torch.from_numpy(course_mask())[None, None]
     n, epochs = plan(steps)
     x, real = repeated(x, n, seed), torch.cat([images for images, _ in val.values()])
     pairs = [TensorDataset(corrupt(images, mask), images) for images in (x, real)]
     imputer, mask = new_imputer(profile, x, seed), mask.to(pick_device())
-    return train(imputer, *pairs, mask, epochs, stem.with_suffix(".safetensors"), seed, BATCH_SIZE)[
-        0
-    ]
+    return train(imputer, *pairs, mask, epochs, checkpoint, seed, BATCH_SIZE)[0]

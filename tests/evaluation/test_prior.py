@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +11,12 @@ import torch
 from PIL import Image
 
 from nogaps import standin
-from nogaps.Assessment import PROFILES
 from nogaps.commands import prior as cli
 from nogaps.evaluation import prior as evaluation
 from nogaps.evaluation.inception import WEIGHTS, Inception
 from nogaps.evaluation.page import as_text
 from nogaps.evaluation.prior import Settings, evaluate, evaluate_first_stage, read_frames
-from nogaps.evaluation.usefulness import check_size, compare_usefulness
+from nogaps.evaluation.usefulness import check_size
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_json
 
@@ -73,24 +71,28 @@ def test_samples_are_drawn_and_imputers_trained(
     prior_folder: Path, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With an Inception space as well, which stands beside the stated space."""
-    small = partial(compare_usefulness, profile=PROFILES["smoke"])
-    monkeypatch.setattr(evaluation, "compare_usefulness", small)
+
+    def trained(sets: dict, val: dict, folder: Path, steps: int, seeds: tuple) -> dict:
+        assert (folder, steps, seeds) == (tmp_path / "usefulness", 1, (3,))
+        lengths = {name: len(x) for name, x in sets.items()}
+        assert lengths == {"real": 16, "reconstructions": 16, "samples": 4}
+        assert len(val["heads"][0]) == len(val["heads"][1]) == 8
+        row = {"rmse": 0.1, "psnr": 20.0, "psnr_95": [19.0, 21.0]}
+        lost = {"samples": {"heads": [0.5, 0.125, 1.0]}}
+        return {"steps": 1, "images": 32, "scores": {"A": {"heads": row}}, "lost_db": lost}
+
+    monkeypatch.setattr(evaluation, "compare_usefulness", trained)
     corners = Inception(lambda x: x[:, 0, ::32, ::32].flatten(1).double().numpy(), "given.pth")
     monkeypatch.setattr(evaluation, "find_inception", lambda path: corners)
-    settings = Settings(4, sampling_steps=1, classifier_steps=1, usefulness_steps=1, seeds=(3,))
+    settings = Settings(4, sampling_steps=2, classifier_steps=1, usefulness_steps=1, seeds=(3,))
     result = evaluate([frames], tmp_path, settings, prior_folder)
     assert load_json(tmp_path / "evaluation.json")["inception"] == result["inception"]
-    assert result["sets"]["samples"]["images"] == 4
     assert (tmp_path / "samples" / "images.npy").exists()
-    names = [f"{name}, seed 3" for name in ("real", "reconstructions", "samples")]
-    assert list(result["usefulness"]["scores"]) == ["kriging", *names]
-    rows = result["inception"]["pairs"]
-    assert [row["images"] for row in rows.values()] == [
-        row["images"] for row in result["pairs"].values()
-    ]
-    text = as_text(result)
-    assert "lost PSNR" in text and all(name in text for name in names)
+    rows, text = result["inception"]["pairs"], as_text(result)
+    counts = [[row["images"] for row in part.values()] for part in (rows, result["pairs"])]
+    assert counts[0] == counts[1]
     assert "not available" not in text and "given.pth" in text
+    assert "samples, heads" in text and "0.50 [0.12, 1.00]" in text
     assert all(f"{row['frechet']:.3f}" in text for row in rows.values())
 
 
