@@ -25,7 +25,7 @@ from nogaps.runtime.files import atomic, load_images
 from nogaps.runtime.locks import folder_lock
 from nogaps.runtime.progress import progress
 from nogaps.submission.arrays import RESULT
-from nogaps.submission.notebook import NOTEBOOK, last_state, load_notebook
+from nogaps.submission.notebook import NOTEBOOK, load_notebook
 from nogaps.submission.references import REFERENCES
 
 if TYPE_CHECKING:
@@ -33,10 +33,7 @@ if TYPE_CHECKING:
 
 
 def sync_twin(folder: Path) -> bool:
-    """Bring notebook and twin in step by jupytext.
-
-    Returns:
-        Whether the twin's text changed.
+    """Bring notebook and twin in step by jupytext; return whether the twin's text changed.
 
     Raises:
         BadInput: jupytext is missing, or cannot read the two.
@@ -121,18 +118,12 @@ def execute(folder: Path, profile: str, output: Path) -> Path:
     The executed notebook replaces the one in `output` only when every cell has run; else the
     unfinished one is kept in `output/runs/failed.ipynb`.
 
-    Args:
-        folder: Holds Assessment.ipynb; its cells run here.
-        profile: auto, smoke, cpu or full.
-        output: Where results go.
-
-    Returns:
-        The result, a file.
+    Args and the result are those of `run`.
 
     Raises:
         BadInput: There is no notebook, or a cell failed: the message is the cell's error.
     """
-    require("notebook", "nbclient", "ipykernel")
+    require("notebook", "nbclient", "nbconvert", "ipykernel")
     if not (folder / NOTEBOOK).exists():
         expected = "the notebook there (or name its folder by --folder)"
         raise BadInput("not found", expected, path=folder / NOTEBOOK)
@@ -199,20 +190,14 @@ def _wait_for(client: NotebookClient, environment: dict[str, str]) -> None:
 
 def tidy(notebook: NotebookNode) -> None:
     """Merge streams, keep of a progress bar its last state, and drop time stamps."""
-    for cell in notebook.cells:
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+    merge = CoalesceStreamsPreprocessor()
+    for place, cell in enumerate(notebook.cells):
         cell.metadata.pop("execution", None)
-        merged: list[NotebookNode] = []
-        for out in cell.get("outputs", []):
-            same = merged and out.output_type == "stream" == merged[-1].output_type
-            if same and merged[-1].name == out.name:
-                merged[-1].text += out.text
-            else:
-                merged.append(out)
-        for out in merged:
-            if out.output_type == "stream":
-                out.text = last_state(out.text)
-        if merged:
-            cell.outputs = [out for out in merged if out.get("text", "x").strip()]
+        if cell.cell_type == "code":
+            merge.preprocess_cell(cell, {}, place)
+            cell.outputs = [out for out in cell.outputs if out.get("text", "x").strip()]
 
 
 def _write(notebook: NotebookNode, path: Path) -> None:

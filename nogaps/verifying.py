@@ -7,6 +7,7 @@ weights. The results are then compared by their RMS difference over the hole, wi
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nogaps.masks import shared_mask
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_images, sha256
 from nogaps.submission.arrays import RESULT
@@ -76,23 +78,20 @@ def _hashes(text: str) -> dict[str, str]:
         printed = re.findall(rf"^{name}:?[^\n]*\bsha256:? ([0-9a-f]{{16,64}})\b", text, re.M)
         entry = summary.get(key)
         whole = entry.get("sha256") if isinstance(entry, dict) else None
-        if isinstance(whole, str) and re.fullmatch("[0-9a-f]{64}", whole):
-            hashes[stage] = whole
-        elif printed:
-            hashes[stage] = printed[-1]
+        known = [whole] if re.fullmatch("[0-9a-f]{64}", str(whole)) else printed
+        if known:
+            hashes[stage] = known[-1]
     return hashes
 
 
 def printed_summary(text: str) -> dict:
     """Return the last JSON object with a profile in what a notebook printed; {} without one."""
-    for start in reversed([match.start() for match in re.finditer(r"^\{", text, re.M)]):
-        try:
-            summary, _ = json.JSONDecoder().raw_decode(text, start)
-        except (ValueError, RecursionError):
-            continue
-        if "profile" in summary:
-            return summary
-    return {}
+    summary: dict = {}
+    for match in re.finditer(r"^\{", text, re.M):
+        with contextlib.suppress(ValueError, RecursionError):
+            value, _ = json.JSONDecoder().raw_decode(text, match.start())
+            summary = value if "profile" in value else summary
+    return summary
 
 
 def same(a: str | None, b: str | None) -> bool | None:
@@ -143,7 +142,7 @@ def hole_rms(x_hat: np.ndarray, expected: np.ndarray, y: np.ndarray) -> float:
     if x_hat.shape != expected.shape:
         wanted = f"that of a new run, {x_hat.shape}"
         raise BadInput(f"has shape {expected.shape}", wanted, path=RESULT)
-    hole = ~(y != 0).any(0)[0]
+    hole = ~shared_mask(y)
     difference = x_hat[..., hole].astype(np.float64) - expected[..., hole]
     return float(np.sqrt(np.mean(difference**2)))
 

@@ -20,45 +20,31 @@ class Summary:
 
 def summarize(values: Mapping) -> Summary:
     """Sort the summary that a notebook printed into facts, scores, times, and files."""
-    facts = {key: value for key, value in values.items() if not isinstance(value, (dict, list))}
-    groups = {key: value for key, value in values.items() if isinstance(value, dict) and value}
-    times = groups.pop("seconds", {})
-    scores = {key: value for key, value in groups.items() if _are_numbers(value)}
-    files = {key: value for key, value in groups.items() if "sha256" in value}
-    for key, group in groups.items():
-        if key not in scores and key not in files:
-            facts |= {f"{key}, {inner}": value for inner, value in group.items()}
-    return Summary(
-        {key: words(v) for key, v in facts.items() if not isinstance(v, (dict, list))},
-        _table(scores),
-        {key: duration(v) for key, v in times.items()} if _are_numbers(times) else {},
-        [(name, _details(entry), words(entry["sha256"])) for name, entry in files.items()],
-    )
-
-
-def _are_numbers(group: object) -> bool:
-    if not isinstance(group, dict) or not group:
-        return False
-    return all(type(value) in (int, float) and abs(value) < LARGEST for value in group.values())
-
-
-def _table(scores: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-    """Return a row for each filling and a column for each score; [] without scores."""
-    if not scores:
-        return []
-    names = list(dict.fromkeys(name for values in scores.values() for name in values))
-    columns = [_aligned([values.get(name) for name in names]) for values in scores.values()]
-    return [["filling", *scores], *map(list, zip(names, *columns, strict=True))]
+    summary = Summary({}, [], {}, [])
+    scores = {}
+    for key, value in values.items():
+        if not isinstance(value, dict):
+            summary.facts[key] = words(value)
+        elif "sha256" in value:
+            details = [words(entry) for name, entry in value.items() if name != "sha256"]
+            summary.files.append((key, ", ".join(details), words(value["sha256"])))
+        elif not all(type(n) in (int, float) and abs(n) < LARGEST for n in value.values()):
+            summary.facts.update({f"{key}, {name}": words(entry) for name, entry in value.items()})
+        elif key == "seconds":
+            summary.times.update({name: duration(seconds) for name, seconds in value.items()})
+        elif value:
+            scores[key] = value
+    if scores:
+        names = list(dict.fromkeys(name for column in scores.values() for name in column))
+        columns = [_aligned([column.get(name) for name in names]) for column in scores.values()]
+        summary.scores[:] = [["filling", *scores], *map(list, zip(names, *columns, strict=True))]
+    return summary
 
 
 def _aligned(values: Sequence[float | None]) -> list[str]:
     """Write numbers with as many decimals as the one that has most; "" for none."""
     decimals = max(len(str(value).partition(".")[2]) for value in values)
     return ["" if value is None else f"{value:.{min(decimals, 6)}f}" for value in values]
-
-
-def _details(entry: Mapping) -> str:
-    return ", ".join(words(value) for key, value in entry.items() if key != "sha256")
 
 
 def duration(seconds: float) -> str:

@@ -7,9 +7,9 @@ from itertools import permutations
 import numpy as np
 
 from nogaps.masks import shared_mask
-from nogaps.submission.findings import Finding, Findings, images, numbered, printable
+from nogaps.submission.findings import COPY, Finding, Findings, images, numbered, printable
 from nogaps.submission.holes import check_holes, surroundings
-from nogaps.submission.observed import COPY, check_observed, places
+from nogaps.submission.observed import check_observed, places
 
 RESULT = "test_set_nogaps.npy"
 RANGES = {"[-1, 1]": (2, -1), "[0, 255]": (255, 0), "[0, 65535]": (65535, 0)}  # a*x + b
@@ -36,17 +36,21 @@ def check_array(y: np.ndarray, x_hat: np.ndarray, file: str = RESULT) -> list[Fi
     mask = shared_mask(y)
     findings = Findings(file)
     x = _as_images(y, x_hat, findings)
-    if x is not None and len(x) < len(y):
-        place = _name_dropped(y, x, mask, findings)
-        # the rest can be compared image by image if it is in order
-        x, y = (x, y[place]) if (np.diff(place) > 0).all() else (None, y)
-    if x is not None:
-        x, bad = _finite(y, x, mask, findings)
-        x, rescaled = _in_range(y, x, mask, findings)
-        rounding = 0.003 if rescaled else 1e-3 if x_hat.dtype.itemsize < 4 else 0.0
-        unlike = ((np.abs(x - y) > rounding) & ~bad)[:, 0][:, mask]
-        comparable = check_observed(y, x, mask, unlike, findings)
-        check_holes(x, mask, comparable, comparable & ~unlike.any(1), findings)
+    if x is None:
+        return findings
+    if len(x) < len(y):
+        place = places(y, np.nan_to_num(x, posinf=0, neginf=0).clip(-EXTREME, EXTREME), mask)
+        lost = numbered("input", np.setdiff1d(np.arange(len(y)), place))
+        findings.add("dropped", f"{len(x)} of {len(y)} images, no filling of {lost}")
+        if (np.diff(place) <= 0).any():
+            return findings
+        y = y[place]  # the rest can be compared image by image
+    x, bad = _finite(y, x, mask, findings)
+    x, rescaled = _in_range(y, x, mask, findings)
+    rounding = 0.003 if rescaled else 1e-3 if x_hat.dtype.itemsize < 4 else 0.0
+    unlike = ((np.abs(x - y) > rounding) & ~bad)[:, 0][:, mask]
+    comparable = check_observed(y, x, mask, unlike, findings)
+    check_holes(x, mask, comparable, comparable & ~unlike.any(1), findings)
     return findings
 
 
@@ -57,32 +61,15 @@ def _as_images(y: np.ndarray, x_hat: np.ndarray, findings: Findings) -> np.ndarr
         findings.add("unreadable", f"a {kind}", "one array", f"np.save({RESULT!r}, x_hat)")
         return None
     if x_hat.dtype != np.float32 or not x_hat.dtype.isnative:
-        fix = "fill in [0, 1] and save x_hat.astype(np.float32), observed pixels as they were"
-        findings.add("dtype", printable(str(x_hat.dtype)), "float32", fix)
+        findings.add("dtype", printable(str(x_hat.dtype)))
     fewer = x_hat.shape[1:] == y.shape[1:] and 0 < len(x_hat) < len(y)
     shaped = x_hat if fewer or x_hat.shape == y.shape else _reshaped(y, x_hat, findings)
-    if shaped is None:
-        return None
-    if shaped.dtype.kind != "f":
-        if fewer:
-            _add_dropped(len(x_hat), "", len(y), findings)
-        return None
-    with np.errstate(over="ignore"):
-        return shaped.astype(np.float32)
-
-
-def _name_dropped(y: np.ndarray, x: np.ndarray, mask: np.ndarray, findings: Findings) -> np.ndarray:
-    """Name the inputs that none of x (K,1,H,W) belongs to; return the place of each, (K,) int."""
-    finite = np.nan_to_num(x, posinf=0, neginf=0).clip(-EXTREME, EXTREME)
-    place = places(y, finite, mask)
-    lost = numbered("input", np.setdiff1d(np.arange(len(y)), place))
-    _add_dropped(len(x), f", no filling of {lost}", len(y), findings)
-    return place
-
-
-def _add_dropped(count: int, lost: str, wanted: int, findings: Findings) -> None:
-    fix = "fill every image of the test set, in its order (drop_last=False)"
-    findings.add("dropped", f"{count} images{lost}", f"{wanted} images", fix)
+    if shaped is not None and shaped.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return shaped.astype(np.float32)
+    if fewer:
+        findings.add("dropped", f"{len(x_hat)} of {len(y)} images")
+    return None
 
 
 def _reshaped(y: np.ndarray, x_hat: np.ndarray, findings: Findings) -> np.ndarray | None:
@@ -96,13 +83,11 @@ def _reshaped(y: np.ndarray, x_hat: np.ndarray, findings: Findings) -> np.ndarra
     if flat in (wanted, (n, height * width), (y.size,)):
         reshaped = x_hat.reshape(y.shape)
         fix = f"save x_hat{'[:, None]' if x_hat.shape == images_only else f'.reshape{y.shape}'}"
-    elif len(flat) == 3:
-        for axes in permutations(range(3)):
-            if tuple(flat[axis] for axis in axes) == images_only:
-                reshaped = x_hat.reshape(flat).transpose(axes)[:, None]
-                fix = f"save np.squeeze(x_hat).transpose{axes}[:, None]"
-                problem += ", the axes exchanged"
-                break
+    elif sorted(flat) == sorted(images_only):
+        axes = next(p for p in permutations(range(3)) if tuple(flat[k] for k in p) == images_only)
+        reshaped = x_hat.reshape(flat).transpose(axes)[:, None]
+        fix = f"save np.squeeze(x_hat).transpose{axes}[:, None]"
+        problem += ", the axes exchanged"
     findings.add("shape", problem, f"{y.shape}", fix)
     return reshaped
 
@@ -114,12 +99,11 @@ def _finite(
     bad = ~np.isfinite(x)
     if not bad.any():
         return x, bad
-    nan, wrong = int(np.isnan(x).sum()), np.flatnonzero(bad.any((1, 2, 3)))
-    problem = f"{nan} NaN and {int(bad.sum()) - nan} infinite values in {images(wrong)}"
-    fix = "find the division by 0 or the fp16 overflow that makes them; do not replace them by 0"
-    findings.add("finite", problem, "finite values", fix)
+    nan, wrong = int(np.isnan(x).sum()), bad.any((1, 2, 3))
+    infinite = int(bad.sum()) - nan
+    findings.add("finite", f"{nan} NaN and {infinite} infinite values in {images(wrong)}")
     x, likely = x.copy(), np.where(mask, y, surroundings(y, mask))
-    for k in wrong:
+    for k in np.flatnonzero(wrong):
         a, b = _affine(y[k, 0], x[k, 0], mask & ~bad[k, 0])
         x[k] = np.where(bad[k], np.clip(a * likely[k] + b, -EXTREME, EXTREME), x[k])
     return x, bad
@@ -127,11 +111,11 @@ def _finite(
 
 def _affine(y: np.ndarray, x: np.ndarray, where: np.ndarray) -> tuple[float, float]:
     """Return a and b of x = a*y + b by least squares, for images (H,W)."""
-    if where.sum() < 2 or y[where].std() == 0:
-        return 1.0, 0.0
     known, seen = y[where].astype(np.float64), x[where].astype(np.float64)
-    a = float(((known - known.mean()) * (seen - seen.mean())).mean() / known.var())
-    return a, float(seen.mean() - a * known.mean())
+    if len(known) < 2 or known.std() == 0:
+        return 1.0, 0.0
+    a, b = np.polyfit(known, seen, 1)
+    return a, b
 
 
 def _in_range(
@@ -141,19 +125,19 @@ def _in_range(
     low, high = float(x.min()), float(x.max())
     if low >= 0 and high <= 1:
         return x, False
+    true = y[:, 0][:, mask].astype(np.float64)
 
     def distance(values: np.ndarray) -> float:
-        seen, true = values[:, 0][:, mask].astype(np.float64), y[:, 0][:, mask]
+        seen = values[:, 0][:, mask].astype(np.float64)
         return abs(seen.mean() - true.mean()) + abs(seen.std() - true.std())
 
-    problem, fix = f"values in [{low:.3g}, {high:.3g}]", "x_hat.clamp(0, 1) before saving"
-    nearest, back = min(distance(x), 0.15), None
+    problem, nearest, back, fix = f"values in [{low:.3g}, {high:.3g}]", distance(x), x, ""
+    rescaled = False
     for name, (a, b) in RANGES.items():
         values = (x - b) / np.float32(a)
-        if values.min() > -0.05 and values.max() < 1.05 and distance(values) < nearest:
-            nearest, back, written = distance(values), values, name
+        if values.min() > -0.05 and values.max() < 1.05 and distance(values) < min(nearest, 0.15):
+            nearest, back, rescaled = distance(values), values, True
+            problem = f"values in [{low:.3g}, {high:.3g}]: the images are written in {name}"
             fix = f"save {'(x_hat + 1) / 2' if b else f'x_hat / {a}'}; {COPY}"
-    if back is not None:
-        problem += f": the images are written in {written}"
-    findings.add("range", problem, "[0, 1]", fix)
-    return (x if back is None else back).clip(-EXTREME, EXTREME), back is not None
+    findings.add("range", problem, fix=fix)
+    return back.clip(-EXTREME, EXTREME), rescaled

@@ -20,8 +20,7 @@ from nogaps.submission.notebook import NOTEBOOK, check_notebook, load_notebook, 
 from nogaps.submission.notes import DELIVERABLES, INTEGRITY, notes
 from nogaps.submission.references import REFERENCES, check_references
 
-LARGE = 1 << 28  # bytes beyond which an array is checked without being loaded
-TOO_LARGE = 1 << 30  # bytes beyond which no file is taken for a test set
+LARGE = 1 << 28  # bytes of a file whose hash takes long
 
 
 def check_submission(folder: str | Path, test_set: str | Path | None = None) -> list[Finding]:
@@ -43,23 +42,22 @@ def check_submission(folder: str | Path, test_set: str | Path | None = None) -> 
     source = Path(test_set) if test_set else folder / "test_set.npy"
     y = _load_test_set(source)
     notebook = folder / (notebook_of(folder) or NOTEBOOK)
-    findings = _check_file(notebook) or check_notebook(notebook)
-    faults = {finding.check for finding in findings}
     references, result = folder / REFERENCES, folder / RESULT
+    findings = _check_file(notebook) or check_notebook(notebook)
+    checks = {finding.check for finding in findings}
     findings += _check_file(references) or check_references(references)
-    if missing := _check_file(result):
-        return [*findings, *missing]
-    readable = not faults & {"missing-file", "outside", "unreadable"}
-    cells = load_notebook(notebook).cells if readable else None
-    return [*findings, *_check_result(y, result, source, cells, "not-executed" not in faults)]
+    faults = _check_file(result) or _check_array(y, result)
+    unread = {"missing-file", "outside", "unreadable"} & (checks | {f.check for f in faults})
+    if not unread and os.path.getsize(result) <= max(LARGE, 2 * y.nbytes):
+        cells, executed = load_notebook(notebook).cells, "not-executed" not in checks
+        findings += _check_origin(cells, executed, result, source if faults else None)
+    return findings + faults
 
 
 def _load_test_set(source: Path) -> np.ndarray:
     """Load corrupted images (N,1,H,W) whose mask can be found."""
     if not os.path.isfile(source):
         raise BadInput("not found", "the test set (or name it by --test-set)", path=source)
-    if (size := os.path.getsize(source)) > TOO_LARGE:
-        raise BadInput(f"has {size / 1e6:.0f} MB", "a test set", path=source)
     y = load_images(source)
     shared_mask(y, str(source))
     return y
@@ -78,59 +76,47 @@ def _check_file(path: Path) -> list[Finding]:
     findings = Findings(printable(path.name))
     if not os.path.isfile(path):
         problem = "not a regular file" if os.path.lexists(path) else "missing"
-        findings.add("missing-file", problem, f"{path.name} in the folder", _fix_missing(path))
+        fix = "run the notebook from top to bottom" if path.name == RESULT else "hand it in"
+        others = {other.name for other in path.parent.glob(f"*{path.suffix}")}
+        if others := others - {*DELIVERABLES, "test_set.npy", "README.md"}:
+            fix += f", or rename {printable(min(others))} if that is it"
+        findings.add("missing-file", problem, f"{path.name} in the folder", fix)
     elif not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent)):
-        problem = f"a symbolic link to {printable(os.path.realpath(path))}"
-        fix = "put the file itself there: a clone or an archive would hold the link only"
-        findings.add("outside", problem, "a file in the folder", fix)
+        findings.add("outside", f"a symbolic link to {printable(os.path.realpath(path))}")
     return findings
 
 
-def _fix_missing(path: Path) -> str:
-    given = {*DELIVERABLES, "test_set.npy", "README.md"}
-    others = sorted({other.name for other in path.parent.glob(f"*{path.suffix}")} - given)
-    fix = "run the notebook from top to bottom" if path.name == RESULT else "hand it in"
-    return fix + (f", or rename {printable(others[0])} if that is it" if others else "")
+def _check_array(y: np.ndarray, result: Path) -> list[Finding]:
+    try:
+        return check_array(y, load_npy(result, mmap=True), result.name)
+    except BadInput as error:
+        findings = Findings(result.name)
+        fix = "write it again with np.save(..., allow_pickle=False) and copy the whole file"
+        findings.add("unreadable", printable(error.problem, 160), "one array in .npy format", fix)
+        return findings
 
 
-def _check_result(
-    y: np.ndarray,
-    result: Path,
-    source: Path,
-    cells: Sequence[NotebookNode] | None,
-    executed: bool,
+def _check_origin(
+    cells: Sequence[NotebookNode], executed: bool, result: Path, source: Path | None
 ) -> list[Finding]:
-    """Check the filled test set, and whether the notebook's cells wrote it.
+    """Check by the hashes that the cells printed whether they wrote the result.
 
-    executed: The notebook holds all its outputs, and should have printed the file's sha256.
+    Args:
+        cells: Those of the notebook.
+        executed: Whether they hold all their outputs, so that a hash is expected.
+        result: The filled test set.
+        source: The test set, which may be another one than the notebook's; None: it fits.
     """
     findings = Findings(result.name)
-    try:
-        size = os.path.getsize(result)
-        x_hat = load_npy(result, mmap=size > LARGE)
-        digest = None if size > max(LARGE, 2 * y.nbytes) else sha256(result)
-    except (BadInput, OSError) as error:
-        problem = error.problem if isinstance(error, BadInput) else str(error.strerror)
-        fix = "write it again with np.save(..., allow_pickle=False) and copy the whole file"
-        findings.add("unreadable", printable(problem, 160), "one array in .npy format", fix)
-        return findings
-    faults = check_array(y, x_hat, result.name)
-    if cells is not None:
-        used = printed_sha256(cells, "test_set.npy")
-        if faults and used and used != sha256(source):
-            expected = f"{printable(source.name)} with {sha256(source)[:16]}…"
-            fix = "check against that file (--test-set), or run the notebook on this one"
-            problem = f"the notebook filled a test set with sha256 {used[:16]}…"
-            findings.add("other-test-set", problem, expected, fix)
-        printed = printed_sha256(cells, RESULT)
-        if digest and printed != digest and (printed or executed):
-            says = (
-                f"the notebook printed {printed[:16]}…" if printed else "the notebook prints none"
-            )
-            fix = f"run the notebook again and hand in both; it prints '{RESULT} sha256: …'"
-            problem = f"sha256 {digest[:16]}…, {says}"
-            findings.add("stale", problem, "the file that the notebook wrote", fix)
-    return [*findings, *faults]
+    used = printed_sha256(cells, "test_set.npy")
+    if source and used not in (None, expected := sha256(source)):
+        problem = f"the notebook filled a test set with sha256 {used[:16]}…"
+        findings.add("other-test-set", problem, f"{printable(source.name)} with {expected[:16]}…")
+    printed, digest = printed_sha256(cells, RESULT), sha256(result)
+    if printed != digest and (printed or executed):
+        says = f"the notebook printed {printed[:16]}…" if printed else "the notebook prints none"
+        findings.add("stale", f"sha256 {digest[:16]}…, {says}")
+    return findings
 
 
 def report(folders: Sequence[str | Path], test_set: str | Path | None = None) -> list[dict]:
@@ -159,11 +145,8 @@ def _row(folder: str | Path, test_set: str | Path | None, alone: bool) -> dict:
         if alone and isinstance(error, BadInput):
             raise
         kind = "" if isinstance(error, BadInput) else f"{type(error).__name__}: "
-        fix = "correct that and check again; please report an error of this program"
-        unchecked = Findings(printable(str(folder)))
-        problem = printable(f"{kind}{error}", 200)
-        unchecked.add("not-checked", problem, "a submission that can be checked", fix)
-        findings, remarks = unchecked, [INTEGRITY]
+        findings, remarks = Findings(printable(str(folder))), [INTEGRITY]
+        findings.add("not-checked", printable(f"{kind}{error}", 200))
     faults = [asdict(finding) for finding in findings]
     return {"dir": str(folder), "valid": not faults, "findings": faults, "notes": remarks}
 

@@ -50,18 +50,14 @@ def _name_empty(
         bright_zeros = ((x == 0) & bright)[:, where].sum(1)
         return bright_zeros / np.maximum(bright[:, where].sum(1), 1)
 
-    hole, seen = zeros(~mask), zeros(mask)
-    empty = judged & (hole - seen > ZEROS) & (bright[:, ~mask].sum(1) >= FEW_PIXELS)
+    hole = zeros(~mask)
+    empty = judged & (hole - zeros(mask) > ZEROS) & (bright[:, ~mask].sum(1) >= FEW_PIXELS)
     never = ~mask & (x[judged] == 0).all(0) & (bright.mean(0) > 0.5)
     if empty.any():
-        where = images(np.flatnonzero(empty))
-        problem = f"{hole[empty].mean():.0%} of the holes inside the head are 0 in {where}"
+        share = f"{hole[empty].mean():.0%} of the holes inside the head are 0"
+        findings.add("not-filled", f"{share} in {images(empty)}")
     elif judged.sum() >= FEW_IMAGES and never.any():
-        problem = f"{int(never.sum())} missing pixels are 0 in every image"
-    else:
-        return empty
-    fix = "fill all pixels that are 0 in every image of the test set"
-    findings.add("not-filled", problem, "filled holes", fix)
+        findings.add("not-filled", f"{int(never.sum())} missing pixels are 0 in every image")
     return empty
 
 
@@ -74,13 +70,12 @@ def _name_constant(
     for k in np.flatnonzero(judged & ~constant):
         _, counts = np.unique(holes[k][bright[k, ~mask]], return_counts=True)
         constant[k] = counts.max() > REPEATED * counts.sum() or _in_pieces(x[k], mask, bright[k])
-    problem = f"one value in many holes of {images(np.flatnonzero(constant))}"
     rest = judged & ~constant
     if rest.sum() >= 3 and _alike(holes[rest], seen[rest]):
-        problem, constant = "the same values in the holes of every image", judged
+        findings.add("constant-fill", "the same values in the holes of every image")
+        return judged
     if constant.any():
-        fix = "fill each hole from the observed pixels around it"
-        findings.add("constant-fill", problem, "a filling that follows the image", fix)
+        findings.add("constant-fill", f"one value in many holes of {images(constant)}")
     return constant
 
 
@@ -89,21 +84,22 @@ def _in_pieces(x: np.ndarray, mask: np.ndarray, bright: np.ndarray) -> bool:
 
     Observed values do not count: the nearest one, copied into a wide hole, is a filling.
     """
-    equal = total = 0
-    seen: np.ndarray | None = None
-    for turn in (np.asarray, np.transpose):
-        values, inside = turn(x), turn(~mask & bright)
-        pairs = inside[1:] & inside[:-1]
-        same = pairs & (values[1:] == values[:-1])
+    inside, values, equal, total = (~mask & bright).ravel(), x.ravel(), 0, 0
+    copied = np.isin(np.round(values, 5), np.round(x[mask], 5))
+    for first, second in _neighbours(mask):
+        pairs = inside[first] & inside[second]
+        same = pairs & (values[first] == values[second])
         if same.sum() > PIECES * pairs.sum():
-            seen = np.round(x[mask], 5) if seen is None else seen
-            same[same] = ~np.isin(np.round(values[1:][same], 5), seen)
+            same &= ~copied[first]
         equal, total = equal + int(same.sum()), total + int(pairs.sum())
     return equal > max(PIECES * total, FEW_PIXELS)
 
 
 def _alike(holes: np.ndarray, seen: np.ndarray) -> bool:
     """Return whether all holes (K,P) hold one image, up to the brightness and contrast of each."""
+
+    def spread(values: np.ndarray) -> float:
+        return float(values.std(0).mean())
 
     def standard(values: np.ndarray) -> np.ndarray:
         return (values - values.mean(1, keepdims=True)) / values.std(1, keepdims=True)
@@ -116,23 +112,21 @@ def _name_seams(
     x: np.ndarray, mask: np.ndarray, bright: np.ndarray, places: np.ndarray, findings: Findings
 ) -> None:
     """Name holes darker or brighter than what is beside them, and steps at their borders."""
-    pairs = border_pairs(mask)
+    pairs = len(_border_pairs(mask)[0])
     if not len(places) or pairs < FEW_PAIRS:
         return
     level = border_level(x[places], mask, bright[places])
     off = _uneven(level - 1, pairs**-0.5)
     steps, stepped = _stepped(x[places], mask, pairs**-0.5)
+    where = np.zeros(len(x), bool)
     if off.sum() >= max(1, stepped.sum()):
+        where[places] = off
         problem = f"holes are {span(level[off])} times as bright as the observed pixels beside them"
-        where = off
+        findings.add("seams", f"{problem} in {images(where)}")
     elif stepped.any():
+        where[places] = stepped
         problem = f"steps at the borders of holes are {span(steps[stepped])} times the usual ones"
-        where = stepped
-    else:
-        return
-    fix = "use the mask of the test set itself; fill in the intensities of the image at hand"
-    problem += f" in {images(places[where])}"
-    findings.add("seams", problem, "about 1, as between observed pixels", fix)
+        findings.add("seams", f"{problem} in {images(where)}")
 
 
 def _uneven(excess: np.ndarray, chance: float) -> np.ndarray:
@@ -149,30 +143,25 @@ def _stepped(x: np.ndarray, mask: np.ndarray, chance: float) -> tuple[np.ndarray
     """Return `border_steps` of x (K,1,H,W), and where they are too large, (K,) bool."""
     steps = border_steps(x, mask)
     # across wide gaps plain interpolation along the rows has steps as well
-    limit = np.maximum(SEAM, PLAIN * border_steps(along_rows(x, mask), mask))
+    limit = np.maximum(SEAM, PLAIN * border_steps(_along_rows(x, mask), mask))
     alone = steps > limit + 8 * chance
     together = steps.mean() > limit.mean() + 8 * chance / len(x) ** 0.5
     return steps, alone | (together & (steps > limit))
 
 
-def _borders(mask: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:
-    """Return for each axis where a step along it enters and leaves a hole; bool, one shorter."""
-    borders = []
-    for axis in (0, 1):
-        first, second = _neighbours(mask, axis)
-        borders.append((axis, first & ~second, second & ~first))
-    return borders
+def _neighbours(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return for each axis of an image (H,W) the flat places of all pairs of neighbours."""
+    place = np.arange(mask.size).reshape(mask.shape)
+    pairs = [(place[:-1], place[1:]), (place[:, :-1], place[:, 1:])]
+    return [(first.ravel(), second.ravel()) for first, second in pairs]
 
 
-def _neighbours(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first and the second of all pairs of neighbours along an axis."""
-    last = values.shape[axis] - 1
-    return np.take(values, range(last), axis), np.take(values, range(1, last + 1), axis)
-
-
-def border_pairs(mask: np.ndarray) -> int:
-    """Count the pairs of neighbours, one missing and one observed, in a mask (H,W) bool."""
-    return sum(int((enter | leave).sum()) for _, enter, leave in _borders(mask))
+def _border_pairs(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the flat places of neighbours, one missing and one observed, in that order."""
+    first, second = map(np.concatenate, zip(*_neighbours(mask), strict=True))
+    seen, flat = np.concatenate([first, second]), np.concatenate([second, first])
+    border = mask.ravel()[seen] & ~mask.ravel()[flat]
+    return flat[border], seen[border]
 
 
 def border_level(x: np.ndarray, mask: np.ndarray, bright: np.ndarray) -> np.ndarray:
@@ -187,13 +176,9 @@ def border_level(x: np.ndarray, mask: np.ndarray, bright: np.ndarray) -> np.ndar
     Returns:
         (N,), 1 where nothing counts.
     """
-    inside, beside = np.zeros(len(x)), np.zeros(len(x))
-    for axis, enter, leave in _borders(mask):
-        first, second = _neighbours(x[:, 0], axis + 1)
-        before, after = _neighbours(bright, axis + 1)
-        for hole, seen, counts in ((second, first, after & enter), (first, second, before & leave)):
-            inside += (hole * counts).sum((1, 2))
-            beside += (seen * counts).sum((1, 2))
+    hole, seen = _border_pairs(mask)
+    values, counts = x.reshape(len(x), -1), bright.reshape(len(x), -1)[:, hole]
+    inside, beside = ((values[:, place] * counts).sum(1) for place in (hole, seen))
     return np.where(beside > 0, inside / np.maximum(beside, 1e-6), 1.0)
 
 
@@ -208,27 +193,23 @@ def border_steps(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
         (N,), about 1 for the truth, below 1 for smooth fillings, 0 where the mask leaves nothing
         to compare.
     """
-    near = box_sum((~mask).astype(np.float32), 3) > 0
-    steps, usual = np.zeros(len(x)), np.zeros(len(x))
-    for axis, enter, leave in _borders(mask):
-        step = np.abs(np.diff(x[:, 0], axis=axis + 1))
-        first, second = _neighbours(mask, axis)
-        inner, border = first & second & _neighbours(near, axis)[0], enter | leave
+    near, seen = box_sum((~mask).astype(np.float32), 3).ravel() > 0, mask.ravel()
+    steps, usual, values = np.zeros(len(x)), np.zeros(len(x)), x.reshape(len(x), -1)
+    for first, second in _neighbours(mask):
+        step = np.abs(values[:, second] - values[:, first])
+        inner, border = seen[first] & seen[second] & near[first], seen[first] != seen[second]
         if min(inner.sum(), border.sum()) >= FEW_PIXELS:
             steps += step[:, border].sum(1)
             usual += border.sum() * np.maximum(step[:, inner].mean(1), SMALL_STEP)
     return steps / np.maximum(usual, 1e-6)
 
 
-def along_rows(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+def _along_rows(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Return x (N,1,H,W) with holes interpolated along each row, except rows without a pixel."""
     filled, columns = x.copy(), np.arange(mask.shape[1])
     for row in np.flatnonzero(mask.any(1)):
-        seen = np.flatnonzero(mask[row])
-        place = np.searchsorted(seen, columns, "right")
-        left, right = seen[np.maximum(place - 1, 0)], seen[np.minimum(place, len(seen) - 1)]
-        share = ((columns - left) / np.maximum(right - left, 1)).clip(0, 1).astype(x.dtype)
-        filled[:, 0, row] = (1 - share) * x[:, 0, row, left] + share * x[:, 0, row, right]
+        for image in filled[:, 0]:
+            image[row] = np.interp(columns, columns[mask[row]], image[row, mask[row]])
     return filled
 
 
@@ -242,8 +223,3 @@ def box_sum(x: np.ndarray, radius: int) -> np.ndarray:
     for axis in (-2, -1):
         x = correlate1d(x, np.ones(2 * radius + 1), axis, mode="constant")
     return x
-
-
-def spread(values: np.ndarray) -> float:
-    """Return the mean over pixels of the deviation across images; values (N,P)."""
-    return float(values.std(0).mean())

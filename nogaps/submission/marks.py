@@ -19,7 +19,7 @@ from nogaps.submission.similarity import others
 def score_folders(rows: list[dict], test_set: str | Path | None, truth: str | Path) -> None:
     """Add "scores" to rows of `submission.report`: rmse, psnr, kriging_rmse, kriging_psnr.
 
-    Scores are {} where the array cannot be scored; rows that could not be checked get none.
+    An array that cannot be scored gets {}, a row that could not be checked nothing.
 
     Args:
         rows: What `submission.report` returned.

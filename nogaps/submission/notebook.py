@@ -104,8 +104,7 @@ def check_notebook(path: str | Path) -> list[Finding]:
     path = Path(path)
     findings = Findings(printable(path.name))
     if path.name != NOTEBOOK:
-        named = f"the notebook is named {findings.file}"
-        findings.add("notebook-name", named, NOTEBOOK, "rename it")
+        findings.add("notebook-name", f"the notebook is named {findings.file}")
     try:
         notebook = load_notebook(path)
     except BadInput as error:
@@ -113,12 +112,16 @@ def check_notebook(path: str | Path) -> list[Finding]:
         findings.add("unreadable", printable(error.problem, 120), EXPECTED, fix)
         return findings
     if (size := path.stat().st_size) >= MAX_BYTES:
-        fix = "save figures at a lower resolution and print less"
-        findings.add("notebook-size", f"{size / 1e6:.1f} MB", "under 3 MB", fix)
+        findings.add("notebook-size", f"{size / 1e6:.1f} MB")
     _check_questions(notebook.cells, findings)
-    if _check_execution(notebook.cells, findings):
+    _check_execution(notebook.cells, findings)
+    if any(outputs(cell) for cell in notebook.cells):
         _check_figures(notebook.cells, findings)
-    _check_errors(notebook.cells, findings)
+    for place, cell in enumerate(notebook.cells, 1):
+        for output in outputs(cell):
+            if output.output_type == "error":
+                error = printable(f"{output.ename}: {output.evalue}")
+                findings.add("error-output", f"cell {place} ends in {error}")
     _check_paths(notebook, findings)
     return findings
 
@@ -127,58 +130,41 @@ def _headings(cell: NotebookNode) -> list[int]:
     """Return the numbers of the questions that a cell of text opens."""
     if cell.cell_type != "markdown":
         return []
-    return [int(n[:9]) for n in HEADING.findall(FENCE.sub("", cell.source))]
+    numbers = [int(n[:9]) for n in HEADING.findall(FENCE.sub("", cell.source))]
+    return [n for n in numbers if n in QUESTIONS]
 
 
 def _check_questions(cells: Sequence[NotebookNode], findings: Findings) -> None:
-    order = list(dict.fromkeys(n for cell in cells for n in _headings(cell) if n in QUESTIONS))
-    missing = [n for n in QUESTIONS if n not in order]
+    order = list(dict.fromkeys(n for cell in cells for n in _headings(cell)))
+    missing = [str(n) for n in QUESTIONS if n not in order]
     if missing:
-        problem = "no heading for Question " + " and ".join(map(str, missing))
+        findings.add("questions", f"no heading for Question {' and '.join(missing)}")
     elif order != sorted(order):
-        problem = "the questions come in the order " + ", ".join(map(str, order))
-    else:
-        return
-    fix = "open each question with a markdown heading such as '## Question 1: …', in order"
-    findings.add("questions", problem, "the headings Question 1, Question 2, Question 3", fix)
+        findings.add("questions", f"the questions come in the order {', '.join(map(str, order))}")
 
 
-def _check_execution(cells: Sequence[NotebookNode], findings: Findings) -> bool:
-    """Check that the cells were executed in order; return whether any has an output."""
+def _check_execution(cells: Sequence[NotebookNode], findings: Findings) -> None:
+    """Check that the code cells were executed, from top to bottom in one pass."""
     code = [(n, c) for n, c in enumerate(cells, 1) if c.cell_type == "code" and c.source.strip()]
     left = [place for place, cell in code if cell.execution_count is None]
-    executed = any(outputs(cell) for _, cell in code)
-    fix = "restart the kernel, run all cells from top to bottom, save"
-    if left or not executed:
-        problem = "no code cell has an output"
-        if left:
-            problem = f"{len(left)} of {len(code)} code cells not executed, first cell {left[0]}"
-        findings.add("not-executed", problem, "every code cell executed, outputs saved", fix)
-        return executed
-    for expected, (place, cell) in enumerate(code, 1):
-        if cell.execution_count != expected:
-            problem = f"cell {place} has execution count {cell.execution_count}, not {expected}"
-            findings.add("out-of-order", problem, f"counts 1 to {len(code)} in one pass", fix)
-            break
-    return executed
-
-
-def _check_errors(cells: Sequence[NotebookNode], findings: Findings) -> None:
-    for place, cell in enumerate(cells, 1):
-        for output in outputs(cell):
-            if output.output_type == "error":
-                problem = f"cell {place} ends in {printable(f'{output.ename}: {output.evalue}')}"
-                fix = "correct the cell, restart the kernel and run all cells"
-                findings.add("error-output", problem, "no errors", fix)
+    if left:
+        count = f"{len(left)} of {len(code)} code cells not executed"
+        findings.add("not-executed", f"{count}, first cell {left[0]}")
+    elif not any(outputs(cell) for _, cell in code):
+        findings.add("not-executed", "no code cell has an output")
+    else:
+        for expected, (place, cell) in enumerate(code, 1):
+            if (count := cell.execution_count) != expected:
+                problem = f"cell {place} has execution count {count}, not {expected}"
+                findings.add("out-of-order", problem)
+                return
 
 
 def count_figures(cells: Sequence[NotebookNode]) -> dict[int, int]:
     """Count the outputs with an image in each question that is opened, and, as 0, before them."""
-    question = 0
-    counts = {0: 0}
+    question, counts = 0, {0: 0}
     for cell in cells:
-        for opened in _headings(cell):
-            question = opened if opened in QUESTIONS else question
+        for question in _headings(cell):
             counts.setdefault(question, 0)
         for output in outputs(cell):
             drawn = any(kind.startswith("image/") for kind in shown(output))
@@ -191,9 +177,7 @@ def _check_figures(cells: Sequence[NotebookNode], findings: Findings) -> None:
     counts = count_figures(cells)
     empty = [f"Question {n}: no figure" for n, count in sorted(counts.items()) if n and not count]
     if empty or not any(counts.values()):
-        fix = "show the images with matplotlib (plt.show()) and save the notebook with its outputs"
-        problem = "; ".join(empty) or "no figure in the notebook"
-        findings.add("figures", problem, "a figure of 10 images in each question", fix)
+        findings.add("figures", "; ".join(empty) or "no figure in the notebook")
 
 
 def _strings(value: object) -> Iterator[str]:
@@ -209,15 +193,14 @@ def _strings(value: object) -> Iterator[str]:
 
 def _check_paths(notebook: NotebookNode, findings: Findings) -> None:
     """Check that sources, outputs and metadata hold no absolute paths."""
-    places: dict[str, str] = {}
     contents = {"metadata": _strings(notebook.metadata)}
     for place, cell in enumerate(notebook.cells, 1):
         contents[f"cell {place}"] = iter([cell.source, *texts(cell), *_strings(cell.metadata)])
+    places: dict[str, str] = {}
     for place, strings in contents.items():
         for match in MACHINE_PATH.findall("\n".join(strings)):
             places.setdefault(printable(match, 60), place)
     if places:
         listed = ", ".join(f"{text} ({place})" for text, place in list(places.items())[:3])
-        problem = listed + (f" and {len(places) - 3} more" if len(places) > 3 else "")
-        fix = "use paths relative to the notebook, run it again"
-        findings.add("machine-path", problem, "no path of your machine", fix)
+        more = f" and {len(places) - 3} more" if len(places) > 3 else ""
+        findings.add("machine-path", listed + more)

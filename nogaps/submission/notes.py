@@ -41,10 +41,11 @@ def _of_notebook(path: Path, source: Path) -> list[str]:
         cells = load_notebook(path).cells
     except BadInput:
         return []
-    remarks = []
-    for place, cell in enumerate(cells, 1):
-        if any(not match[1] for text in texts(cell) for match in TRACEBACK.finditer(text)):
-            remarks.append(f"{path.name}: cell {place} printed the traceback of an error")
+    remarks = [
+        f"{path.name}: cell {place} printed the traceback of an error"
+        for place, cell in enumerate(cells, 1)
+        if any(not match[1] for text in texts(cell) for match in TRACEBACK.finditer(text))
+    ]
     used = printed_sha256(cells, "test_set.npy")
     if used and os.path.isfile(source) and used != sha256(source):
         remarks.append(f"{path.name} ran on another file than this {source.name}, sha256 {used}")
@@ -55,14 +56,13 @@ def _of_commit(folder: Path) -> list[str]:
     """Return what differs from HEAD, where the folder lies in a git work tree."""
     committed = _committed(folder)
     remarks = []
-    for name in DELIVERABLES if committed else ():
-        path = folder / name
+    for path in [folder / name for name in DELIVERABLES if committed]:
         if not os.path.isfile(path):
             continue
-        if name not in committed:
-            remarks.append(f"{name} is not committed")
-        elif committed[name] not in _blobs(path, len(committed[name])):
-            remarks.append(f"{name} differs from what is committed")
+        if path.name not in committed:
+            remarks.append(f"{path.name} is not committed")
+        elif committed[path.name] not in _blobs(path, len(committed[path.name])):
+            remarks.append(f"{path.name} differs from what is committed")
     return remarks
 
 
@@ -92,7 +92,6 @@ def _blobs(path: Path, length: int) -> set[str]:
     except OSError:
         return set()
     digest = hashlib.sha1 if length == 40 else hashlib.sha256
-    contents = [data]
-    if path.suffix != ".npy":  # git may have changed the ends of lines of a text
-        contents.append(data.replace(b"\r\n", b"\n"))
+    # git may have changed the ends of lines of a text
+    contents = [data] if path.suffix == ".npy" else [data, data.replace(b"\r\n", b"\n")]
     return {digest(b"blob %d\0" % len(content) + content).hexdigest() for content in contents}

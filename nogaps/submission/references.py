@@ -32,24 +32,16 @@ def check_references(path: str | Path) -> list[Finding]:
         if (size := os.path.getsize(path)) > MAX_BYTES:
             raise ValueError(f"{size / 1e6:.1f} MB, too large for a list of sources")
         text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        problem = "not text in UTF-8"
     except (OSError, ValueError) as error:
-        problem = printable(error.strerror if isinstance(error, OSError) else str(error))
-    else:
-        return _check_text(text, findings)
-    findings.add("unreadable", problem, "a text file in UTF-8", "save it again as UTF-8")
-    return findings
-
-
-def _check_text(text: str, findings: Findings) -> list[Finding]:
+        problem = printable(str(error))
+        findings.add("unreadable", problem, "a text file in UTF-8", "save it again as UTF-8")
+        return findings
+    closed = _closed_part(text)
     if not text.strip():
         findings.add("references", "empty", "sources of ideas, code and data", "name your sources")
-        return findings
-    text = _closed_part(text)
-    if not LINK.search(text):
+    elif not LINK.search(closed):
         findings.add("references", "no link", "at least one link to a source", "add the links")
-    if match := PLACEHOLDER.search(text):
+    if match := PLACEHOLDER.search(closed):
         problem = f"the placeholder {printable(match[0], 40)!r}"
         findings.add("references", problem, "no placeholders", "fill it in or remove it")
     return findings

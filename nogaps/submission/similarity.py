@@ -35,7 +35,7 @@ QUARTER = 0.25  # share of the images that must be alike, unless one is identica
 STEADY = 0.75  # least correlation of pixel with pixel: with more noise an image tells nothing
 EXPLAINED = 0.003  # share of the variance beyond which a filling is more than interpolation
 PLAIN = "(interpolation)"  # in the place of another submission
-SHIPPED = {"best": "nogaps fill", "fast": "nogaps fill --quality fast"}  # what anybody can run
+SHIPPED = ("nogaps fill", "nogaps fill --quality fast")  # fillings that anybody can have
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def compare_fillings(
         mask: (H,W) bool, True = observed.
     """
     count = len(fillings)
-    identical, alike, compared, finite_pairs = (np.zeros((count, count), int) for _ in range(4))
-    squares, plain = np.zeros((count, count)), np.zeros(count)
+    identical, alike, compared, finite_pairs, squares = np.zeros((5, count, count))
+    plain = np.zeros(count)
     for k in range(len(interpolations[0])):
         values = _holes(fillings, k, mask)
         finite = np.isfinite(values).all(1)
@@ -146,20 +146,20 @@ def compare_folders(
         network; "not_compared": {folder: reason}.
     """
     result: dict[str, object] = {"pairs": [], "plain": [], "not_compared": {}}
-    sets: dict[str, tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = {}
+    sets: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]] = {}
     for folder in dict.fromkeys(map(str, folders)):
         try:
             source = Path(test_set) if test_set else Path(folder) / "test_set.npy"
             if (digest := sha256(source)) not in sets:
-                y = load_images(source)
-                sets[digest] = (y, shared_mask(y, str(source)), {})
-            y, _, arrays = sets[digest]
+                sets[digest] = (load_images(source), {})
+            y, arrays = sets[digest]
+            shared_mask(y, str(source))
             arrays[folder] = _read(Path(folder) / RESULT, y)
         except (BadInput, OSError, ValueError) as error:
             result["not_compared"][folder] = printable(reason_of(error), 160)
-    for y, mask, arrays in sets.values():
+    for y, arrays in sets.values():
         if arrays:
-            _compare(y, mask, arrays, result)
+            _compare(y, arrays, result)
     return result
 
 
@@ -171,11 +171,12 @@ def _read(path: Path, y: np.ndarray) -> np.ndarray:
     return x.reshape(y.shape)
 
 
-def _compare(y: np.ndarray, mask: np.ndarray, arrays: dict[str, np.ndarray], result: dict) -> None:
+def _compare(y: np.ndarray, arrays: dict[str, np.ndarray], result: dict) -> None:
+    """Add to `result` what the arrays of one test set y have in common."""
+    mask = shared_mask(y)
     interpolations, shipped = _references(y, mask)
-    named = {**arrays, **shipped}
-    names = list(named)
-    likeness = compare_fillings([*named.values()], interpolations, mask)
+    names = [*arrays, *shipped]
+    likeness = compare_fillings([*arrays.values(), *shipped.values()], interpolations, mask)
     result["plain"] += [n for n, plain in zip(names, likeness.plain, strict=True) if plain]
     for a, b in likeness.pairs():
         if names[a] in arrays:  # that the two qualities of one imputer are alike is not news
@@ -191,17 +192,12 @@ def _references(y: np.ndarray, seen: np.ndarray) -> tuple[list[np.ndarray], dict
     from nogaps.imputers.loading import load_imputer
     from nogaps.interpolation import biharmonic, keep_observed, linear
 
-    images, mask = torch.from_numpy(y), torch.from_numpy(seen)[None, None]
-    imputer = load_imputer()
-    plain = [linear()(images, mask), biharmonic(images, mask)]
-    plain.append(imputer.kriging(images, mask))
+    images, mask, imputer = torch.from_numpy(y), torch.from_numpy(seen)[None, None], load_imputer()
+    plain = [fill(images, mask).numpy() for fill in (linear(), biharmonic, imputer.kriging)]
     with torch.no_grad():
         members = torch.cat([imputer.members(part, mask) for part in images.split(64)], dim=1)
-    shipped = {"best": members.mean(0), "fast": members[0]}
-    return [filled.numpy() for filled in plain], {
-        SHIPPED[quality]: keep_observed(x_hat, images, mask).numpy()
-        for quality, x_hat in shipped.items()
-    }
+    shipped = dict(zip(SHIPPED, (members.mean(0), members[0]), strict=True))
+    return plain, {n: keep_observed(x, images, mask).numpy() for n, x in shipped.items()}
 
 
 def others(result: dict, folder: str, same: bool) -> list[str]:
@@ -223,7 +219,7 @@ def as_text(result: dict) -> str:
         lines.append("same or nearly the same filled pixels, the reason is not known; look:")
     for names in _groups(result["pairs"]):
         pairs = [pair for pair in result["pairs"] if pair["dirs"][0] in names]
-        names.sort(key=lambda name: name in SHIPPED.values())  # submissions first
+        names.sort(key=lambda name: name in SHIPPED)  # submissions first
         identical, alike = (_span([pair[key] for pair in pairs]) for key in ("identical", "alike"))
         count, rms = pairs[0]["images"], max(pair["rms"] for pair in pairs)
         how = f"the same in all {count} images"
@@ -249,7 +245,7 @@ def _groups(pairs: Sequence[dict]) -> list[list[str]]:
     """Return the names that pairs connect, directly or through other submissions."""
     groups: list[list[str]] = []
     for pair in pairs:
-        own = set(pair["dirs"]) - set(SHIPPED.values())
+        own = set(pair["dirs"]) - set(SHIPPED)
         joined = [group for group in groups if own & set(group)]
         groups = [group for group in groups if group not in joined]
         names = [name for group in joined for name in group] + pair["dirs"]
