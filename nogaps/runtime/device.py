@@ -26,9 +26,8 @@ def autocast_dtype(device: torch.device) -> torch.dtype | None:
         # is_bf16_supported() also counts slow emulation; Ampere (8.0) and later are fast
         fast = torch.cuda.get_device_capability(device) >= (8, 0)
         return torch.bfloat16 if fast else torch.float16
-    capable = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
-    capable = capable or getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
-    return torch.bfloat16 if device.type == "cpu" and capable else None
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if device.type == "cpu" and fast else None
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:

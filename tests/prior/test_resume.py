@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from nogaps.prior import refine, training
+from nogaps.prior import training
 from nogaps.prior.autoencoder import train_autoencoder
 from nogaps.prior.diffusion import train_diffusion
-from nogaps.prior.loading import load_prior
 from nogaps.prior.refine import refine_decoder
 from nogaps.prior.training import Schedule, fit
 from nogaps.runtime.checkpoint import load_state
@@ -121,11 +120,3 @@ def test_early_stopping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: i
     for state in (one, other):
         state["log"] = [strip(row) for row in state["log"]]
     assert one["stopped"] and one["step"] < 20 and equal(one, other)
-
-
-def test_sampled_latents_are_those_of_their_seed(prior_folder: Path, tmp_path: Path) -> None:
-    """A run that is killed before its first checkpoint leaves latents, and no other record."""
-    prior = load_prior(prior_folder)
-    banks = [refine.latent_bank(prior, tmp_path, 2, seed) for seed in (0, 1, 0)]
-    assert not torch.equal(banks[0], banks[1]) and torch.equal(banks[0], banks[2])
-    assert len(refine.latent_bank(prior, tmp_path, 3, 0)) == 3
