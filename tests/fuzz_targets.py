@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -13,10 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from nogaps import submission
 from nogaps.api import fill
 from nogaps.Assessment import Ensemble, Imputer
-from nogaps.evaluation import scoring
 from nogaps.images.arrays import open_npy
 from nogaps.images.formats import open_images
 from nogaps.imputers.intervals import Calibration
@@ -44,19 +41,12 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Target:
-    """A reader and good files for it.
+    """A reader and good files for it."""
 
-    Args:
-        make: Writes whole files to a folder.
-        read: Reads them and checks what it got.
-        damage: Pattern of the files that are damaged, one at a time.
-        weight: Share of the mutants.
-    """
-
-    make: Callable[[Path], object]
-    read: Callable[[Path], object]
-    damage: str = "*"
-    weight: float = 1.0
+    make: Callable[[Path], object]  # writes whole files to a folder
+    read: Callable[[Path], object]  # reads them and checks what it got
+    damage: str = "*"  # pattern of the files that are damaged, one at a time
+    weight: float = 1.0  # share of the mutants
 
 
 def read(path: Path) -> np.ndarray:
@@ -91,9 +81,8 @@ def read_npz(folder: Path) -> None:
     same(read(copy), images)
 
 
-def make_nifti(folder: Path, name: str) -> None:
-    image = nibabel.Nifti1Image(np.moveaxis(GREY, 0, -1), np.diag([1.5, 2, 3, 1]))
-    image.to_filename(folder / name)
+def make_nifti(path: Path) -> None:
+    nibabel.Nifti1Image(np.moveaxis(GREY, 0, -1), np.diag([1.5, 2, 3, 1])).to_filename(path)
 
 
 def read_nifti(folder: Path) -> None:
@@ -193,38 +182,6 @@ def read_frames(folder: Path) -> None:
     assert x.dtype == torch.float32 and x.min() >= 0 and x.max() <= 1
 
 
-def make_arrays(folder: Path) -> None:
-    np.save(folder / "test_set.npy", IMAGES[:, None])
-    for name in ("truth", "test_set_nogaps"):
-        np.save(folder / f"{name}.npy", np.where(MASK, IMAGES, 0.5)[:, None].astype("f4"))
-
-
-def read_scores(folder: Path) -> None:
-    _, y, _ = scoring.read_truth(folder / "truth.npy", folder / "test_set.npy")
-    scoring.read_like(folder / "test_set_nogaps.npy", y, folder / "test_set.npy")
-
-
-def make_submission(folder: Path) -> None:
-    make_arrays(folder)
-    output = {"output_type": "stream", "name": "stdout", "text": ["test_set.npy sha256: 00\n"]}
-    figure = {"output_type": "display_data", "data": {"image/png": "aa"}, "metadata": {}}
-    cells = []
-    for k in (1, 2, 3):
-        cells.append({"cell_type": "markdown", "source": [f"## Question {k}\n"], "metadata": {}})
-        code = {"cell_type": "code", "execution_count": k, "outputs": [output, figure]}
-        cells.append({**code, "source": "print(1)", "metadata": {}})
-    notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    (folder / "Assessment.ipynb").write_text(json.dumps(notebook))
-    (folder / "References.md").write_text("# Sources\nhttps://example.org\n## Declaration\nTODO\n")
-
-
-def read_submission(folder: Path) -> None:
-    findings = submission.check_submission(folder)
-    assert all("\n" not in str(finding) for finding in findings)
-    json.dumps([vars(finding) for finding in findings])
-    "".join(map(str, findings)).encode()
-
-
 JSON = {"a": [1, 2.5, {"b": None}], "c": "text", "d": True}
 STATE = {"step": 3, "list": [torch.ones(2), {"x": torch.ones(3)}]}
 TARGETS = {
@@ -235,8 +192,8 @@ TARGETS = {
         read_npz,
         weight=2,
     ),
-    "nifti": Target(lambda at: make_nifti(at, "a.nii"), read_nifti, weight=2),
-    "nifti.gz": Target(lambda at: make_nifti(at, "a.nii.gz"), read_nifti, weight=2),
+    "nifti": Target(lambda at: make_nifti(at / "a.nii"), read_nifti, weight=2),
+    "nifti.gz": Target(lambda at: make_nifti(at / "a.nii.gz"), read_nifti, weight=2),
     "png": Target(make_png, read, "0.png", weight=2),
     "json": Target(lambda at: save_json(at / "a.json", JSON), lambda at: load_json(at / "a.json")),
     "imputer": Target(make_imputer, read_imputer, weight=0.5),
@@ -245,6 +202,4 @@ TARGETS = {
     "stills": Target(make_stills, read_stills),
     "index": Target(make_index, read_index, "[i1].*", weight=0.5),
     "frames": Target(make_frames, read_frames),
-    "scores": Target(make_arrays, read_scores),
-    "submission": Target(make_submission, read_submission, "[tAR][!r]*"),
 }

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import io
 import os
+import resource
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from nogaps.commands import main as cli
 
+MEMORY = 2 << 30  # bytes that `bounded` code may take
+HANGS_AFTER = 300  # seconds
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -44,8 +51,21 @@ def called(*arguments: object, cwd: Path | None = None) -> Done:
     return Done(code, *texts)
 
 
+@pytest.fixture
+def bounded() -> Iterator[None]:
+    """Where Linux tells how much memory is used, limit it; end the process if the test hangs."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if (statm := Path("/proc/self/statm")).exists():
+        limit = int(statm.read_text().split()[0]) * resource.getpagesize() + MEMORY
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    faulthandler.dump_traceback_later(HANGS_AFTER, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
 @contextlib.contextmanager
-def _untouched(cwd: Path | None) -> object:
+def _untouched(cwd: Path | None) -> Iterator[None]:
     """Put back what a command changes in its process."""
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     argv, folder = sys.argv, os.getcwd()

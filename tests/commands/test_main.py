@@ -27,6 +27,7 @@ from nogaps.runtime.files import load_images, sha256
 HEAVY = ("torch", "numpy", "scipy", "skimage", "matplotlib", "diffusers", "tqdm", "gradio", "rich")
 HEAVY += ("accelerate", "huggingface_hub", "nbformat")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+ENTRY = "import sys; from nogaps.commands.main import main\n"
 
 
 def commands(group: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple, object]]:
@@ -43,36 +44,39 @@ COMMANDS = dict(commands(typer.main.get_command(app)))
 
 @pytest.mark.parametrize("path", list(COMMANDS), ids=" ".join)
 def test_every_command_has_json_an_example_and_help(path: tuple[str, ...]) -> None:
-    command, done = COMMANDS[path], called(*path, "--help")
-    assert done.code == 0 and "Usage" in done.out
-    assert f"Example: nogaps {' '.join(path)}" in " ".join(done.out.split())
+    command, help_page = COMMANDS[path], called(*path, "--help")
+    assert help_page.code == 0 and "Usage" in help_page.out
+    assert f"Example: nogaps {' '.join(path)}" in " ".join(help_page.out.split())
     assert "--json" in {name for parameter in command.params for name in parameter.opts}
     for parameter in command.params:
         assert parameter.param_type_name != "option" or parameter.help, parameter.name
 
 
+def python(code: str, **environment: str) -> str:
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, env=ENVIRONMENT | environment, capture_output=True, text=True)
+    return done.stdout
+
+
 def test_starting_loads_nothing_heavy() -> None:
     assert len(COMMANDS) == 17
-    code = "import sys; from nogaps.commands.main import main; sys.argv[1:] = ['--version']\n"
+    code = f"{ENTRY}sys.argv[1:] = ['--version']\n"
     code += f"try: main()\nfinally: print(sorted({{*{HEAVY}}} & {{*sys.modules}}))"
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True)
-    version, heavy = done.stdout.splitlines()
-    assert version.startswith("nogaps ") and heavy == "[]", done.stderr
+    version, heavy = python(code).splitlines()
+    assert version.startswith("nogaps ") and heavy == "[]"
 
 
-def test_a_shell_completes_commands_and_options() -> None:
-    def complete(*words: str) -> list[str]:
-        asked = {"_NOGAPS_COMPLETE": "complete_bash", "COMP_WORDS": " ".join(words)}
-        asked |= {"COMP_CWORD": str(len(words) - 1)}
-        code = "import sys; sys.argv = ['nogaps']; from nogaps.commands.main import main; main()"
-        command = [sys.executable, "-c", code]
-        done = subprocess.run(command, env=ENVIRONMENT | asked, capture_output=True, text=True)
-        return done.stdout.split()
-
-    assert complete("nogaps", "fi") == ["fill"]
-    assert {"prepare", "evaluate"} <= {*complete("nogaps", "prior", "")}
-    assert "--uncertainty" in complete("nogaps", "fill", "--u")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("nogaps", "prior", ""), {"prepare", "evaluate"}),
+        (("nogaps", "fill", "--u"), {"--uncertainty"}),
+    ],
+)
+def test_a_shell_completes_commands_and_options(words: tuple[str, ...], expected: set) -> None:
+    asked = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
+    asked |= {"_NOGAPS_COMPLETE": "complete_bash"}
+    assert expected <= {*python(f"{ENTRY}sys.argv = ['nogaps']; main()", **asked).split()}
 
 
 def on_terminal(*command: str) -> str:
@@ -80,18 +84,15 @@ def on_terminal(*command: str) -> str:
     mine, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     environment = {**ENVIRONMENT, "TERM": "xterm-256color", "NO_COLOR": "1"}
-    process = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, cwd=ROOT
-    )
-    os.close(theirs)
-    text = b""
-    try:
-        while block := os.read(mine, 4096):
-            text += block
-    except OSError:  # how Linux says that nobody writes any more
-        pass
-    process.wait()
-    os.close(mine)
+    streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
+    with subprocess.Popen(command, env=environment, cwd=ROOT, **streams):
+        os.close(theirs)
+        text = b""
+        try:
+            while block := os.read(mine, 4096):
+                text += block
+        except OSError:  # how Linux says that nobody writes any more
+            os.close(mine)
     return text.decode()
 
 
@@ -100,9 +101,8 @@ def test_terminals_show_a_bar_and_no_colours() -> None:
     work += "for _ in progress(range(30), 'walking'): time.sleep(0.05)"
     text = on_terminal(sys.executable, "-c", work)
     assert "walking" in text and text.count("\r") > 1 and "30/30" in text
-    for arguments in ((), ("fill", "--help"), ("fill",)):
-        text = on_terminal(sys.executable, "-m", "nogaps", *arguments)
-        assert "nogaps" in text and "\x1b" not in text
+    text = on_terminal(sys.executable, "-m", "nogaps", "fill", "--help")
+    assert "nogaps" in text and "\x1b" not in text
 
 
 @pytest.fixture
@@ -128,11 +128,11 @@ def test_json_is_all_that_stdout_holds_and_quiet_means_quiet(
         "make-test-set --out made.npy",
         "fill test_set.npy -o filled.npy --quality fast",
         score,
+        f"--quiet {score}",
         f"sample --num-samples 2 --steps 1 --out s --prior {prior_folder}",
         "prior prepare --source few.npy --out few.npz --val-share 0",
     ):
         assert isinstance(json.loads(done(files, f"{line} --json").out), dict), line
-    assert isinstance(json.loads(done(files, f"--quiet {score} --json").out), dict)
     quiet = done(files, f"-q {score}")
     assert (quiet.out, quiet.err) == ("", "")
     assert "kriging" in done(files, score).out, "quiet must not outlive its command"
@@ -160,13 +160,12 @@ def test_sample_then_train_then_fill(prior_folder: Path, files: Path) -> None:
     assert sha256(files / "s" / "images.npy") == before
     train = "train --images s --out r --profile smoke"
     done(files, train)
+    weights = sha256(files / "r" / "imputer.safetensors")
     assert "--resume" in done(files, train, 2).err
     for quality in ("best", "fast"):
         done(files, f"fill test_set.npy -o {quality}.npy --model r --quality {quality}")
     assert sha256(files / "best.npy") != sha256(files / "fast.npy")
-    weights = sha256(files / "r" / "imputer.safetensors")
     done(files, f"{train} --resume")
-    assert sha256(files / "r" / "imputer.safetensors") == weights
     other = done(files, "train --images few.npy --out r --profile smoke --resume", 2)
     assert "other images or settings" in other.err
     assert sha256(files / "r" / "imputer.safetensors") == weights

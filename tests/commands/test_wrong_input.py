@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import pickle
-import resource
-import subprocess
-import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_cases import IMAGES, INPUTS, MASK, OUTPUTS, USES, place, words, write_files
-from conftest import ROOT
-from in_process import Done, called
+from in_process import Done, bounded, called
 
 from nogaps.submission.marks import write_csv
 
-
-@pytest.fixture(autouse=True)
-def bounded() -> Iterator[None]:
-    """A reader that waits for ever, or reads /dev/zero, fails by itself."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if (statm := Path("/proc/self/statm")).exists():
-        limit = int(statm.read_text().split()[0]) * resource.getpagesize() + (2 << 30)
-        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    faulthandler.dump_traceback_later(300, exit=True)
-    yield
-    faulthandler.cancel_dump_traceback_later()
-    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+__all__ = ["bounded"]  # a reader that waits for ever, or reads /dev/zero, fails by itself
+pytestmark = pytest.mark.usefixtures("bounded")
 
 
 @pytest.fixture
@@ -122,21 +107,26 @@ def test_tables_take_any_name(tmp_path: Path) -> None:
     assert b'"a\\udcff\n,b",false' in (tmp_path / "a.csv").read_bytes()
 
 
-def as_nobody(run: Callable[[], None]) -> None:
-    """Run in a process that is not root's."""
-    pid = os.fork()
-    if not pid:
-        try:
-            if os.geteuid() == 0:
-                os.setgroups([])
-                os.setgid(65534)
-                os.setuid(65534)
-            run()
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-    assert os.waitpid(pid, 0)[1] == 0, "see the traceback"
+def run_as_nobody(commands: list[list[str]], folder: Path) -> None:
+    """Call commands that must be refused, in a process that is not root's."""
+    before, pid = sorted(os.listdir(folder)), os.fork()
+    if pid:
+        assert os.waitpid(pid, 0)[1] == 0, "see the traceback"
+        return
+    try:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        for arguments in commands:
+            done = called(*arguments, cwd=folder)
+            own = done.err.startswith("Usage: ") and "is not readable" in done.err  # typer's
+            assert done.code == 2 and (own or done.err.count("\n") == 1), (arguments, done)
+            assert sorted(os.listdir(folder)) == before
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
 
 
 def test_places_without_permission() -> None:
@@ -144,38 +134,19 @@ def test_places_without_permission() -> None:
         folder = Path(name)
         locked = folder / "locked"
         locked.mkdir()
-        for line in INPUTS.values():
-            (locked / place(line).removeprefix("./").replace("X", "a")).write_bytes(b"x")
+        lines = [INPUTS[name] for name in ("fill", "fill model", "score", "check", "index")]
+        for line in lines:
+            (locked / place(line).replace("X", "a")).write_bytes(b"x")
         write_files(folder)
-        os.chmod(folder, 0o777)
-        commands = [words(line, "locked/a") for line in INPUTS.values()]
+        folder.chmod(0o777)
+        commands = [words(line, "locked/a") for line in lines]
         commands.append(words(OUTPUTS["fill"], "locked/c"))
         for arguments in commands:
             called(*arguments, cwd=folder)  # imports what the other user may not read
         (locked / "c.npy").unlink()
-        before = sorted(os.listdir(folder))
-
-        def run() -> None:
-            for arguments in commands:
-                done = called(*arguments, cwd=folder)
-                own = done.err.startswith("Usage: ") and "is not readable" in done.err  # typer's
-                assert done.code == 2 and (own or done.err.count("\n") == 1), (arguments, done)
-                assert sorted(os.listdir(folder)) == before
-
         locked.chmod(0)
-        as_nobody(run)
+        run_as_nobody(commands, folder)
         locked.chmod(0o755)
         for path in locked.iterdir():
             path.chmod(0)
-        as_nobody(run)
-
-
-def test_a_command_ends_where_its_input_never_does(files: Path) -> None:
-    """In a process of its own: one line, and no traceback of an import either."""
-    os.mkfifo(files / "X.npy")
-    command = [sys.executable, "-m", "nogaps", *words(INPUTS["check"])]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        command, cwd=files, env=environment, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
+        run_as_nobody(commands, folder)

@@ -56,27 +56,22 @@ def png(*images: Image.Image | np.ndarray | bytes) -> Write:
     return write
 
 
-def npy(values: object, **options: object) -> Write:
-    return lambda path: np.save(path, np.asarray(values), **options)
-
-
-def npz(**members: object) -> Write:
-    return lambda path: np.savez(path, **members)
+def npy(values: object) -> Write:
+    return lambda path: np.save(path, np.asarray(values))
 
 
 def content(data: bytes) -> Write:
     return lambda path: path.write_bytes(data)
 
 
-def header(text: str, length: int | None = None, version: int = 1) -> bytes:
+def header(text: str, length: int | None = None) -> bytes:
     """Return the start of a .npy whose header is `text`; it may claim another length."""
     size = len(text) + 1 if length is None else length
-    start = b"\x93NUMPY" + bytes([version, 0]) + size.to_bytes(2 * version, "little")
-    return start + text.encode() + b"\n"
+    return b"\x93NUMPY\x02\x00" + size.to_bytes(4, "little") + text.encode() + b"\n"
 
 
-def shaped(shape: str, descr: str = "'<f4'", **options: int) -> bytes:
-    return header(f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}", **options)
+def shaped(shape: str, descr: str = "'<f4'", length: int | None = None) -> bytes:
+    return header(f"{{'descr': {descr}, 'fortran_order': False, 'shape': {shape}}}", length)
 
 
 def cut(keep: float) -> Write:
@@ -95,7 +90,7 @@ BAD: dict[str, list[Write]] = {  # the files that a name cannot be
         lambda path: None,
         os.mkfifo,
         *map(content, (b"", TEXT, pickle.dumps([1, 2]))),
-        npy(np.array([[{}, 1]], object), allow_pickle=True),
+        npy([[{}, 1]]),
         *(npy(np.zeros(shape)) for shape in ((0, 1, 8, 8), 8, (), (2, 3, 8, 8), (1, 1, 1, 8, 8))),
         *(npy(np.zeros((2, 8, 8), kind)) for kind in (complex, bool, "M8[s]", [("x", "f4")])),
         npy([["a", "b"]]),
@@ -107,9 +102,9 @@ BAD: dict[str, list[Write]] = {  # the files that a name cannot be
     ],
     "a.npz": [
         content(TEXT),
-        npz(a=IMAGES, b=IMAGES),
-        npz(),
-        npz(images=np.array([[{}]], object)),
+        lambda path: np.savez(path, a=IMAGES, b=IMAGES),
+        lambda path: np.savez(path),
+        lambda path: np.savez(path, images=np.array([[{}]], object)),
         cut(0.6),
     ],
     "a.nii": [
@@ -155,13 +150,13 @@ def test_files_that_unpack_to_too_much(
 
 
 def test_archive_that_lies_about_its_sizes(tmp_path: Path) -> None:
-    np.savez(tmp_path / "a.npz", images=IMAGES)
-    whole = (tmp_path / "a.npz").read_bytes()
-    size = struct.pack("<I", IMAGES.nbytes + 128)
+    path = tmp_path / "a.npz"
+    np.savez(path, images=IMAGES)
+    whole, size = path.read_bytes(), struct.pack("<I", IMAGES.nbytes + 128)
     assert whole.count(size) >= 2
     for lie in (10, IMAGES.nbytes, IMAGES.nbytes + 129, 2**31):
-        (tmp_path / "a.npz").write_bytes(whole.replace(size, struct.pack("<I", lie)))
-        refused(lambda: load(tmp_path / "a.npz"))
+        path.write_bytes(whole.replace(size, struct.pack("<I", lie)))
+        refused(lambda: load(path))
 
 
 def test_png_with_changed_pixels_fails_its_checksum(tmp_path: Path) -> None:
@@ -178,11 +173,10 @@ def test_png_with_changed_pixels_fails_its_checksum(tmp_path: Path) -> None:
 
 def test_mask_of_bytes_that_are_not_bool(tmp_path: Path) -> None:
     """numpy and torch disagree on what a byte of 91 means as a bool."""
-    np.save(tmp_path / "a.npy", np.ones((8, 6), bool))
-    data = bytearray((tmp_path / "a.npy").read_bytes())
-    data[-5] = 91
-    (tmp_path / "a.npy").write_bytes(data)
-    with open_npy(tmp_path / "a.npy", kinds="b") as mask:
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((8, 6), bool))
+    path.write_bytes(path.read_bytes()[:-1] + bytes([91]))
+    with open_npy(path, kinds="b") as mask:
         assert "not bool" in refused(lambda: mask.read(0, 1))
 
 
@@ -218,22 +212,19 @@ def square(side: int) -> Write:
 
 def zeros(method: int, lie: int | None = None) -> Write:
     """Write an archive of 96 MiB of zeros that claims, if asked to, to hold `lie` bytes."""
-    start = shaped("(24, 1, 1024, 1024)")
-    data = io.BytesIO()
+    start, data = shaped("(24, 1, 1024, 1024)"), io.BytesIO()
     with zipfile.ZipFile(data, "w", method) as archive, archive.open("images.npy", "w") as member:
         member.write(start)
         for _ in range(96):
             member.write(bytes(1 << 20))
-    whole = data.getvalue()
-    if lie is not None:
-        size = struct.pack("<I", (96 << 20) + len(start))
-        whole = whole.replace(size, struct.pack("<I", lie))
-    return content(whole)
+    size = (96 << 20) + len(start)
+    true, told = (struct.pack("<I", number) for number in (size, size if lie is None else lie))
+    return content(data.getvalue().replace(true, told))
 
 
-def large_png(path: Path, side: int = 1 << 15) -> None:
-    fields = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
-    row = zlib.compress(bytes(side + 1))
+def large_png(path: Path) -> None:
+    fields = struct.pack(">IIBBBBB", 1 << 15, 1 << 15, 8, 0, 0, 0, 0)
+    row = zlib.compress(bytes((1 << 15) + 1))
     png(png_of((b"IHDR", fields), (b"IDAT", row), (b"IEND", b"")))(path)
 
 
@@ -253,34 +244,24 @@ def read_still(path: Path) -> None:
 HUGE: dict[str, tuple[str, Write, Callable[[Path], object]]] = {
     "image": ("a.npy", square(1 << 20), open_images),
     "array": ("a.npy", square(1 << 20), load_images),
-    "header": ("a.npy", sparse(shaped("(1, 1)", length=1 << 31, version=2), 1 << 33), load_npy),
-    "header of 100 MB": (
-        *("a.npy", sparse(shaped("(1, 1)", length=10**8, version=2), 10**9)),
-        open_images,
-    ),
+    "header": ("a.npy", sparse(shaped("(1, 1)", length=1 << 31), 1 << 33), load_npy),
     "shape without values": ("a.npy", sparse(shaped(f"({10**9}, 8)"), 200), load_npy),
     "shape that wraps": ("a.npy", sparse(shaped(f"({2**32}, {2**32})"), 200), load_npy),
     "zip that lies": ("a.npz", zeros(zipfile.ZIP_DEFLATED, 999), open_images),
     "bzip2": ("a.npz", zeros(zipfile.ZIP_BZIP2), open_images),
     "bzip2 that lies": ("a.npz", zeros(zipfile.ZIP_BZIP2, 999), load_npz),
-    "lzma": ("a.npz", zeros(zipfile.ZIP_LZMA, 999), open_images),
     "gzip": ("a.nii.gz", packed_nifti, open_images),
     "png": ("a", large_png, open_images),
     "still": ("a", large_png, read_still),
     "json": ("a.json", sparse(b'{"a": "', 1 << 40), load_json),
     "csv": ("a.csv", sparse(b"source_file,", 1 << 40), read_index),
-    "safetensors": (
-        "a.safetensors",
-        sparse((1 << 40).to_bytes(8, "little"), 1 << 41),
-        load_tensors,
-    ),
+    "safetensors": ("a.safetensors", sparse(bytes(5) + b"\1" + bytes(2), 1 << 41), load_tensors),
 }
 
 
 def memory(name: str) -> int:
     """Return VmRSS, bytes of memory in use, or VmHWM, the most since the last reset."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+    return 1024 * int(Path("/proc/self/status").read_text().split(f"{name}:")[1].split()[0])
 
 
 @contextlib.contextmanager
