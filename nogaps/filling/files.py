@@ -69,14 +69,14 @@ class _Job:
             "notes": list(report.notes),
         }
 
-    def arrays(self, folder: Path) -> list[batches.ArrayFile]:
+    def arrays(self, folder: Path) -> list[batches.StoredArray]:
         """The unfinished arrays: filled images and, if asked for, half-widths."""
         count, *size = self.source.shape
         dtypes = {"images": self.source.dtype}
         if self.half_width:
             dtypes["half_widths"] = np.dtype(np.float32)
         return [
-            batches.ArrayFile(folder / f"{name}.raw", count, tuple(size), dtype)
+            batches.StoredArray(folder / f"{name}.raw", count, tuple(size), dtype)
             for name, dtype in dtypes.items()
         ]
 

@@ -16,7 +16,7 @@ from nogaps.runtime import processes
 from nogaps.runtime.batches import (
     MANIFEST,
     OTHER_OUTPUT,
-    ArrayFile,
+    StoredArray,
     make_batches,
     npy_header,
     require_same,
@@ -257,7 +257,7 @@ def _sample_into(out: Path, prior: Prior, manifest: dict) -> None:
         z = torch.zeros(1, *latent_shape(prior), device=prior.device)
         shape = tuple(decode(prior.vqvae, z, None).shape[1:])
     n, dtype = manifest["num_samples"], np.dtype("<f4")
-    images = ArrayFile(out / PARTIAL / IMAGES, n, shape, dtype, npy_header((n, *shape), dtype))
+    images = StoredArray(out / PARTIAL / IMAGES, n, shape, dtype, npy_header((n, *shape), dtype))
     process = ("num_inference_steps", "scheduler", "temperature", "precision")
     settings = [manifest[name] for name in process]
 

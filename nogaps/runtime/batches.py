@@ -7,7 +7,6 @@ The batches are the same however many processes there are, so the result has the
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -21,7 +20,7 @@ import numpy as np
 from nogaps.runtime import processes
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, flush_to_disk, load_json, save_json, writing
-from nogaps.runtime.locks import folder_lock
+from nogaps.runtime.locks import LOCK, folder_lock
 from nogaps.runtime.progress import progress
 
 MANIFEST = "manifest.json"
@@ -31,7 +30,7 @@ BLOCK = 1 << 20  # bytes
 
 
 @dataclass(frozen=True)
-class ArrayFile:
+class StoredArray:
     """An array of `count` items in a file: `header`, then the items in C order.
 
     Args:
@@ -111,7 +110,9 @@ def unfinished(folder: Path, settings: Callable[[], dict | None]) -> Iterator[di
             yield load_json(folder / MANIFEST) if known else None
             processes.wait_for_everyone()
             if processes.is_main():
-                shutil.rmtree(folder, ignore_errors=True)
+                for path in folder.iterdir():
+                    if path.name != LOCK:  # which is still held
+                        path.unlink()
     finally:
         with suppress(OSError):  # it is not empty, so it is kept
             folder.rmdir()
@@ -145,7 +146,7 @@ def require_same(manifest: Path, settings: Mapping) -> None:
 
 def make_batches(
     folder: Path,
-    arrays: Sequence[ArrayFile],
+    arrays: Sequence[StoredArray],
     batch_size: int,
     make: Callable[[int, int], Sequence[np.ndarray]],
     description: str,
@@ -185,7 +186,7 @@ def make_batches(
     processes.wait_for_everyone()
 
 
-def _allocate(folder: Path, arrays: Sequence[ArrayFile]) -> None:
+def _allocate(folder: Path, arrays: Sequence[StoredArray]) -> None:
     for array in arrays:
         if not array.path.exists():
             for record in folder.glob("done-*.json"):  # nothing is done without the array
@@ -201,7 +202,7 @@ def _done(records: Iterator[Path]) -> set[int]:
 
 
 @contextmanager
-def _record(folder: Path, arrays: Sequence[ArrayFile]) -> Iterator[Callable[[int], None]]:
+def _record(folder: Path, arrays: Sequence[StoredArray]) -> Iterator[Callable[[int], None]]:
     """Yield `note(start)`, which records every few seconds, and at any end, what is done."""
     path = folder / f"done-{processes.number()}.json"
     batches = sorted(_done(iter([path] if path.exists() else [])))

@@ -126,6 +126,7 @@ def registry(name: str, inputs: Path, prior: Path, frames: Path) -> Command:
                 "runs/smoke/training-0.safetensors",
             ),
             "runs/smoke/**/*",
+            advice=f"{CONTINUES}, with --verify it starts again",
         ),
     }[name]
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nogaps.runtime import batches, processes
-from nogaps.runtime.batches import ArrayFile, make_batches, npy_header, unfinished
+from nogaps.runtime.batches import StoredArray, make_batches, npy_header, unfinished
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_json, load_npy, save_json
 
@@ -30,8 +30,8 @@ def work(output: Path, log: Path, settings: dict | None = None, stop_at: int = C
     folder = output.with_name(f".{output.name}.partial")
     header = npy_header((COUNT, *SHAPE), DTYPE)
     arrays = [
-        ArrayFile(folder / "items.npy", COUNT, SHAPE, DTYPE, header),
-        ArrayFile(folder / "sums", COUNT, (), np.dtype(">i8")),
+        StoredArray(folder / "items.npy", COUNT, SHAPE, DTYPE, header),
+        StoredArray(folder / "sums", COUNT, (), np.dtype(">i8")),
     ]
 
     def make(start: int, stop: int) -> list[np.ndarray]:
@@ -76,7 +76,7 @@ def test_batches_of_many_processes_are_not_made_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         work(output, log, stop_at=4)
     for k, start in ((3, 12), (7, 20)):
-        ArrayFile(
+        StoredArray(
             partial / "items.npy", COUNT, SHAPE, DTYPE, npy_header((COUNT, *SHAPE), DTYPE)
         ).write(start, -items(start, min(start + SIZE, COUNT)))
         save_json(partial / f"done-{k}.json", {"batches": [start]})
@@ -129,14 +129,14 @@ def team_work(
 ) -> None:
     """In a process of a team: `work`, slowly."""
     os.environ.update(rank)
-    real = batches.ArrayFile.write
+    real = batches.StoredArray.write
     batches.RECORD = 0.0
 
-    def slowly(self: ArrayFile, start: int, values: np.ndarray) -> None:
+    def slowly(self: StoredArray, start: int, values: np.ndarray) -> None:
         time.sleep(pause)
         real(self, start, values)
 
-    batches.ArrayFile.write = slowly
+    batches.StoredArray.write = slowly
     ready.send(0)
     work(output, log)
 
