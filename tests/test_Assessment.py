@@ -19,27 +19,19 @@ from conftest import ROOT
 from nogaps import running, standin
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_images, sha256
-from nogaps.submission import check_notebook, check_submission
+from nogaps.submission import check_submission
 from nogaps.submission.notebook import count_figures, load_notebook, outputs
 from nogaps.verifying import read_record
 
 NOTEBOOK = ROOT / "Assessment.ipynb"
-IMPUTER = ROOT / "nogaps/weights/imputer"
-WRITTEN = (
-    ROOT / "test_set_nogaps.npy",
-    IMPUTER / "imputer.safetensors",
-    IMPUTER / "uncertainty.json",
-)
-SHIPPED = {path: sha256(path) for path in WRITTEN}  # before any test has run
-
-
-def text_of(notebook: nbformat.NotebookNode) -> list[tuple[str, str]]:
-    return [(cell.cell_type, cell.source.strip()) for cell in notebook.cells]
+WEIGHTS = [f"nogaps/weights/imputer/{name}" for name in ("imputer.safetensors", "uncertainty.json")]
+SHIPPED = {ROOT / n: sha256(ROOT / n) for n in ("test_set_nogaps.npy", *WEIGHTS)}  # before any test
 
 
 def test_twin_and_notebook_are_one_text() -> None:
-    twin = jupytext.read(ROOT / "nogaps" / "Assessment.py")
-    assert text_of(twin) == text_of(nbformat.read(NOTEBOOK, as_version=4))
+    twin, notebook = jupytext.read(ROOT / "nogaps/Assessment.py"), nbformat.read(NOTEBOOK, 4)
+    texts = [[(c.cell_type, c.source.strip()) for c in book.cells] for book in (twin, notebook)]
+    assert texts[0] == texts[1]
 
 
 def test_cells_and_code_are_short() -> None:
@@ -114,22 +106,22 @@ def where(folder: Path, **fields: object) -> tuple[str, str]:
     return source, output
 
 
-def test_drive_is_mounted_only_on_request(colab: Path) -> None:
+def test_drive_is_mounted_only_on_request_in_colab(
+    colab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (colab / "nogaps").symlink_to(ROOT / "nogaps")
     assert where(colab) == (".", ".")
     assert not (colab / "mounted").exists()
     on_drive = str(colab / "drive" / "MyDrive" / "nogaps")
     assert where(colab, MOUNT_DRIVE=True) == (".", on_drive)
     assert (colab / "mounted").read_text() == str(colab / "drive")
-
-
-def test_a_named_output_wins_over_drive(colab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (colab / "nogaps").symlink_to(ROOT / "nogaps")
-    (colab / "drive" / "MyDrive").mkdir(parents=True)  # mounted already
-    assert where(colab)[1] == str(colab / "drive" / "MyDrive" / "nogaps")
-    assert where(colab, OUTPUT="results") == (".", "results")
+    assert where(colab)[1] == on_drive  # mounted already
+    assert where(colab, OUTPUT="results") == (".", "results")  # a named output wins
     monkeypatch.setenv("NOGAPS_OUTPUT", ".")
     assert where(colab, OUTPUT="results") == (".", ".")
+    monkeypatch.delenv("NOGAPS_OUTPUT")
+    monkeypatch.delenv("PYTHONPATH")  # no google.colab
+    assert where(colab, MOUNT_DRIVE=True) == (".", ".")
 
 
 def test_package_is_found_on_drive(colab: Path) -> None:
@@ -139,23 +131,13 @@ def test_package_is_found_on_drive(colab: Path) -> None:
     assert where(colab) == (str(on_drive), str(on_drive))
 
 
-def test_outside_colab_there_is_no_drive(colab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PYTHONPATH")
-    (colab / "nogaps").symlink_to(ROOT / "nogaps")
-    assert where(colab, MOUNT_DRIVE=True) == (".", ".")
-
-
-def test_run_cells_are_inactive_in_the_twin() -> None:
+def test_run_cells_are_inactive_in_the_twin(tmp_path: Path) -> None:
     """Importing the twin defines; it draws, trains and writes nothing."""
-    program = "import os, nogaps.Assessment as a; print(sorted(os.listdir('.')), a.Imputer)"
+    program = "import os, nogaps.Assessment as a; print(os.listdir('.'), a.Imputer)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    folder = ROOT / "tests" / "__pycache__"
-    folder.mkdir(exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, env=environment, cwd=folder
-    )
-    assert done.returncode == 0, done.stderr
-    assert "Assessment.Imputer" in done.stdout
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.stdout.startswith("[] <class") and done.returncode == 0, done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -216,8 +198,8 @@ def test_verify_compares_with_what_is_there(smoke: Path, tmp_path: Path) -> None
         (tmp_path / name).symlink_to(ROOT / name)
     for name in (running.NOTEBOOK, running.RESULT):
         (tmp_path / name).write_bytes((smoke / name).read_bytes())
-    found = running.verify(tmp_path)
-    assert found["profile"] == "smoke" and found["identical"] and found["passed"]
+    comparison = running.verify(tmp_path)
+    assert comparison["profile"] == "smoke" and comparison["identical"] and comparison["passed"]
 
 
 def test_failed_run_is_one_line_and_keeps_what_was_there(smoke: Path, tmp_path: Path) -> None:
@@ -264,36 +246,28 @@ def committed(name: str) -> bytes:
     return done.stdout
 
 
-def test_committed_notebook_is_clean_and_full(tmp_path: Path) -> None:
-    path = tmp_path / running.NOTEBOOK
-    path.write_bytes(committed(running.NOTEBOOK))
-    assert check_notebook(path) == []
-    assert read_record(path).profile == "full"
-    outputs = path.read_text()
-    assert "(2048, 1, 64, 64)" in outputs
-    assert re.search(r"test_set\.npy: stand-in, sha256 [0-9a-f]{64}", outputs)
-
-
-def test_committed_result_is_valid(tmp_path: Path) -> None:
+def test_committed_submission_is_valid_and_full(tmp_path: Path) -> None:
     for name in (running.NOTEBOOK, running.RESULT, "test_set.npy", "References.md"):
         (tmp_path / name).write_bytes(committed(name))
     assert check_submission(tmp_path) == []
     y, x_hat = (load_images(tmp_path / name) for name in ("test_set.npy", running.RESULT))
     observed = standin.course_mask()
     assert np.array_equal(y[:, :, observed], x_hat[:, :, observed])
+    assert read_record(tmp_path / running.NOTEBOOK).profile == "full"
+    outputs = (tmp_path / running.NOTEBOOK).read_text()
+    assert "(2048, 1, 64, 64)" in outputs
+    assert re.search(r"test_set\.npy: stand-in, sha256 [0-9a-f]{64}", outputs)
 
 
 def test_progress_bars_leave_one_line() -> None:
     cell = nbformat.v4.new_code_cell("x")
-    streams = [
+    printed = [
         ("stderr", "\r 10%"),
         ("stderr", "\r100%\n"),
         ("stdout", "done\n"),
         ("stdout", "b\n"),
     ]
-    cell.outputs = [nbformat.v4.new_output("stream", name=n, text=t) for n, t in streams]
+    cell.outputs = [nbformat.v4.new_output("stream", name=n, text=t) for n, t in printed]
     running.tidy(nbformat.v4.new_notebook(cells=[cell]))
-    assert [(o.name, o.text) for o in cell.outputs] == [
-        ("stderr", "100%\n"),
-        ("stdout", "done\nb\n"),
-    ]
+    kept = [(out.name, out.text) for out in cell.outputs]
+    assert kept == [("stderr", "100%\n"), ("stdout", "done\nb\n")]

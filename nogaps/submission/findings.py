@@ -48,10 +48,7 @@ CHECKS: dict[str, tuple[str, str]] = {
         "a figure of 10 images in each question",
         "show the images with matplotlib (plt.show()) and save the notebook with its outputs",
     ),
-    "machine-path": (
-        "no path of your machine",
-        "use paths relative to the notebook, run it again",
-    ),
+    "machine-path": ("no path of your machine", "use paths relative to the notebook, run it again"),
     # the array
     "dtype": (
         "float32",

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import nbformat
@@ -180,27 +181,21 @@ def _check_figures(cells: Sequence[NotebookNode], findings: Findings) -> None:
         findings.add("figures", "; ".join(empty) or "no figure in the notebook")
 
 
-def _strings(value: object) -> Iterator[str]:
-    """Yield every string in a JSON value, however deep."""
-    rest = [value]
-    while rest:
-        value = rest.pop()
-        if isinstance(value, str):
-            yield value
-        elif isinstance(value, (Mapping, list)):
-            rest += value.values() if isinstance(value, Mapping) else value
-
-
 def _check_paths(notebook: NotebookNode, findings: Findings) -> None:
     """Check that sources, outputs and metadata hold no absolute paths."""
-    contents = {"metadata": _strings(notebook.metadata)}
+    contents = {"metadata": _as_json(notebook.metadata)}
     for place, cell in enumerate(notebook.cells, 1):
-        contents[f"cell {place}"] = iter([cell.source, *texts(cell), *_strings(cell.metadata)])
+        contents[f"cell {place}"] = "\n".join([cell.source, *texts(cell), _as_json(cell.metadata)])
     places: dict[str, str] = {}
-    for place, strings in contents.items():
-        for match in MACHINE_PATH.findall("\n".join(strings)):
+    for place, text in contents.items():
+        for match in MACHINE_PATH.findall(text):
             places.setdefault(printable(match, 60), place)
     if places:
-        listed = ", ".join(f"{text} ({place})" for text, place in list(places.items())[:3])
+        listed = ", ".join(f"{path} ({place})" for path, place in list(places.items())[:3])
         more = f" and {len(places) - 3} more" if len(places) > 3 else ""
         findings.add("machine-path", listed + more)
+
+
+def _as_json(metadata: NotebookNode) -> str:
+    """Return metadata as text whose lines are those of its strings."""
+    return json.dumps(metadata, ensure_ascii=False).replace("\\n", "\n")

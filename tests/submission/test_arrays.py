@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from submissions import ARRAYS, GOOD, TRUTH, Y, slugs
+from submissions import ARRAYS, GOOD, TRUTH, Y, named
 
 from nogaps.runtime.errors import BadInput
 from nogaps.submission import check_array
@@ -16,7 +16,7 @@ def test_spoilt_array_is_named(name: str) -> None:
     x_hat = edit(GOOD)
     before = np.array(x_hat, copy=True) if isinstance(x_hat, np.ndarray) else None
     findings = check_array(Y, x_hat)
-    assert slugs(findings) == expected, "\n".join(map(str, findings))
+    assert named(findings) == expected, "\n".join(map(str, findings))
     assert any(words in finding.found for finding in findings), findings
     if before is not None and before.dtype.kind == "f":
         assert np.array_equal(before, x_hat, equal_nan=True), "the input was changed"

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT
 from submissions import (
     ARRAYS,
     FOLDERS,
     GOOD,
     REFERENCES,
-    Spoil,
     Y,
+    cell,
     edited,
     figure,
+    named,
     notebook,
     output,
-    slugs,
-    source,
     text,
     write,
     write_submission,
@@ -29,8 +26,7 @@ from submissions import (
 )
 
 from nogaps.runtime.errors import BadInput
-from nogaps.submission import check_notebook, check_submission, notes, report
-from nogaps.submission.notebook import load_notebook, printed_sha256
+from nogaps.submission import check_notebook, check_submission, report
 
 
 @pytest.fixture
@@ -60,83 +56,57 @@ def test_spoilt_folder_is_named(folder: Path, name: str) -> None:
     spoil, expected, words = FOLDERS[name]
     spoil(folder)
     findings = check_submission(folder)
-    assert slugs(findings) == expected, "\n".join(map(str, findings))
+    assert named(findings) == expected, "\n".join(map(str, findings))
     assert words in " ".join(map(str, findings))
     json.dumps(report([folder]), allow_nan=False)
 
 
 # two at once: the last entry is what the other one hides, because it leaves nothing to look at
-PAIRS: list[tuple[str, str, set[str]]] = [
-    ("range [-1,1]", "shuffled", set()),
-    ("range [-1,1]", "flipped", set()),
-    ("range [-1,1]", "duplicated", set()),
-    ("range [-1,1]", "float64", set()),
-    ("range [-1,1]", "last batch dropped", set()),
-    ("range [0,255]", "squeezed", set()),
-    ("range [0,255]", "NaN", set()),
-    ("scaled", "NaN", set()),
-    ("scaled", "shuffled", set()),
-    ("scaled", "input handed in", set()),
-    ("scaled", "duplicated", set()),
-    ("scaled", "dropped", set()),
-    ("shuffled", "flipped", set()),
-    ("shuffled", "dropped", {"shuffled"}),
-    ("rotated by 180", "duplicated", set()),
-    ("flipped", "scaled", {"scaled"}),
-    ("not copied", "swapped pair", set()),
-    ("not copied", "flipped", {"observed-changed"}),
-    ("not copied", "range [-1,1]", set()),
-    ("not copied", "scaled", {"scaled"}),
-    ("not copied", "dropped", set()),
-    ("NaN", "shuffled", set()),
-    ("float64", "dropped", set()),
-    ("holes too dark", "dropped", set()),
-    ("one pixel changed", "holes of one value", set()),
-    ("one image not filled", "swapped pair", set()),
-    ("squeezed", "flipped", set()),
-    ("three channels", "NaN", {"finite"}),
-    ("flipped", "array truncated", {"orientation"}),
-    ("shuffled", "error", set()),
-    ("not copied", "references unfinished", set()),
-    ("input handed in", "executed twice", set()),
-    ("no array", "cleared", set()),
-    ("array truncated", "notebook truncated", set()),
-    ("stale", "no references", set()),
-    ("stale", "cleared", {"stale"}),
-    ("stale", "one not executed", set()),
-    ("stale", "no notebook", {"stale"}),
-    ("stale", "notebook renamed", set()),
-    ("no hash", "notebook, old format", {"stale"}),
-    ("executed twice", "path in output", set()),
-    ("cell twice", "cleared", {"out-of-order"}),
-    ("no figure", "cleared", {"figures"}),
-    ("no figure", "no question", {"figures"}),
-    ("error", "notebook truncated", {"error-output"}),
+PAIRS: list[tuple[str, str, str]] = [
+    ("range [-1,1]", "shuffled", ""),
+    ("range [-1,1]", "flipped", ""),
+    ("range [-1,1]", "float64", ""),
+    ("range [-1,1]", "last batch dropped", ""),
+    ("range [0,255]", "squeezed", ""),
+    ("range [0,255]", "NaN", ""),
+    ("scaled", "NaN", ""),
+    ("scaled", "shuffled", ""),
+    ("scaled", "input handed in", ""),
+    ("scaled", "dropped", ""),
+    ("shuffled", "flipped", ""),
+    ("shuffled", "dropped", "shuffled"),
+    ("rotated by 180", "duplicated", ""),
+    ("flipped", "scaled", "scaled"),
+    ("not copied", "swapped pair", ""),
+    ("not copied", "flipped", "observed-changed"),
+    ("not copied", "range [-1,1]", ""),
+    ("holes a little too dark", "dropped", ""),
+    ("one pixel changed", "holes of one value", ""),
+    ("one image not filled", "swapped pair", ""),
+    ("three channels", "NaN", "finite"),
+    ("flipped", "array truncated", "orientation"),
+    ("shuffled", "error", ""),
+    ("array truncated", "notebook truncated", ""),
+    ("stale", "no references", ""),
+    ("stale", "cleared", "stale"),
+    ("stale", "one not executed", ""),
+    ("stale", "no notebook", "stale"),
+    ("stale", "notebook renamed", ""),
+    ("executed twice", "path in output", ""),
+    ("no figure", "no question", "figures"),
+    ("error", "notebook truncated", "error-output"),
 ]
 
 
-def spoiler(name: str) -> tuple[Spoil, list[str]]:
-    if name in FOLDERS:
-        return FOLDERS[name][:2]
-    return written(ARRAYS[name][0]), ARRAYS[name][1]
-
-
 @pytest.mark.parametrize(("first", "second", "hidden"), PAIRS)
-def test_two_faults_are_named(folder: Path, first: str, second: str, hidden: set[str]) -> None:
+def test_two_faults_are_named(folder: Path, first: str, second: str, hidden: str) -> None:
     expected = set()
     for name in (first, second):
-        spoil, checks = spoiler(name)
+        spoil, checks, _ = FOLDERS.get(name) or (written(ARRAYS[name][0]), *ARRAYS[name][1:])
         spoil(folder)
-        expected |= set(checks)
+        expected |= set(checks.split())
     findings = check_submission(folder)
-    assert set(slugs(findings)) == expected - hidden, "\n".join(map(str, findings))
-
-
-def test_what_this_repository_hands_in_is_valid(tmp_path: Path) -> None:
-    for name in ("Assessment.ipynb", "test_set_nogaps.npy", "test_set.npy", "References.md"):
-        shutil.copyfile(ROOT / name, tmp_path / name)
-    assert check_submission(tmp_path) == check_submission(ROOT) == []
-    assert len(notes(tmp_path)) == 1 and notes(ROOT)[0] == notes(tmp_path)[0]
+    assert set(named(findings).split()) == expected - {hidden}, "\n".join(map(str, findings))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +118,7 @@ def test_what_this_repository_hands_in_is_valid(tmp_path: Path) -> None:
     ],
 )
 def test_paths_that_are_not_a_machine_s(folder: Path, words: str) -> None:
-    source(2, words)(folder)
+    cell(2, source=words)(folder)
     assert check_notebook(folder / "Assessment.ipynb") == []
 
 
@@ -164,33 +134,19 @@ def test_open_section_may_be_a_heading_of_any_kind(folder: Path) -> None:
         text("References.md", f"{REFERENCES}\n{heading}\nTODO\n")(folder)
         assert check_submission(folder) == []
     text("References.md", f"# References of a student\n{REFERENCES}\nTODO\n")(folder)
-    assert slugs(check_submission(folder)) == ["references"]
+    assert named(check_submission(folder)) == "references"
 
 
 def test_malformed_cells_are_findings(folder: Path) -> None:
-    path = folder / "Assessment.ipynb"
+    fields = ("cell_type", "source", "outputs", "execution_count", "metadata")
     for value in (None, 1, "x", [1], {"a": 1}, {"text/plain": 1, "image/png": 0}, True, -1.5):
-        for key in ("cell_type", "source", "outputs", "execution_count", "metadata"):
-            write(folder, notebook("0" * 64))
-            edited(lambda cells, k=key, v=value: cells[2].update({k: v}))(folder)
-            assert isinstance(check_notebook(path), list)
+        changes = [edited(lambda cells, k=k, v=value: cells[2].update({k: v})) for k in fields]
         for key in ("output_type", "text", "data", "ename"):
+            changes.append(output(2, figure() | {key: value}))
+        for change in changes:
             write(folder, notebook("0" * 64))
-            output(2, figure() | {key: value})(folder)
-            if "unreadable" not in slugs(check_notebook(path)):
-                cells = load_notebook(path).cells
-                assert printed_sha256(cells, "test_set_nogaps.npy") == "0" * 64
-
-
-def test_many_folders_of_one_test_set(tmp_path: Path) -> None:
-    (tmp_path / "whole").mkdir(), (tmp_path / "broken").mkdir()
-    write_submission(tmp_path / "whole", Y[:12, :, 20:44, 12:36], GOOD[:12, :, 20:44, 12:36])
-    (tmp_path / "whole" / "test_set.npy").rename(tmp_path / "common.npy")
-    folders = [tmp_path / f"group{k}" for k in range(20)]
-    for link in folders:
-        link.symlink_to(tmp_path / "whole", target_is_directory=True)
-    rows = report([*folders[:10], tmp_path / "broken", *folders[10:]], tmp_path / "common.npy")
-    assert [row["valid"] for row in rows] == [True] * 10 + [False] + [True] * 10
+            change(folder)
+            assert isinstance(check_notebook(folder / "Assessment.ipynb"), list)
 
 
 def test_one_bad_folder_does_not_stop_the_others(folder: Path, tmp_path: Path) -> None:
@@ -216,13 +172,12 @@ def test_an_unforeseen_error_stops_nothing(folder: Path, monkeypatch: pytest.Mon
         raise RecursionError("too deep")
 
     monkeypatch.setattr("nogaps.submission.folder.check_array", fail)
-    (row,) = report([folder])
-    assert row["findings"][0]["check"] == "not-checked"
-    assert row["findings"][0]["found"] == "RecursionError: too deep"
+    (finding,) = report([folder])[0]["findings"]
+    assert (finding["check"], finding["found"]) == ("not-checked", "RecursionError: too deep")
 
 
 def test_small_sets_are_checked_too(folder: Path) -> None:
     write_submission(folder, Y[:9], GOOD[:9])
     assert check_submission(folder) == []
     np.save(folder / "test_set_nogaps.npy", Y[:9])
-    assert "not-filled" in slugs(check_submission(folder))
+    assert "not-filled" in named(check_submission(folder))

@@ -69,10 +69,13 @@ DAMAGE = {
 }
 
 
-def damaged_reports(folder: Path, count: int, first: int) -> None:
+@pytest.mark.parametrize(
+    ("first", "count"), [(0, 60), pytest.param(1000, 5000, marks=pytest.mark.slow)]
+)
+def test_damaged_deliverables_are_findings(tmp_path: Path, first: int, count: int) -> None:
     """Whatever bytes a deliverable holds, its folder has findings, and the other is valid."""
-    y, whole = Y[:12, :, 20:44, 12:36], folder / "whole"
-    bad = folder / "bad"
+    y, whole = Y[:12, :, 20:44, 12:36], tmp_path / "whole"
+    bad = tmp_path / "bad"
     for path in (whole, bad):
         path.mkdir()
         write_submission(path, y, GOOD[:12, :, 20:44, 12:36])
@@ -91,12 +94,3 @@ def damaged_reports(folder: Path, count: int, first: int) -> None:
         named += not rows[0]["valid"]
         (bad / name).write_bytes(data[name])
     assert named > 0.4 * count
-
-
-def test_damaged_deliverables_are_findings(tmp_path: Path) -> None:
-    damaged_reports(tmp_path, 60, 0)
-
-
-@pytest.mark.slow
-def test_thousands_of_damaged_deliverables_are_findings(tmp_path: Path) -> None:
-    damaged_reports(tmp_path, 5000, 1000)
