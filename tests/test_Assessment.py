@@ -110,6 +110,9 @@ def test_drive_is_mounted_only_on_request_in_colab(
     colab: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (colab / "nogaps").symlink_to(ROOT / "nogaps")
+    with monkeypatch.context() as outside:  # no google.colab, no Drive
+        outside.delenv("PYTHONPATH")
+        assert where(colab, MOUNT_DRIVE=True) == (".", ".")
     assert where(colab) == (".", ".")
     assert not (colab / "mounted").exists()
     on_drive = str(colab / "drive" / "MyDrive" / "nogaps")
@@ -119,9 +122,6 @@ def test_drive_is_mounted_only_on_request_in_colab(
     assert where(colab, OUTPUT="results") == (".", "results")  # a named output wins
     monkeypatch.setenv("NOGAPS_OUTPUT", ".")
     assert where(colab, OUTPUT="results") == (".", ".")
-    monkeypatch.delenv("NOGAPS_OUTPUT")
-    monkeypatch.delenv("PYTHONPATH")  # no google.colab
-    assert where(colab, MOUNT_DRIVE=True) == (".", ".")
 
 
 def test_package_is_found_on_drive(colab: Path) -> None:

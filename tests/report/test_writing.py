@@ -18,6 +18,7 @@ from browser import errors_of, needs_browser, open_browser
 from conftest import ROOT
 from in_process import called
 from selenium import webdriver
+from selenium.webdriver.support.wait import WebDriverWait
 from submissions import (
     GOOD,
     TEN_IMAGES,
@@ -91,6 +92,8 @@ def visit(
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media, "features": [scheme]})
     driver.get(f"file://{page}")
+    state = "return document.readyState"
+    WebDriverWait(driver, 60).until(lambda _: driver.execute_script(state) == "complete")
     return driver
 
 
