@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -80,10 +79,23 @@ class _Job:
             for name, dtype in dtypes.items()
         ]
 
-    def fill(self, masks: Masks, scaled: bool, start: int, stop: int) -> list[np.ndarray]:
-        """Images `start` to `stop` - 1, filled, and their half-widths."""
-        images = self.source.read(start, stop)
-        return fill_batch(images, masks(start, images), self.method, scaled, self.half_width)
+    def fill(self, folder: Path, scaled: bool, progress: bool) -> None:
+        """Fill what is left to do, into the unfinished arrays."""
+        masks = self.masks or same_mask(load_npy(folder / MASK))
+
+        def make(start: int, stop: int) -> list[np.ndarray]:
+            images = self.source.read(start, stop)
+            return fill_batch(images, masks(start, images), self.method, scaled, self.half_width)
+
+        batches.make_batches(folder, self.arrays(folder), self.batch, make, "filling", progress)
+
+    def save(self, folder: Path, output: str | Path, uncertainty: str | Path | None) -> None:
+        """Write the finished arrays as a file of the input's kind, and the half-widths."""
+        arrays = self.arrays(folder)
+        images, *half = (np.memmap(a.path, a.dtype, "r", 0, self.source.shape) for a in arrays)
+        for widths in half:
+            self.source.save_half_widths(uncertainty, widths)
+        self.source.save(output, images)
 
 
 def fill_file(
@@ -105,15 +117,13 @@ def fill_file(
     between the image's lowest (or zero) and highest observed value.
 
     Work of many batches is kept when it is interrupted, if the imputer is a network: the same call
-    continues it. Several processes that all make this call share the work. The output has the same
-    bits however that was (on the CPU with as many threads).
+    continues it. Several processes that all make this call share the work, to the same bits.
 
     Args:
         input: .npy, .npz, .nii, .nii.gz, .png or a folder of PNGs; see `open_images`.
         output: A file or folder of the same kind.
         imputer: What fills, `x_hat = imputer(y, mask)`.
-        mask: A bool .npy (H,W), (1,H,W), (1,1,H,W), (N,H,W) or (N,1,H,W), True = observed, or a
-            PNG or NIfTI; see `open_mask`.
+        mask: A bool .npy, a PNG or a NIfTI, True = observed; see `open_mask`.
         missing: Without a mask: a pixel is missing where it is zero in every image ("zero", see
             `shared_mask_of`) or, image by image, where it is NaN ("nan").
         batch_size: Images of 64×64 at a time, else 256, on a CPU 32; of larger ones, fewer.
@@ -122,9 +132,6 @@ def fill_file(
         uncertainty: A .npy for the half-widths of the intervals, float32, in the output's shape and
             stored units, 0 where observed.
         plane: Of a NIfTI's slices; see `open_images`.
-
-    Returns:
-        What was filled.
 
     Raises:
         BadInput: No images, no missing or no observed pixel, NaN unless it is what is missing,
@@ -135,35 +142,40 @@ def fill_file(
     if batch_size is not None and batch_size < 1:
         raise BadInput(f"batch size {batch_size}: is too small", "at least 1")
     method = as_method(imputer)
-    with processes.main_process_first():
-        source = open_images(input, axis, plane)
-        given = None if mask is None else _open_mask(mask, source, output)
-        check_output(source, output)
-        if uncertainty is not None:
-            check_half_widths(uncertainty, [input, output, mask or input])
-    with source, nullcontext() if given is None else closing(given):
+    with _opened(input, output, mask, uncertainty, axis, plane) as (source, given):
         masks, hole = nan_masks if missing == "nan" else None, MISSING[missing]
         if given is not None:
             masks, hole = (lambda start, images: given.read(start, len(images))), f"False in {mask}"
         batch = images_at_a_time(source.shape, batch_size, method.device)
         job = _Job(source, masks, missing, hole, method, uncertainty is not None, batch)
         with _workplace(job, Path(output)) as (folder, report):
-            masks, arrays = masks or same_mask(load_npy(folder / MASK)), job.arrays(folder)
-            make = partial(job.fill, masks, report.scaled)
-            batches.make_batches(folder, arrays, batch, make, "filling", progress)
+            job.fill(folder, report.scaled, progress)
             if processes.is_main():
-                images, *half = (np.memmap(a.path, a.dtype, "r", 0, source.shape) for a in arrays)
-                for widths in half:
-                    source.save_half_widths(uncertainty, widths)
-                source.save(output, images)
+                job.save(folder, output, uncertainty)
         return report
 
 
-def _open_mask(mask: str | Path, source: ImageSource, output: str | Path) -> MaskFile:
-    """Open the file of a mask, which must not be the output."""
-    if os.path.exists(output) and os.path.exists(mask) and os.path.samefile(mask, output):
-        raise BadInput("is the mask", "another name", path=output)
-    return open_mask(mask, source)
+@contextmanager
+def _opened(
+    input: str | Path,
+    output: str | Path,
+    mask: str | Path | None,
+    uncertainty: str | Path | None,
+    axis: int | None,
+    plane: str | None,
+) -> Iterator[tuple[ImageSource, MaskFile | None]]:
+    """Open the images and the mask that is given; check that no output is in the way."""
+    with processes.main_process_first():
+        source = open_images(input, axis, plane)
+        both = mask is not None and os.path.exists(output) and os.path.exists(mask)
+        if both and os.path.samefile(mask, output):
+            raise BadInput("is the mask", "another name", path=output)
+        given = None if mask is None else open_mask(mask, source)
+        check_output(source, output)
+        if uncertainty is not None:
+            check_half_widths(uncertainty, [input, output, mask or input])
+    with source, nullcontext() if given is None else closing(given):
+        yield source, given
 
 
 @contextmanager

@@ -72,30 +72,18 @@ class Posterior:
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        for name in ("num_draws", "num_inference_steps", "resampling", "batch_size"):
-            _require(name, getattr(self, name), getattr(self, name) >= 1, "at least 1")
-        _require("num_draws", self.num_draws, self.num_draws <= MAX_DRAWS, f"at most {MAX_DRAWS}")
-        _require("strength", self.strength, 0 < self.strength <= 1, "above 0, at most 1")
-        _require("eta", self.eta, 0 <= self.eta <= 1, "0 to 1")
+        for name in ("num_inference_steps", "resampling", "batch_size"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("num_draws", 1 <= self.num_draws <= MAX_DRAWS, f"1 to {MAX_DRAWS}")
+        self._require("strength", 0 < self.strength <= 1, "above 0, at most 1")
+        self._require("eta", 0 <= self.eta <= 1, "0 to 1")
         precisions = ("auto", *PRECISIONS)
-        known = self.precision in precisions
-        _require("precision", self.precision, known, " or ".join(precisions))
+        self._require("precision", self.precision in precisions, " or ".join(precisions))
         self._levels()
 
     def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the mean of the draws, (N,1,H,W) in [0,1]; arguments and errors of `draws`."""
         return keep_observed(self.draws(y, mask).mean(0), y, mask)
-
-    def spread(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return the standard deviation of the draws, (N,1,H,W), 0 where observed; see `draws`.
-
-        It is not calibrated: it tells what the prior leaves open, not how wrong the prior is.
-
-        Raises:
-            BadInput: There is a single draw.
-        """
-        _require("num_draws", self.num_draws, self.num_draws > 1, "at least 2 for a spread")
-        return self.draws(y, mask).std(0).masked_fill(mask, 0)
 
     @torch.no_grad()
     def draws(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -106,7 +94,8 @@ class Posterior:
             mask: Bool, (1,1,H,W) or (N,1,H,W), True = observed.
 
         Returns:
-            (num_draws,N,1,H,W) on y's device; observed pixels are those of y, bit for bit.
+            (num_draws,N,1,H,W) on y's device; observed pixels are those of y, bit for bit. Their
+            standard deviation is not calibrated: it tells what the prior leaves open.
 
         Raises:
             BadInput: Images of another size than the prior's, or without an observed pixel.
@@ -132,9 +121,6 @@ class Posterior:
         if y.shape[1:] != size:
             held, trained = ("×".join(map(str, shape)) for shape in (y.shape[1:], size))
             raise BadInput(f"images of {held}: the prior was trained on {trained}")
-        if mask.dtype != torch.bool or mask.shape[1:] != size or len(mask) not in (1, len(y)):
-            held = f"is {mask.dtype} {tuple(mask.shape)}"
-            raise BadInput(held, f"bool of (1 or {len(y)}, 1, H, W)", path="mask")
         if not mask.flatten(1).any(1).all():
             raise BadInput("an image has no observed pixel", "at least one in each", path="mask")
 
@@ -144,7 +130,7 @@ class Posterior:
         times = [round(self.strength * (t + 1)) - 1 for t in scheduler.timesteps.tolist()]
         distinct = times[-1] >= 0 and len(set(times)) == len(times)
         most = f"at most {times[0] + 1}, the noise levels of strength {self.strength}"
-        _require("num_inference_steps", self.num_inference_steps, distinct, most)
+        self._require("num_inference_steps", distinct, most)
         alpha_bar = scheduler.alphas_cumprod.double()[times].tolist()
         return times, [*alpha_bar, 1.0], scheduler.config.prediction_type
 
@@ -188,6 +174,10 @@ class Posterior:
         # every step
         return z0 + self._encode(torch.where(seen, target, x)) - self._encode(x)
 
+    def _require(self, name: str, fits: bool, expected: str) -> None:
+        if not fits:
+            raise BadInput(f"{name} {getattr(self, name)!r} is not possible", expected)
+
     @property
     def _dtype(self) -> torch.dtype | None:
         return PRECISIONS[resolve_precision(self.precision, self.prior.device)]
@@ -200,11 +190,6 @@ class Posterior:
 
     def _decode(self, z: torch.Tensor) -> torch.Tensor:
         return decode(self.prior.vqvae, z / self.prior.vqvae.config.scaling_factor, self._dtype)
-
-
-def _require(name: str, value: object, fits: bool, expected: str) -> None:
-    if not fits:
-        raise BadInput(f"{name} {value!r} is not possible", expected)
 
 
 def noise_like(z: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:

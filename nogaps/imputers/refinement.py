@@ -7,6 +7,8 @@ corrupted image alone, and the mask only where they refine.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -26,8 +28,9 @@ class Refinement(nn.Module):
     of the picture, which cost FRM 2.5 dB there in a short trial.
     """
 
-    def __init__(self, channels: int, correction: nn.Module) -> None:
+    def __init__(self, kind: str, channels: int) -> None:
         super().__init__()
+        correction = CORRECTIONS[kind](channels)
         self.embed = nn.Conv2d(1, channels, 1)
         self.correction = correction
 
@@ -37,35 +40,27 @@ class Refinement(nn.Module):
         return h + (1 - share) * self.correction(h + self.embed(share))
 
 
-class FRM(Refinement):
-    """Feature refinement module: two 3×3 convolutions, a reach of two pixels."""
-
-    def __init__(self, channels: int) -> None:
-        first, second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
-        super().__init__(channels, nn.Sequential(first, nn.ReLU(), second))
-
-
-class ASPPFRM(Refinement):
-    """FRM with an atrous pyramid instead: a reach of eight pixels, and the whole map's mean."""
-
-    def __init__(self, channels: int, rates: tuple[int, ...] = RATES) -> None:
-        super().__init__(channels, ASPP(channels, rates))
+def frm(channels: int) -> nn.Module:
+    """Return the correction of FRM: two 3×3 convolutions, a reach of two pixels."""
+    first, second = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
+    return nn.Sequential(first, nn.ReLU(), second)
 
 
 class ASPP(nn.Module):
-    """Atrous spatial pyramid pooling, (N,C,H,W) to (N,C,H,W).
+    """Atrous spatial pyramid pooling, (N,C,H,W) to (N,C,H,W): the correction of ASPP-FRM.
 
-    A 1×1 convolution, dilated 3×3 ones and global average pooling side by side, a quarter of the
-    channels each, concatenated and projected. Source: DeepLab v2 (arXiv 1606.00915, section 3.2);
-    1×1 branch, pooling and BatchNorm from DeepLab v3 (arXiv 1706.05587, section 3.3).
+    It reaches eight pixels, and the whole map's mean. A 1×1 convolution, dilated 3×3 ones and
+    global average pooling side by side, a quarter of the channels each, concatenated and projected.
+    Source: DeepLab v2 (arXiv 1606.00915, section 3.2); 1×1 branch, pooling and BatchNorm from
+    DeepLab v3 (arXiv 1706.05587, section 3.3).
     """
 
-    def __init__(self, channels: int, rates: tuple[int, ...]) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
         width = channels // 4
         convs = [nn.Conv2d(channels, width, 1, bias=False)]
         convs += [
-            nn.Conv2d(channels, width, 3, padding=rate, dilation=rate, bias=False) for rate in rates
+            nn.Conv2d(channels, width, 3, padding=rate, dilation=rate, bias=False) for rate in RATES
         ]
         self.branches = nn.ModuleList(
             nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU()) for conv in convs
@@ -82,7 +77,7 @@ class ASPP(nn.Module):
         return self.project(torch.cat([*parts, pooled], dim=1))
 
 
-REFINEMENTS: dict[str, type[Refinement]] = {"frm": FRM, "aspp-frm": ASPPFRM}
+CORRECTIONS: dict[str, Callable[[int], nn.Module]] = {"frm": frm, "aspp-frm": ASPP}
 
 
 class RefinedDecBlock(DecBlock):
@@ -90,7 +85,7 @@ class RefinedDecBlock(DecBlock):
 
     def __init__(self, channels_in: int, channels_out: int, kind: str) -> None:
         super().__init__(channels_in, channels_out)
-        self.refine = REFINEMENTS[kind](2 * channels_out)
+        self.refine = Refinement(kind, 2 * channels_out)
 
     def forward(self, h: torch.Tensor, skip: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """(N,C_in,H/2,W/2), (N,C_out,H,W) and (1|N,1,H,W) to (N,C_out,H,W)."""
@@ -107,12 +102,7 @@ class RefinedUNet(nn.Module):
 
     def __init__(self, kind: str, channels: int, widths: tuple[int, ...], bottleneck: int) -> None:
         super().__init__()
-        self.config = {
-            "kind": kind,
-            "channels": channels,
-            "widths": list(widths),
-            "bottleneck": bottleneck,
-        }
+        self.config = dict(kind=kind, channels=channels, widths=list(widths), bottleneck=bottleneck)
         inputs, outputs = [channels, *widths[:-1]], widths[::-1]
         self.encoder = nn.ModuleList(EncBlock(a, b) for a, b in zip(inputs, widths, strict=True))
         self.bottleneck = nn.Sequential(
@@ -186,8 +176,8 @@ def build_refined_unet(
     Raises:
         ValueError: An argument is anything else.
     """
-    if kind not in REFINEMENTS:
-        raise ValueError(f"refinement {kind!r}: expected {' or '.join(REFINEMENTS)}")
+    if kind not in CORRECTIONS:
+        raise ValueError(f"refinement {kind!r}: expected {' or '.join(CORRECTIONS)}")
     if channels not in (1, 3):
         raise ValueError(f"{channels} channels: expected 1 or 3")
     if any(width % 8 for width in widths):

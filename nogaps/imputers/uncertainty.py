@@ -13,7 +13,6 @@ from nogaps.imputers.intervals import (
     Ratios,
     coverage_by_group,
     fit_weights,
-    interval,
     rank_correlation,
     scale_of,
     scale_terms,
@@ -23,7 +22,7 @@ from nogaps.interpolation import keep_observed
 from nogaps.runtime.files import save_json
 
 __all__ = ["CALIBRATION", "calibrate_ensemble", "coverage_by_group", "ensemble_terms"]
-__all__ += ["interval", "rank_correlation", "save_calibration"]
+__all__ += ["rank_correlation", "save_calibration"]
 
 
 @torch.no_grad()
