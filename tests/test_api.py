@@ -22,20 +22,17 @@ MASK = standin.course_mask()
 NAN = np.where(MASK, Y, np.nan)
 
 
-def of_type(dtype: object, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
+def of_type(dtype: object, scale: float = 1.0) -> np.ndarray:
     """Y in another type and range; missing pixels are 0 and the observed ones are not."""
-    values = np.maximum(Y * scale + shift, np.finfo(np.float32).tiny)
+    values = np.maximum(Y * scale, np.finfo(np.float32).tiny)
     values = values if np.dtype(dtype).kind == "f" else np.maximum(np.rint(values), 1)
     return np.where(MASK, values, 0).astype(dtype)
 
 
 IMAGES = {
-    "float32": Y,
     "float64": Y.astype(np.float64),
-    "of 8 bits": of_type(np.uint8, 255),
     "of 12 bits": of_type(np.int16, 4095),
-    "beyond 1": of_type(np.float32, 37.5),
-    "big-endian": Y.astype(">f4"),
+    "big-endian, beyond 1": of_type(">f4", 37.5),
     "half precision": of_type(np.float16),
     "without channels": Y[:, 0],
 }
@@ -54,30 +51,27 @@ def test_same_bits_as_the_command(tmp_path: Path, name: str) -> None:
 
 
 def test_half_widths_are_those_of_the_command(tmp_path: Path) -> None:
-    y = of_type(np.int32, 900)
+    y, imputer = of_type(np.int32, 900), load_imputer()
     np.save(tmp_path / "y.npy", y)
-    files = [tmp_path / name for name in ("y.npy", "filled.npy")]
-    imputer = load_imputer()
-    fill_file(*files, imputer, uncertainty=tmp_path / "half.npy")
-    for model in (None, imputer):
-        x_hat, half = fill(y, model=model, half_width=True)
-        assert half.dtype == np.float32 and half.shape == y.shape
-        assert np.array_equal(half, np.load(tmp_path / "half.npy"))
-        assert np.array_equal(x_hat, np.load(tmp_path / "filled.npy"))
-    tensors = fill(torch.from_numpy(y), model=imputer, half_width=True)
-    assert [part.dtype for part in tensors] == [torch.int32, torch.float32]
+    half = tmp_path / "half.npy"
+    fill_file(tmp_path / "y.npy", tmp_path / "filled.npy", imputer, uncertainty=half)
+    expected = np.load(tmp_path / "filled.npy"), np.load(half)
+    for images, model in ((y, None), (y, imputer), (torch.from_numpy(y), imputer)):
+        results = fill(images, model=model, half_width=True)
+        assert all(np.array_equal(a, b) for a, b in zip(results, expected, strict=True))
+        assert isinstance(results[1], type(images))
+        assert results[0].dtype == images.dtype and str(results[1].dtype).endswith("float32")
     with pytest.raises(BadInput, match="quality='best'"):
         fill(y, quality="fast", half_width=True)
     with pytest.raises(BadInput, match="no calibration"):
         fill(y, model=biharmonic, half_width=True)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16", "uint8"])
+@pytest.mark.parametrize("dtype", ["float64", "bfloat16", "uint8"])
 def test_tensors_come_back_as_they_were(dtype: str) -> None:
     kind, scale = getattr(torch, dtype), 200 if dtype == "uint8" else 1
     mask = torch.from_numpy(MASK)
-    y = (torch.from_numpy(Y) * scale).clamp(min=1e-3 * scale).to(kind)
-    y = torch.where(mask, y.clamp(min=1) if dtype == "uint8" else y, 0).to(kind)
+    y = (torch.from_numpy(Y) * scale).clamp(min=0.005 * scale).to(kind) * mask
     x_hat = fill(y.requires_grad_(y.is_floating_point()), quality="fast")
     assert x_hat.dtype == kind and x_hat.device == y.device and not x_hat.requires_grad
     assert torch.equal(x_hat[..., mask], y[..., mask])
@@ -104,16 +98,12 @@ def test_shapes_and_masks(tmp_path: Path) -> None:
 BAD = {
     "shape": (dict(y=Y[None]), r"shape \(1, 9, 1, 64, 64\), expected \(H,W\)"),
     "channels": (dict(y=np.repeat(Y, 2, 1)), r"\(9, 2, 64, 64\)"),
-    "no images": (dict(y=Y[:0]), "expected"),
     "text": (dict(y=np.array([["a"]])), "expected"),
-    "complex": (dict(y=Y + 0j), "complex"),
     "one image": (dict(y=Y[0, 0]), r"y: .*\(mask=\)"),
     "nothing missing": (dict(y=Y + 0.1), r"expected a mask \(mask=\)"),
     "nan": (dict(y=NAN), "missing='nan'"),
-    "infinite": (dict(y=np.where(Y > 0.5, np.inf, Y)), "infinite"),
     "mask of numbers": (dict(y=Y, mask=MASK.astype(int)), "expected bool"),
     "mask of another size": (dict(y=Y, mask=MASK[:32]), r"\(32, 64\), expected bool"),
-    "mask of nothing": (dict(y=Y, mask=MASK & False), "expected observed"),
     "missing": (dict(y=Y, missing="zeros"), "'zeros': is unknown"),
     "quality": (dict(y=Y, quality="good"), "fast or best"),
     "model": (dict(y=Y, model="absent"), "absent: .*No such file"),

@@ -9,15 +9,10 @@ from nogaps.Assessment import corrupt, find_mask, make_datasets
 
 
 def test_mask_of_the_stand_in_is_the_courses(corrupted: torch.Tensor, mask: torch.Tensor) -> None:
-    found = find_mask(corrupted)
-    assert torch.equal(found, mask)
-    assert int((~found).sum()) == 2073
-
-
-@pytest.mark.parametrize("value", [0.0, 0.5])
-def test_nothing_to_find_is_said(value: float) -> None:
-    with pytest.raises(ValueError, match="no mask to find"):
-        find_mask(torch.full((3, 1, 8, 8), value))
+    assert torch.equal(find_mask(corrupted), mask)
+    for value in (0.0, 0.5):
+        with pytest.raises(ValueError, match="no mask to find"):
+            find_mask(torch.full((3, 1, 8, 8), value))
 
 
 def test_corrupt_keeps_observed_bits_and_does_not_touch_its_input(mask: torch.Tensor) -> None:

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.recipes import CourseworkNet
 from nogaps import Assessment
-from nogaps.Assessment import PROFILES, Ensemble, corrupt, make_datasets, new_imputer
+from nogaps.Assessment import PROFILES, corrupt, make_datasets, new_imputer
 from nogaps.filling.arrays import fill_array
 from nogaps.filling.files import fill_file
 from nogaps.images.arrays import ArrayFile
@@ -59,41 +59,24 @@ def kriging_weights() -> Iterator[list[tuple[int, ...]]]:
 
 
 @pytest.fixture
-def ensemble(clean: torch.Tensor) -> Ensemble:
-    return Ensemble([new_imputer(SMOKE, clean, seed) for seed in (0, 1)]).eval()
-
-
-@pytest.fixture
 def source(tmp_path: Path, corrupted: torch.Tensor) -> Path:
     np.save(tmp_path / "y.npy", corrupted[:20].numpy())
     return tmp_path / "y.npy"
 
 
-def test_filling_calls_each_network_once_per_image(ensemble: Ensemble, source: Path) -> None:
-    nets = [one.unet for one in ensemble.networks]
-    with counted(*nets) as calls, kriging_weights() as made:
-        fill_file(source, source.with_name("x_hat.npy"), ensemble, batch_size=8, progress=False)
-    assert calls == [[8, 8, 4]] * 2, "a fill was computed twice, or batches were cut"
-    assert made == [(64, 64)], "kriging's weights belong to the mask: once for all networks"
-
-
-def test_intervals_cost_no_further_calls(source: Path) -> None:
-    sure = load_imputer()
-    nets = [one.unet for one in sure.networks]
-    half = source.with_name("half.npy")
-    with counted(*nets) as calls:
-        out = source.with_name("x_hat.npy")
-        fill_file(source, out, sure, batch_size=16, progress=False, uncertainty=half)
-    assert len(nets) > 1 and calls == [[16, 4]] * len(nets)
-
-
-def test_masks_of_their_own_are_kriged_once_each(
-    ensemble: Ensemble, clean: torch.Tensor, mask: torch.Tensor
+def test_filling_calls_each_network_once_per_image(
+    source: Path, clean: torch.Tensor, mask: torch.Tensor
 ) -> None:
-    masks = torch.cat([mask, mask.flip(-1)]).repeat(4, 1, 1, 1)
+    sure = load_imputer()
+    half = source.with_name("half.npy")
+    with counted(*(network.unet for network in sure.networks)) as calls, kriging_weights() as made:
+        out = source.with_name("x_hat.npy")
+        fill_file(source, out, sure, batch_size=8, progress=False, uncertainty=half)
+    assert len(calls) > 1 and calls == [[8, 8, 4]] * len(calls), "computed twice, or cut"
+    assert made == [(64, 64)], "kriging's weights belong to the mask: once for all networks"
+    masks = torch.cat([mask.flip(-1), mask.flip(-2)]).repeat(4, 1, 1, 1)
     with kriging_weights() as made:
-        y = corrupt(clean[:8], masks)
-        fill_array(y.numpy(), masks.numpy(), ensemble, batch_size=4)
+        fill_array(corrupt(clean[:8], masks).numpy(), masks.numpy(), sure, batch_size=4)
     assert len(made) == 2
 
 
@@ -107,16 +90,12 @@ def test_passes_over_the_input(given: bool, source: Path, mask: torch.Tensor) ->
             read.update(range(start, stop))
         return original(self, start, stop)
 
-    options = {}
-    if given:
-        np.save(source.with_name("mask.npy"), mask[0, 0].numpy())
-        options["mask"] = source.with_name("mask.npy")
+    np.save(mask_path := source.with_name("mask.npy"), mask[0, 0].numpy())
+    options = {"mask": mask_path if given else None, "batch_size": 8, "progress": False}
     with mock.patch.object(ArrayFile, "read", note):
-        out = source.with_name("x_hat.npy")
-        fill_file(source, out, lambda y, mask: y, batch_size=8, progress=False, **options)
+        fill_file(source, source.with_name("x_hat.npy"), lambda y, mask: y, **options)
     assert set(read) == set(range(20))
-    most = 2 if given else 3
-    assert max(read.values()) <= most, "to check, to fill, and to find the masks"
+    assert max(read.values()) <= (2 if given else 3), "to check, to fill, and to find the masks"
 
 
 @pytest.mark.parametrize("scheduler", ["dpm", "ddim"])

@@ -8,9 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from image_files import DTYPES, NAMES, PROPERTY, contents, load, refused, store
+from image_files import NAMES, contents, load, refused, store
 
 from nogaps.filling.arrays import fill_array
 from nogaps.filling.files import fill_file
@@ -68,54 +66,14 @@ def test_every_format(tmp_path: Path, name: str, dtype: type) -> None:
     assert error.max() < 0.52, "not rounded to the nearest"
 
 
-@PROPERTY
-@given(
-    dtype=st.sampled_from([*DTYPES, np.dtype("<f2"), np.dtype(">f2")]),
-    order=st.sampled_from("CF"),
-    low=st.sampled_from([0, -3, 0.5]),
-    scale=st.sampled_from([1e-3, 1, 100, "largest"]),
-    batch=st.integers(1, 6),
-    ndim=st.sampled_from([2, 3, 4]),
-)
-def test_any_type_range_and_layout(
-    tmp_path: Path,
-    dtype: np.dtype,
-    order: str,
-    low: float,
-    scale: float | str,
-    batch: int,
-    ndim: int,
-) -> None:
-    info = np.iinfo(dtype) if dtype.kind in "iu" else np.finfo(dtype)
-    top = dtype.type(info.max) if scale == "largest" else dtype.type(scale)
-    images = (CLEAN.astype("g") * top + (low if dtype.kind != "u" else 0)).clip(info.min, info.max)
-    images[0].flat[:2] = 0, top  # a true zero, and the largest value
-    images = np.where(MASK, images, 99).astype(dtype, order=order)
-    images = images[0] if ndim == 2 else images[:, None] if ndim == 4 else images
-    path, mask = tmp_path / "y.npy", tmp_path / "mask.npy"
-    np.save(path, images)
-    np.save(mask, MASK)
-    x_hat, _ = filled(path, mask=mask, batch_size=batch)
-    images = images.reshape(-1, 8, 10)
-    assert same_bits(x_hat, images, MASK)
-    seen = np.where(MASK, images, 0)
-    low, high = seen.min((1, 2), keepdims=True), seen.max((1, 2), keepdims=True)
-    if dtype.kind == "f" and low.min() >= 0 and high.max() <= 1:
-        low, high = 0, 1
-    assert (x_hat >= low).all() and (x_hat <= high).all()
-    (again,) = fill_array(images[:, None], MASK[None, None], spy([]), batch_size=batch)
-    assert same_bits(again[:, 0], x_hat, np.True_)
-
-
-def test_floats_in_range_go_to_the_imputer_as_they_are(tmp_path: Path) -> None:
+def test_floats_in_range_go_to_the_imputer_as_they_are() -> None:
     seen: list = []
-    report = fill_file(
-        store(tmp_path / "a.npy", HOLED), tmp_path / "b.npy", spy(seen), batch_size=2
-    )
-    assert not report.scaled and [len(y) for y, _ in seen] == [2, 2, 1]
-    assert np.array_equal(torch.cat([y for y, _ in seen])[:, 0].numpy(), HOLED)
-    expected = linear()(torch.from_numpy(HOLED[:, None]), torch.from_numpy(MASK[None, None]))
-    np.testing.assert_allclose(load(tmp_path / "b.npy"), expected[:, 0].numpy(), atol=1e-6)
+    images, mask = np.tile(HOLED[:, None], (1, 1, 16, 16)), np.tile(MASK, (1, 1, 16, 16))
+    (x_hat,) = fill_array(images, mask, spy(seen), batch_size=10)
+    assert [len(y) for y, _ in seen] == [2, 2, 1], "images of 128×160 come in smaller batches"
+    assert np.array_equal(torch.cat([y for y, _ in seen]).numpy(), images)
+    expected = linear()(torch.from_numpy(images), torch.from_numpy(mask))
+    np.testing.assert_allclose(x_hat, expected.numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize(("batch_size", "which"), [(1, 0), (1, 4), (5, 2)])
@@ -127,24 +85,6 @@ def test_one_value_out_of_range_has_all_images_scaled(batch_size: int, which: in
     np.testing.assert_allclose(y, images / images.max((1, 2, 3), keepdims=True), rtol=1e-6)
 
 
-def test_larger_images_come_in_smaller_batches(tmp_path: Path) -> None:
-    seen: list = []
-    images = np.tile(HOLED, (1, 16, 16))  # 128 × 160
-    fill_file(store(tmp_path / "a.npy", images), tmp_path / "b.npy", spy(seen), batch_size=10)
-    assert [len(y) for y, _ in seen] == [2, 2, 1]
-
-
-@pytest.mark.parametrize("values", [(0, 0), (-5, -5), (7, 7), (5e-324, 0), (1e308, -1e308)])
-def test_constant_and_extreme_images(tmp_path: Path, values: tuple[float, float]) -> None:
-    images = np.full((2, 8, 10), values[0])
-    images[:, 0] = values[1]
-    images[1] = HOLED[1] * 100
-    np.save(tmp_path / "mask.npy", MASK)
-    x_hat, _ = filled(store(tmp_path / "a.npy", images), mask=tmp_path / "mask.npy")
-    assert same_bits(x_hat, images, MASK)
-    assert x_hat[0].min() >= min(0, *values) and x_hat[0].max() <= max(values)
-
-
 @pytest.mark.parametrize("dtype", ["<i8", ">u8", "<u4", "|i1", "<f2", ">f8"])
 def test_the_largest_value_of_a_type_can_be_filled_in(dtype: str) -> None:
     info = np.iinfo(dtype) if dtype[1] != "f" else np.finfo(dtype)
@@ -153,33 +93,19 @@ def test_the_largest_value_of_a_type_can_be_filled_in(dtype: str) -> None:
     assert (x_hat.astype(float) > 0.999 * float(info.max)).all()
 
 
-def test_a_zero_at_an_observed_pixel_is_kept(
-    tmp_path: Path, corrupted: torch.Tensor, mask: torch.Tensor
-) -> None:
-    y = corrupted[:, 0].numpy().copy()
-    y[:3, 0, 0] = -0.0
-    x_hat, report = filled(store(tmp_path / "a.npy", y), batch_size=30)
-    assert (report.missing_pixels, report.masks) == (207_300, 1)
-    assert same_bits(x_hat, y, mask[0].numpy())
-
-
-@pytest.mark.parametrize("shape", [(8, 10), (1, 8, 10), (1, 1, 8, 10), (5, 8, 10), (5, 1, 8, 10)])
-def test_given_masks(tmp_path: Path, shape: tuple) -> None:
-    per_image = np.stack([np.roll(MASK, k, axis=1) for k in (0, 1, 2, 1, 0)])
-    mask = (per_image if shape[0] == 5 else MASK).reshape(shape)
-    np.save(tmp_path / "mask.npy", np.asfortranarray(mask))
-    x_hat, report = filled(
-        store(tmp_path / "a.npy", CLEAN), mask=tmp_path / "mask.npy", batch_size=2
-    )
-    mask = mask.reshape(-1, 8, 10)
-    assert report.masks == (3 if len(mask) == 5 else 1)
-    assert same_bits(x_hat, CLEAN, mask) and not np.isclose(x_hat, CLEAN).all()
+@pytest.mark.parametrize("values", [(0, 0), (-5, -5), (5e-324, 0), (1e308, -1e308)])
+def test_constant_and_extreme_images(values: tuple[float, float]) -> None:
+    images = np.full((2, 1, 8, 10), values[0])
+    images[:, 0, 0] = values[1]
+    images[1] = HOLED[1] * 100
+    (x_hat,) = fill_array(images, MASK[None, None], spy([]))
+    assert same_bits(x_hat[:, 0], images[:, 0], MASK)
+    assert x_hat[0].min() >= min(0, *values) and x_hat[0].max() <= max(values)
 
 
 def test_nan_marks_each_image_by_itself(tmp_path: Path) -> None:
     masks = np.stack([MASK, MASK, ~MASK, np.ones_like(MASK), MASK])
     images = np.where(masks, CLEAN, np.nan).astype(np.float32)
-    images[0, 0, 0] = 0
     path = store(tmp_path / "a.npy", images)
     x_hat, report = filled(path, missing="nan", batch_size=2)
     assert report.masks == 3 and report.missing_pixels == (~masks).sum() and not report.scaled
@@ -203,11 +129,9 @@ BAD = {
     "nothing missing": (CLEAN, {}, "zero in every image"),
     "all missing": (CLEAN * 0, {}, "every pixel"),
     "no nan": (CLEAN, {"missing": "nan"}, "no pixel is NaN"),
-    "no nan in integers": ((CLEAN * 9).astype("u1"), {"missing": "nan"}, "no pixel is NaN"),
     "only nan": (changed((1,), np.nan), {"missing": "nan"}, "every pixel of image 1 is NaN"),
     "nan": (changed((4, 0, 0), np.nan), {}, "NaN"),
     "infinite": (changed((4, 0, 0), np.inf), {}, "infinite"),
-    "infinite and nan": (changed((4, 0, 0), -np.inf), {"missing": "nan"}, "infinite"),
     "missing": (HOLED, {"missing": "blue"}, "zero or nan"),
     "batch": (HOLED, {"batch_size": 0}, "at least 1"),
     "mask shape": (HOLED, {"mask": MASK.T}, "(8, 10)"),
@@ -223,10 +147,9 @@ BAD = {
 @pytest.mark.parametrize("case", list(BAD))
 def test_bad_input_is_one_line_and_leaves_the_earlier_result(tmp_path: Path, case: str) -> None:
     images, settings, expected = BAD[case]
-    settings = dict(settings)
     if "mask" in settings:
         np.save(tmp_path / "mask.npy", settings["mask"])
-        settings["mask"] = tmp_path / "mask.npy"
+        settings = {**settings, "mask": tmp_path / "mask.npy"}
     path, output = store(tmp_path / "a.npy", images), store(tmp_path / "b.npy", CLEAN)
     before = contents(output)
     assert expected in refused(lambda: fill_file(path, output, linear(), **settings))
@@ -236,12 +159,10 @@ def test_bad_input_is_one_line_and_leaves_the_earlier_result(tmp_path: Path, cas
 def test_outputs_that_would_change_an_input_are_refused(tmp_path: Path) -> None:
     path, mask = store(tmp_path / "a.npy", HOLED), tmp_path / "mask.npy"
     np.save(mask, MASK)
-    for output, settings in ((path, {}), (mask, {"mask": mask})):
-        before = contents(output)
-        assert "another name" in refused(
-            lambda o=output, s=settings: fill_file(path, o, linear(), **s)
-        )
-        assert contents(output) == before
+    before = contents(path), contents(mask)
+    assert "another name" in refused(lambda: fill_file(path, path, linear()))
+    assert "another name" in refused(lambda: fill_file(path, mask, linear(), mask))
+    assert (contents(path), contents(mask)) == before
 
 
 def test_stored_zeros_that_are_not_zero_ask_for_a_mask(tmp_path: Path) -> None:
@@ -261,22 +182,9 @@ def test_an_imputer_that_fails_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="the imputer gave"):
         fill_file(path, output, lambda y, mask: y[:1])
     assert sorted(f.name for f in tmp_path.iterdir()) == ["a.npy"]
-
-
-def test_an_imputer_that_changes_all_pixels_changes_no_observed_one(tmp_path: Path) -> None:
-    fill_file(store(tmp_path / "a.npy", HOLED), tmp_path / "b.npy", lambda y, mask: y + 3)
-    x_hat = load(tmp_path / "b.npy")
+    fill_file(path, output, lambda y, mask: y + 3)  # observed pixels are not its own to change
+    x_hat = load(output)
     assert same_bits(x_hat, HOLED, MASK) and (x_hat[:, ~MASK] == 1).all()
-
-
-def test_arrays_that_are_views() -> None:
-    base = np.zeros((16, 20, 5), ">f8")
-    y = np.moveaxis(base[::2, ::-2], -1, 0)[:, None]
-    y[:] = HOLED[:, None]
-    before = y.copy()
-    (x_hat,) = fill_array(y, MASK[None, None], spy([]))
-    assert np.array_equal(y, before), "the input was changed"
-    assert same_bits(x_hat, y, MASK) and (x_hat > 0).all()
 
 
 def test_bad_arrays_are_named() -> None:

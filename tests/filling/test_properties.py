@@ -20,7 +20,7 @@ from nogaps.runtime.files import BadInput, load_images, load_npy
 FILLED = [np.dtype(c).newbyteorder(o) for c in "bBhHiIlLefd" for o in "<>"] + [np.dtype("g")]
 OTHERS = [np.dtype(d) for d in ("?", "<c8", ">c16", "S3", "U2", "<M8[s]", ">m8[D]", "V5", "O")]
 OTHERS += [np.dtype([("x", "<f4")]), np.dtype(("<f4", (2,)))]
-SHAPES = [(), (0,), (7,), (0, 1, 4, 4), (2, 0, 4), (2, 3, 4, 5), (1, 1, 2, 3, 4), (2, 1, 0, 4)]
+SHAPES = [(), (7,), (0, 1, 4, 4), (2, 3, 4, 5), (1, 1, 2, 3, 4), (2, 1, 0, 4)]
 AXES = st.tuples(st.integers(1, 4), st.just(1), st.integers(1, 9), st.integers(1, 9))
 IMAGES = st.one_of(AXES, AXES.map(lambda s: (s[0], *s[2:])), AXES.map(lambda s: s[2:]))
 
@@ -100,9 +100,7 @@ def any_mask(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray:
 
 def same_values(a: np.ndarray, b: np.ndarray) -> bool:
     """Bit for bit; padding of the longest floats excepted."""
-    return (
-        a.dtype == b.dtype and a.shape == b.shape and a.tolist().__repr__() == b.tolist().__repr__()
-    )
+    return (a.dtype, a.shape, repr(a.tolist())) == (b.dtype, b.shape, repr(b.tolist()))
 
 
 def one_line(error: BadInput, path: Path) -> bool:
@@ -132,6 +130,18 @@ def test_what_was_written_is_read(array: np.ndarray, name: str) -> None:
         except BadInput as error:
             assert expected is None and one_line(error, path)
         if name == "a.npy":
+            good = (
+                array.ndim == 4 and array.shape[1] == 1 and array.size and array.dtype.kind == "f"
+            )
+            with np.errstate(all="ignore"):
+                good = good and bool(((array >= 0) & (array <= 1)).all())
+                good = good and bool(((array.astype("f4") != 0) == (array != 0)).all())
+            try:
+                images = load_images(path)
+                assert good and images.dtype == np.float32 and images.flags.c_contiguous
+                np.testing.assert_array_equal(images, array.astype("f4"))
+            except BadInput as error:
+                assert not good and one_line(error, path)
             try:
                 assert same_values(load_npy(path), array)
                 assert same_values(np.array(load_npy(path, mmap=True)), array)
@@ -140,30 +150,14 @@ def test_what_was_written_is_read(array: np.ndarray, name: str) -> None:
         assert contents(path) == before and os.listdir(folder) == [name]
 
 
-@bounded(150)
-@given(array=any_array(0.7))
-def test_images_in_memory_are_those_of_the_file(array: np.ndarray) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        np.save(path := Path(folder, "a.npy"), array)
-        good = array.ndim == 4 and array.shape[1] == 1 and array.size and array.dtype.kind == "f"
-        with np.errstate(all="ignore"):
-            good = good and bool(((array >= 0) & (array <= 1)).all())
-            good = good and bool(((array.astype("f4") != 0) == (array != 0)).all())
-        try:
-            images = load_images(path)
-            assert good and images.dtype == np.float32 and images.flags.c_contiguous
-            np.testing.assert_array_equal(images, array.astype("f4"))
-        except BadInput as error:
-            assert not good and one_line(error, path)
-
-
 def middle(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Each hole gets the middle of its image's observed values; exact, whatever the batch."""
     seen = mask.expand_as(y)
-    low = torch.where(seen, y, 2.0).amin((1, 2, 3), keepdim=True)
-    return torch.where(
-        seen, y, (low + torch.where(seen, y, -1.0).amax((1, 2, 3), keepdim=True)) / 2
-    )
+    assert y.dtype == torch.float32 and mask.dtype == torch.bool
+    assert y.min() >= 0 and y.max() <= 1 and not y[~seen].any()
+    low, high = torch.where(seen, y, 2.0), torch.where(seen, y, -1.0)
+    centre = (low.amin((1, 2, 3), keepdim=True) + high.amax((1, 2, 3), keepdim=True)) / 2
+    return torch.where(seen, y, centre)
 
 
 class Middle(PlainMethod):
@@ -188,12 +182,12 @@ def fill_and_check(array: np.ndarray, path: Path, **options: object) -> np.ndarr
         return None
     made = [out.name] + ["half.npy"] * ("uncertainty" in options)
     assert sorted(os.listdir(folder)) == sorted([*names, *made]) and contents(path) == before
-    found = load(out)
+    x_hat = load(out)
     if out.suffix == ".npy":
         whole = np.load(out)
         assert (whole.dtype, whole.shape) == (array.dtype, array.shape)
         assert whole.flags.f_contiguous == np.load(path).flags.f_contiguous
-    return found
+    return x_hat
 
 
 def check_filled(images: np.ndarray, x_hat: np.ndarray, seen: np.ndarray) -> None:
@@ -278,9 +272,8 @@ def test_filling_other_formats(
     seed: int, name: str, dtype: str, holes: float, shared: bool
 ) -> None:
     rng = np.random.default_rng(seed)
-    images = rng.uniform(1, 250, rng.integers((1, 2, 2), (4, 8, 8))).astype(
-        "|u1" if name == "a" and dtype != "<u2" else dtype
-    )
+    dtype = "|u1" if name == "a" and dtype != "<u2" else dtype
+    images = rng.uniform(1, 250, rng.integers((1, 2, 2), (4, 8, 8))).astype(dtype)
     mask = rng.random((1 if shared else len(images), *images.shape[1:])) >= holes
     with tempfile.TemporaryDirectory() as folder:
         path, mask_path = store(Path(folder, name), images), Path(folder, "mask.npy")

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 import torch
 from browser import free_port
-from image_files import contents, store
+from image_files import contents, load, store
 
 from nogaps.filling.arrays import fill_array
 from nogaps.filling.files import fill_file
-from nogaps.images.formats import open_images
 from nogaps.runtime.errors import BadInput
 
 COUNT, BATCH = 43, 2  # 22 batches, the last with one image
@@ -67,19 +66,16 @@ def source(tmp_path: Path) -> Path:
 
 
 def straight(source: Path, log: Path) -> np.ndarray:
-    images = np.load(source)
-    return fill_array(images, MASK[None, None], Numbers(log), batch_size=BATCH)[0]
+    return fill_array(np.load(source), MASK[None, None], Numbers(log), batch_size=BATCH)[0]
 
 
 class Stuck(Numbers):
     """Waits in the middle of a batch."""
 
     def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        try:
-            return super().__call__(y, mask)
-        except KeyboardInterrupt:
+        if len(lines(self.log)) == self.most:
             time.sleep(killing.SECONDS)
-            raise
+        return super().__call__(y, mask)
 
 
 def team_member(ready: Connection, source: Path, environment: dict, most: int) -> None:
@@ -99,11 +95,6 @@ def team(source: Path, count: int, most: int = FOREVER) -> list:
     return members
 
 
-def check_shares(logs: list[list[list[int]]], batches: list[list[int]]) -> None:
-    """Each process has filled whole batches of its own, one after the other; together these."""
-    assert [batch for log in logs for batch in log] == batches
-
-
 BATCHES = [[*range(k + 1, min(k + BATCH, COUNT) + 1)] for k in range(0, COUNT, BATCH)]
 
 
@@ -111,8 +102,7 @@ def test_two_processes_share_a_file(source: Path, tmp_path: Path) -> None:
     members = team(source, 2)
     assert [killing.end(member) for member in members] == [0, 0]
     logs = [lines(tmp_path / f"log-{rank}") for rank in range(2)]
-    check_shares(logs, BATCHES)
-    assert [len(log) for log in logs] == [11, 11]
+    assert logs == [BATCHES[:11], BATCHES[11:]], "not whole batches of its own, one after the other"
     assert np.array_equal(np.load(tmp_path / "x.npy"), straight(source, tmp_path / "log"))
     assert not killing.leftovers(tmp_path)
 
@@ -130,59 +120,61 @@ def test_killed_processes_are_continued_by_another_number(source: Path, tmp_path
         assert killing.end(member, signal.SIGKILL) == -signal.SIGKILL
     assert not (tmp_path / "x.npy").exists()
     logs = [lines(tmp_path / f"log-{rank}") for rank in range(2)]
-    check_shares(logs, BATCHES[:4] + BATCHES[11:15])
+    assert logs == [BATCHES[:4], BATCHES[11:15]]
     done = [start for record in records for start in json.loads(record.read_text())["batches"]]
     assert 2 <= len(done) <= 8 and {start // BATCH for start in done} <= {*range(4), *range(11, 15)}
 
-    other = Numbers(tmp_path / "other", identity="b" * 16)
-    with pytest.raises(BadInput, match="made with imputer 'aaaaaaaaaaaaaaaa', not 'bbbb"):
-        fill_file(source, tmp_path / "x.npy", other, batch_size=BATCH, progress=False)
     again = Numbers(tmp_path / "again")
     report = fill_file(source, tmp_path / "x.npy", again, batch_size=BATCH, progress=False)
     left = [batch for k, batch in enumerate(BATCHES) if k * BATCH not in done]
-    check_shares([lines(tmp_path / "again")], left)
+    assert lines(tmp_path / "again") == left
     assert (report.images, report.masks, report.scaled) == (COUNT, 1, False)
     assert np.array_equal(np.load(tmp_path / "x.npy"), straight(source, tmp_path / "log"))
     assert not killing.leftovers(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.nii.gz", "a"])
-@pytest.mark.parametrize("sure", [False, True])
+@pytest.mark.parametrize(
+    ("name", "sure"), [("a.npy", True), ("a.npz", False), ("a.nii.gz", True), ("a", False)]
+)
 def test_an_interrupted_fill_goes_on(tmp_path: Path, name: str, sure: bool) -> None:
     """Of any kind of file, with half-widths and without: the bytes of one that was not."""
     images = IMAGES.astype(np.uint8 if name == "a" else np.uint16)
     images[:, 0, 1] = COUNT + 1  # the highest value: all images are scaled alike
     (tmp_path / "in").mkdir()
-    source, bytes_of = store(tmp_path / "in" / name, images), {}
+    source, bytes_of = store(tmp_path / "in" / name, images), []
     for most in (FOREVER, 5):
         room = tmp_path / str(most)
-        half = {"uncertainty": room / "half.npy"} if sure else {}
-        options = {"batch_size": BATCH, "progress": False, **half}
         room.mkdir()
+        options = {"uncertainty": room / "half.npy"} if sure else {}
+        options |= {"batch_size": BATCH, "progress": False}
         if most < FOREVER:
             with pytest.raises(KeyboardInterrupt):
                 fill_file(source, room / name, Numbers(room / "log", most), **options)
             assert not (room / name).exists() and not (room / "half.npy").exists()
         fill_file(source, room / name, Numbers(room / "log2"), **options)
-        filled_batches = lines(room / "log") + lines(room / "log2")  # PNGs come in order of name
-        assert {k for batch in filled_batches for k in batch} == {*range(1, COUNT + 1)}
-        assert [*map(len, filled_batches)] == [*map(len, BATCHES)]
-        bytes_of[most] = contents(room / name), sure and contents(room / "half.npy")
-        assert sorted(os.listdir(room)) == sorted(
-            [name, *["half.npy"] * sure, "log2", *["log"] * (most < FOREVER)]
-        )
-    assert bytes_of[FOREVER] == bytes_of[5]
-    with open_images(source) as images, open_images(tmp_path / "5" / name) as filled:
-        y, x_hat = images.read(0, COUNT), filled.read(0, COUNT)
-        assert np.array_equal(x_hat[:, MASK], y[:, MASK]) and x_hat.all()
+        batches = lines(room / "log") + lines(room / "log2")  # PNGs come in order of name
+        assert {k for batch in batches for k in batch} == {*range(1, COUNT + 1)}
+        assert [*map(len, batches)] == [*map(len, BATCHES)]
+        bytes_of.append((contents(room / name), sure and contents(room / "half.npy")))
+        names = [name, *["half.npy"] * sure, *["log"] * (most < FOREVER), "log2"]
+        assert sorted(os.listdir(room)) == names
+    assert bytes_of[0] == bytes_of[1]
+    y, x_hat = load(source), load(tmp_path / "5" / name)
+    assert np.array_equal(x_hat[:, MASK], y[:, MASK]) and x_hat.all()
 
 
-def test_work_on_other_images_is_not_continued(source: Path, tmp_path: Path) -> None:
+def test_work_on_other_images_or_by_another_imputer_is_not_continued(
+    source: Path, tmp_path: Path
+) -> None:
+    options = {"batch_size": BATCH, "progress": False}
     with pytest.raises(KeyboardInterrupt):
-        fill_file(source, tmp_path / "x.npy", Numbers(tmp_path / "log", 3), batch_size=BATCH)
+        fill_file(source, tmp_path / "x.npy", Numbers(tmp_path / "log", 3), **options)
+    other = Numbers(tmp_path / "other", identity="b" * 16)
+    with pytest.raises(BadInput, match="made with imputer 'aaaaaaaaaaaaaaaa', not 'bbbb"):
+        fill_file(source, tmp_path / "x.npy", other, **options)
     np.save(source, np.load(source)[::-1])
     with pytest.raises(BadInput, match=r"manifest\.json: was made with data .*: use another"):
-        fill_file(source, tmp_path / "x.npy", Numbers(tmp_path / "log"), batch_size=BATCH)
+        fill_file(source, tmp_path / "x.npy", Numbers(tmp_path / "log"), **options)
 
 
 def test_short_work_and_plain_functions_leave_nothing(source: Path, tmp_path: Path) -> None:

@@ -79,10 +79,15 @@ def test_seeds_number_images_and_draws(prior: Prior, y: torch.Tensor, mask: torc
     y[1] = y[0]
     one = posterior(prior).draws(y, mask)
     assert torch.equal(posterior(prior).draws(y, mask), one)
+    garbage = torch.where(mask, y, 0.77)  # what lies in the holes does not matter
+    torch.testing.assert_close(posterior(prior).draws(garbage, mask), one, rtol=0, atol=1e-4)
+    dark = posterior(prior).draws(0.5 * y, mask)
+    torch.testing.assert_close(dark, 0.5 * one, rtol=0, atol=1e-3)
     more = posterior(prior, num_draws=3).draws(y, mask)
     torch.testing.assert_close(more[:2], one, rtol=0, atol=1e-5)
-    other = posterior(prior, seed=43).draws(y, mask)
-    filled = [*more[:, 0], *more[:, 1], *other[:, 0]]  # eight fillings of one image
+    changed = ({"seed": 43}, {"eta": 0.0}, {"resampling": 2}, {"strength": 0.9})
+    others = [posterior(prior, **settings).draws(y, mask)[0, 0] for settings in changed]
+    filled = [*more[:, 0], *more[:, 1], *others]  # ten fillings of one image
     for i, a in enumerate(filled):
         assert all((a - b).abs().max() > 0.01 for b in filled[:i])
 
@@ -134,17 +139,6 @@ def test_a_perfect_denoiser_gives_the_truth(
     torch.testing.assert_close(draws[0], expected, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("stage", ["haar", "unshuffle"])
-def test_a_step_in_pixels_meets_the_observed_ones(
-    prior: Prior, clean: torch.Tensor, mask: torch.Tensor, stage: str
-) -> None:
-    model, seen = posterior(with_stage(prior, stage)), mask.expand(2, -1, -1, -1)
-    z0 = model._encode(clean[:2].flip(-1))
-    x = model._decode(model._consistent(z0, clean[:2], seen))
-    expected = torch.where(mask, clean[:2], clean[:2].flip(-1))
-    torch.testing.assert_close(x, expected, rtol=0, atol=1e-5)
-
-
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_a_step_leads_to_the_next_noise_level(eta: float) -> None:
     numbers = [torch.Generator().manual_seed(k) for k in range(4)]
@@ -156,51 +150,13 @@ def test_a_step_leads_to_the_next_noise_level(eta: float) -> None:
     assert torch.equal(ddim_step(z, z0, 0.7, 1.0, eta, numbers), z0)
 
 
-def test_the_filling_follows_contrast(prior: Prior, y: torch.Tensor, mask: torch.Tensor) -> None:
-    x_hat = posterior(prior)(y, mask)
-    dark = posterior(prior)(0.5 * y, mask)
-    torch.testing.assert_close(dark, 0.5 * x_hat, rtol=0, atol=1e-3)
-
-
-def test_what_lies_in_the_holes_does_not_matter(
-    prior: Prior, y: torch.Tensor, mask: torch.Tensor
-) -> None:
-    garbage = torch.where(mask, y, torch.full_like(y, 0.77))
-    torch.testing.assert_close(
-        posterior(prior)(garbage, mask), posterior(prior)(y, mask), rtol=0, atol=1e-4
-    )
-
-
-def test_settings_change_the_draws(prior: Prior, y: torch.Tensor, mask: torch.Tensor) -> None:
-    reference = posterior(prior)(y, mask)
-    for changed in ({"eta": 0.0}, {"resampling": 2}, {"strength": 0.9}):
-        assert (posterior(prior, **changed)(y, mask) - reference).abs().max() > 0.01, changed
-
-
-def test_spread_is_that_of_the_draws(prior: Prior, y: torch.Tensor, mask: torch.Tensor) -> None:
-    model, seen = posterior(prior, num_draws=3), mask.expand_as(y)
-    spread, draws = model.spread(y, mask), model.draws(y, mask)
-    assert torch.equal(spread[seen], torch.zeros(int(seen.sum())))
-    torch.testing.assert_close(spread[~seen], draws.std(0)[~seen])
-    assert spread[~seen].mean() > 0.01
-    with pytest.raises(BadInput, match="num_draws 1 is not possible, expected at least 2"):
-        posterior(prior, num_draws=1).spread(y, mask)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_draws": 0}, "num_draws 0 .* expected at least 1"),
-        ({"num_draws": 2000}, "num_draws 2000 .* expected at most"),
-        ({"num_inference_steps": 0}, "num_inference_steps 0"),
-        (
-            {"num_inference_steps": 20, "strength": 0.01},
-            "num_inference_steps 20 .* at most 10, .* strength 0.01",
-        ),
-        ({"resampling": 0}, "resampling 0"),
-        ({"batch_size": 0}, "batch_size 0"),
-        ({"strength": 0.0}, "strength 0.0 .* expected above 0, at most 1"),
-        ({"strength": float("nan")}, "strength nan"),
+        ({"num_draws": 0}, "num_draws 0 .* expected 1 to 1024"),
+        ({"num_draws": 2000}, "num_draws 2000 .* expected 1 to 1024"),
+        ({"num_inference_steps": 20, "strength": 0.01}, "steps 20 .* at most 10, .* strength 0.01"),
+        ({"strength": float("nan")}, "strength nan .* expected above 0, at most 1"),
         ({"eta": 1.5}, "eta 1.5 .* expected 0 to 1"),
         ({"precision": "fp8"}, "precision 'fp8'"),
     ],
@@ -215,8 +171,6 @@ def test_unusable_images_are_refused(prior: Prior, y: torch.Tensor, mask: torch.
     cases = {
         "images of 1×32×64: the prior was trained on 1×64×64": (y[:, :, :32], mask[:, :, :32]),
         "images of 3×64×64": (y.expand(-1, 3, -1, -1), mask),
-        "mask: is torch.float32": (y, mask.float()),
-        r"mask: is torch.bool \(2, 1, 64, 64\)": (y, mask.expand(2, -1, -1, -1)),
         "mask: an image has no observed pixel": (y, torch.stack([*mask, *mask, 0 * mask[0]]) > 0),
     }
     for message, (images, seen) in cases.items():

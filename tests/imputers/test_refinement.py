@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,14 +13,15 @@ from torch.utils.data import TensorDataset
 from benchmarks.recipes import COURSEWORK, CourseworkNet, train_plain, whole_image_mse
 from nogaps.Assessment import corrupt
 from nogaps.imputers.refinement import (
-    REFINEMENTS,
+    CORRECTIONS,
     RefinedUNet,
+    Refinement,
     build_refined_unet,
     pad_to_multiple,
 )
 from nogaps.runtime.files import BadInput
 
-KINDS = pytest.mark.parametrize("kind", list(REFINEMENTS))
+KINDS = pytest.mark.parametrize("kind", list(CORRECTIONS))
 SMALL = {"widths": (8, 16), "bottleneck": 16}
 
 
@@ -41,80 +43,79 @@ def train(path: Path, network: nn.Module, epochs: int, **options: object) -> lis
 # the networks ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("kind", "millions"), [("frm", 13.9), ("aspp-frm", 11.5)])
-def test_size_is_the_studys(kind: str, millions: float) -> None:
-    network = build_refined_unet(kind, 3)
-    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.05)
-    assert [block.convs[1][0].out_channels for block in network.encoder] == [64, 128, 256]
-    assert network.bottleneck[1][0].out_channels == 512
-    assert network.head.kernel_size == (1, 1)
-
-
-def test_coursework_has_the_published_number_of_weights() -> None:
-    weights = sum(p.numel() for p in CourseworkNet().parameters())
-    assert weights / 1e6 == pytest.approx(21.6, abs=0.05)
+@pytest.mark.parametrize(
+    ("build", "millions"),
+    [
+        (lambda: build_refined_unet("frm", 3), 13.9),
+        (lambda: build_refined_unet("aspp-frm", 3), 11.5),
+        (CourseworkNet, 21.6),
+    ],
+)
+def test_sizes_are_the_published_ones(build: Callable[[], nn.Module], millions: float) -> None:
+    weights = sum(p.numel() for p in build().parameters())
+    assert weights / 1e6 == pytest.approx(millions, abs=0.05)
 
 
 @KINDS
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("own_masks", [False, True])
 def test_observed_pixels_are_bit_exact(kind: str, channels: int, own_masks: bool) -> None:
-    x, mask = pictures(3, channels, (13, 18), own_masks)  # no multiple of 4
-    y = corrupt(x, mask)
-    network = build_refined_unet(kind, channels, **SMALL).eval()
+    x, mask = pictures(3, channels, (13, 18), own_masks)  # no multiple of 4: the border is repeated
+    y, first = corrupt(x, mask), build_refined_unet(kind, channels, **SMALL)
+    network = RefinedUNet(**first.config).eval()
+    network.load_state_dict(first.state_dict())
     with torch.no_grad():
-        network.head.bias.fill_(0.4)
-        x_hat = network(y, mask)
+        network.head.weight.mul_(100)
+        x_hat, whole = network(y, mask), network.predict(y, mask)
     seen = mask.expand_as(x)
     assert x_hat.shape == x.shape and x_hat.dtype == torch.float32
     assert torch.equal(x_hat[seen], y[seen])
-    assert x_hat.min() >= 0 and x_hat.max() <= 1
-    assert (x_hat[~seen] > 0).any()
+    assert x_hat.min() >= 0 and x_hat.max() <= 1 and (x_hat[~seen] > 0).any()
+    bounded = bool(whole.min() >= 0 and whole.max() <= 1)
+    assert bounded == (channels == 3), "colour leaves through a sigmoid, grey as it is"
+    padded = pad_to_multiple(y, 4)
+    assert padded.shape[2:] == (16, 20) and torch.equal(
+        padded[..., 12:, 17:], y[..., 12:, 17:].expand(-1, -1, 4, 3)
+    )
 
 
 @KINDS
-def test_training_keeps_observed_pixels_and_gradients(kind: str) -> None:
-    x, mask = pictures(2, 1, (16, 16))
-    network = build_refined_unet(kind, **SMALL).train()
+@pytest.mark.parametrize("channels", [1, 3])
+def test_training_keeps_observed_pixels_and_gradients(kind: str, channels: int) -> None:
+    x, mask = pictures(4, channels, (32, 32))
+    network = build_refined_unet(kind, channels, **SMALL).train()
+    # PyTorch's dilated convolutions in bf16 give NaN in memory that is not clean, save of widths
+    # that are multiples of 8
+    dirt = [torch.full((1 << 18,), float("nan")) for _ in range(8)]
+    del dirt
     x_hat = network(corrupt(x, mask), mask)
     assert torch.equal(x_hat[mask.expand_as(x)], x[mask.expand_as(x)])
     ((x_hat - x) ** 2).mean().backward()
-    silent = [name for name, p in network.named_parameters() if not p.grad.abs().sum() > 0]
+    gradients = {name: p.grad.abs().sum() for name, p in network.named_parameters()}
+    assert all(gradient.isfinite() for gradient in gradients.values())
+    silent = [name for name, gradient in gradients.items() if not gradient > 0]
     # a convolution's bias before BatchNorm is subtracted again
     assert not [name for name in silent if not name.endswith("0.bias")]
 
 
-@KINDS
-def test_refinement_passes_observed_features_and_corrects_the_others(kind: str) -> None:
-    refine = REFINEMENTS[kind](8).eval()
-    h = torch.randn(2, 8, 6, 6, generator=torch.Generator().manual_seed(0))
-    share = torch.ones(1, 1, 6, 6)
-    share[..., 2:4, 2:4] = 0
-    hole = (share == 0).expand_as(h)
-    with torch.no_grad():
-        out, none_seen = refine(h, share), refine(h, torch.zeros_like(share))
-    assert torch.equal(out[~hole], h[~hole])
-    assert (out[hole] != h[hole]).all()
-    assert (out[hole] != none_seen[hole]).any(), "the mask around the hole was not looked at"
-
-
-def test_reach_of_the_estimates() -> None:
+@pytest.mark.parametrize(("kind", "reach"), [("frm", 2), ("aspp-frm", 23)])
+def test_refinement_corrects_what_is_not_observed(kind: str, reach: int) -> None:
     """FRM sees two pixels far, ASPP-FRM the whole map."""
-    h = torch.zeros(1, 32, 24, 24)
+    generator = torch.Generator().manual_seed(0)
+    h, share = torch.randn(2, 32, 24, 24, generator=generator), torch.ones(1, 1, 24, 24)
+    share[..., :20, :20] = 0
     far = h.clone()
     far[..., 0, 0] = 100.0
-    share = torch.zeros(1, 1, 24, 24)
-    share[..., 0, 0] = 1
-
-    def changed(kind: str) -> torch.Tensor:
-        torch.manual_seed(0)
-        refine = REFINEMENTS[kind](32).eval()
-        with torch.no_grad():
-            return ((refine(h, share) - refine(far, share)).abs().amax((0, 1)) > 0).nonzero()
-
     with torch.random.fork_rng():
-        assert changed("frm").max() == 2
-        assert changed("aspp-frm").max() == 23
+        torch.manual_seed(0)
+        refine = Refinement(kind, 32).eval()
+    with torch.no_grad():
+        out, unseen = refine(h, share), refine(h, 0 * share)
+        moved = (refine(far, 0 * share) - unseen).abs().amax((0, 1)) > 0
+    hole = (share == 0).expand_as(h)
+    assert torch.equal(out[~hole], h[~hole]) and (out[hole] != h[hole]).all()
+    assert (out[hole] != unseen[hole]).any(), "the mask around the hole was not looked at"
+    assert moved.nonzero().max() == reach
 
 
 def test_mask_reaches_the_decoder_as_an_average() -> None:
@@ -132,62 +133,21 @@ def test_mask_reaches_the_decoder_as_an_average() -> None:
     assert coarse.shape == (1, 1, 4, 4) and torch.equal(coarse, torch.full_like(coarse, 0.5))
 
 
-def test_colour_stays_in_range_and_grey_is_not_squeezed() -> None:
-    for channels, bounded in ((3, True), (1, False)):
-        network = build_refined_unet("frm", channels, **SMALL).eval()
-        with torch.no_grad():
-            network.head.weight.mul_(100)
-            x, mask = pictures(2, channels, (16, 16))
-            out = network.predict(corrupt(x, mask), mask)
-        assert (out.min() >= 0 and out.max() <= 1) == bounded
-
-
-def test_seed_gives_the_weights_and_leaves_the_global_generator() -> None:
-    before = torch.random.get_rng_state()
-    a, b, c = (build_refined_unet("frm", **SMALL, seed=seed) for seed in (0, 0, 1))
-    assert torch.equal(a.head.weight, b.head.weight)
-    assert not torch.equal(a.head.weight, c.head.weight)
-    assert torch.equal(torch.random.get_rng_state(), before)
-
-
-def test_config_rebuilds_the_network() -> None:
-    a = build_refined_unet("aspp-frm", 3, **SMALL)
-    b = RefinedUNet(**a.config)
-    assert b.load_state_dict(a.state_dict()).missing_keys == []
-
-
 def test_what_cannot_be_built_is_named() -> None:
-    with pytest.raises(ValueError, match="'fnm': expected frm or aspp-frm"):
-        build_refined_unet("fnm")
-    with pytest.raises(ValueError, match="2 channels: expected 1 or 3"):
-        build_refined_unet("frm", 2)
-    with pytest.raises(ValueError, match="expected multiples of 8"):
-        build_refined_unet("aspp-frm", widths=(8, 12))
-
-
-@KINDS
-def test_gradients_are_finite_in_dirty_memory(kind: str) -> None:
-    """Dilated convolutions in bf16 with other than 16, 32, ... channels give NaN here."""
-    x, mask = pictures(4, 3, (32, 32))
-    network = build_refined_unet(kind, 3, **SMALL).train()
-    dirt = [torch.full((1 << 18,), float("nan")) for _ in range(8)]
-    del dirt
-    network.predict(corrupt(x, mask), mask).square().mean().backward()
-    assert all(p.grad.isfinite().all() for p in network.parameters())
-
-
-def test_padding_repeats_the_border() -> None:
-    x = torch.arange(6.0).view(1, 1, 2, 3)
-    padded = pad_to_multiple(x, 4)
-    assert padded.shape == (1, 1, 4, 4)
-    assert torch.equal(padded[..., :2, :3], x) and padded[0, 0, 3, 3] == 5
-    assert pad_to_multiple(padded, 4) is padded
+    for arguments, words in (
+        ({"kind": "fnm"}, "'fnm': expected frm or aspp-frm"),
+        ({"kind": "frm", "channels": 2}, "2 channels: expected 1 or 3"),
+        ({"kind": "aspp-frm", "widths": (8, 12)}, "expected multiples of 8"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            build_refined_unet(**arguments)
 
 
 # the trainer -----------------------------------------------------------------------------------
 
 
 def test_stop_and_resume_gives_the_same_bits(tmp_path: Path) -> None:
+    before = torch.random.get_rng_state()
     straight, resumed = (CourseworkNet((4, 8), 8, seed=3) for _ in range(2))  # has dropout
     log = train(tmp_path / "a.safetensors", straight, 3)
     train(tmp_path / "b.safetensors", CourseworkNet((4, 8), 8, seed=3), 1)
@@ -197,6 +157,7 @@ def test_stop_and_resume_gives_the_same_bits(tmp_path: Path) -> None:
     assert again[0]["seconds"] < again[1]["seconds"] < again[2]["seconds"]
     for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
+    assert torch.equal(torch.random.get_rng_state(), before), "the global generator was used"
 
 
 def test_other_settings_start_anew(tmp_path: Path) -> None:
@@ -208,36 +169,29 @@ def test_other_settings_start_anew(tmp_path: Path) -> None:
         train(path, CourseworkNet((4,), 8), 0, **options)
 
 
-def test_training_learns(tmp_path: Path) -> None:
-    network = build_refined_unet("aspp-frm", **SMALL)
-    log = train(tmp_path / "s.safetensors", network, 15)
-    assert log[-1]["loss"] < 0.6 * log[0]["loss"]
-    assert not network.training
-
-
 def test_whole_image_loss_is_of_the_networks_own_output(tmp_path: Path) -> None:
     """With the observed pixels copied into it the error could not fall below the hole's."""
     x, mask = pictures(12, 1, (16, 16))
     pairs = TensorDataset(corrupt(x, mask), x)
     whole, hole = (build_refined_unet("frm", **SMALL) for _ in range(2))
-    train_plain(whole, pairs, mask, 15, checkpoint=tmp_path / "w", batch_size=4)
-    settings = {"batch_size": 4, "whole_image_loss": False}
-    train_plain(hole, pairs, mask, 15, checkpoint=tmp_path / "h", **settings)
+    log = train(tmp_path / "w", whole, 15)
+    train(tmp_path / "h", hole, 15, whole_image_loss=False)
     assert whole_image_mse(whole, pairs, mask) < whole_image_mse(hole, pairs, mask)
+    assert log[-1]["loss"] < 0.6 * log[0]["loss"] and not whole.training
 
 
-def test_whole_image_mse_is_the_mean_over_all_pixels() -> None:
-    class Black(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.unused = nn.Parameter(torch.zeros(()))
-
-        def predict(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            return torch.zeros_like(y)
-
-    x, mask = pictures(5, 1, (4, 4))
-    found = whole_image_mse(Black(), TensorDataset(corrupt(x, mask), x), mask)
-    assert found == pytest.approx(float((x**2).mean()))
+def test_coursework_fills_whole_images_of_any_size(tmp_path: Path) -> None:
+    network = CourseworkNet((4, 8), 8)
+    train(tmp_path / "s.safetensors", network, 1, **COURSEWORK | {"batch_size": 4})
+    x, mask = pictures(2, 1, (10, 7))
+    y = corrupt(x, mask)
+    with torch.no_grad():
+        x_hat, own = network(y, mask), network.predict(y, mask)
+    seen = mask.expand_as(x)
+    assert x_hat.shape == x.shape and not torch.equal(x_hat[seen], x[seen])
+    assert x_hat.min() >= 0 and x_hat.max() <= 1
+    mse = whole_image_mse(network, TensorDataset(y, x), mask)
+    assert mse == pytest.approx(float((own - x).square().mean()), rel=1e-4)
 
 
 def test_time_limit_and_score(tmp_path: Path) -> None:
@@ -260,20 +214,3 @@ def test_pairs_with_masks_of_their_own(tmp_path: Path) -> None:
     network = build_refined_unet("frm", 3, **SMALL)
     log = train_plain(network, pairs, None, 1, checkpoint=path, whole_image_loss=False)
     assert 0 < log[0]["loss"] < 1
-
-
-def test_coursework_keeps_no_observed_pixel_and_runs_at_any_size(tmp_path: Path) -> None:
-    network = CourseworkNet((4, 8), 8)
-    train(tmp_path / "s.safetensors", network, 1, **COURSEWORK | {"batch_size": 4})
-    x, mask = pictures(2, 1, (10, 7))
-    with torch.no_grad():
-        x_hat = network(corrupt(x, mask), mask)
-    seen = mask.expand_as(x)
-    assert x_hat.shape == x.shape and not torch.equal(x_hat[seen], x[seen])
-    assert x_hat.min() >= 0 and x_hat.max() <= 1
-
-
-def test_global_generator_is_untouched(tmp_path: Path) -> None:
-    before = torch.random.get_rng_state()
-    train(tmp_path / "s.safetensors", CourseworkNet((4,), 8), 1)
-    assert torch.equal(torch.random.get_rng_state(), before)
