@@ -125,12 +125,10 @@ def test_generate_is_the_course_s_call(prior: Prior) -> None:
 
 
 def test_importing_is_cheap_and_complete() -> None:
-    code = (
-        "import sys, nogaps; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; "
-        "assert {'fill', 'generate', 'load_imputer', 'BadInput'} <= {*dir(nogaps)}"
-    )
+    code = "import sys, nogaps; print({'torch', 'numpy'} & {*sys.modules}, *dir(nogaps))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("set()"), done.stderr
+    assert {"fill", "generate", "load_imputer", "BadInput"} <= {*done.stdout.split()}
     assert all(getattr(nogaps, name) for name in nogaps.__all__)
     with pytest.raises(AttributeError, match="no attribute 'fil'"):
         _ = nogaps.fil

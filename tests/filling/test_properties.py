@@ -37,22 +37,21 @@ def bounded(examples: int) -> settings:
 
 def values(dtype: np.dtype, shape: tuple, how: str, seed: int) -> np.ndarray:
     """Values of this dtype, native; how: "unit" or "bits", anything that the type can hold."""
-    rng = np.random.default_rng(seed)
-    native = dtype.newbyteorder("=")
+    rng, native = np.random.default_rng(seed), dtype.newbyteorder("=")
+    if dtype.kind == "b":
+        return rng.random(shape) > 0.5
     if dtype.kind not in "iuf" or how == "bits":
         if dtype.kind == "O" or dtype.char == "g":
             return rng.integers(0, 9, shape).astype(native)
         data = rng.bytes(int(np.prod(shape)) * dtype.itemsize)
-        if dtype.kind == "b":
-            return rng.random(shape) > 0.5
         return np.frombuffer(data, native.base).reshape((*shape, *native.shape)).copy()
-    array = rng.random(shape) if dtype.kind == "f" else rng.random(shape) * 250
-    array = np.asarray(array).astype(native)
-    info = np.finfo(native) if dtype.kind == "f" else np.iinfo(native)
-    tiny = info.smallest_subnormal if dtype.kind == "f" else 1
+    real = dtype.kind == "f"
+    array = np.asarray(rng.random(shape) * (1 if real else 250)).astype(native)
+    info = np.finfo(native) if real else np.iinfo(native)
+    tiny = info.smallest_subnormal if real else 1
     special = {"unit": [0, 0, 1, tiny], "wide": [0, -0.0, info.max, info.min, 1, tiny]}
-    special["holes"] = [np.nan, np.nan, 0, 1] if dtype.kind == "f" else [0]
-    special["broken"] = [np.inf, -np.inf, np.nan, 0] if dtype.kind == "f" else [0]
+    special["holes"] = [np.nan, np.nan, 0, 1] if real else [0]
+    special["broken"] = [np.inf, -np.inf, np.nan, 0] if real else [0]
     picks = np.asarray(rng.choice(np.array(special[how], native), shape))
     return np.where(rng.random(shape) < 0.3, picks, array)
 

@@ -124,16 +124,10 @@ def test_half_widths_of_huge_values(tmp_path: Path) -> None:
 
 
 def test_a_bad_name_or_a_failing_imputer_writes_nothing(tmp_path: Path) -> None:
-    path = store(tmp_path / "a.npy", HOLED)
-    folder = store(tmp_path / "pngs", (HOLED * 200).astype("u1"))
-    output = tmp_path / "b.npy"
-    for source, target, name in (
-        (path, output, path),
-        (path, output, output),
-        (path, output, tmp_path / "half.npz"),
-        (path, output, tmp_path),
-        (folder, tmp_path / "filled", tmp_path / "filled" / "half.npy"),
-    ):
+    path, output = store(tmp_path / "a.npy", HOLED), tmp_path / "b.npy"
+    folder, filled = store(tmp_path / "pngs", (HOLED * 200).astype("u1")), tmp_path / "filled"
+    cases = [(path, output, name) for name in (path, output, tmp_path / "half.npz", tmp_path)]
+    for source, target, name in (*cases, (folder, filled, filled / "half.npy")):
         refused(lambda s=source, t=target, n=name: fill_file(s, t, calibrated(), uncertainty=n))
     broken = calibrated()
     broken.bias *= torch.nan
@@ -192,15 +186,10 @@ def test_a_calibration_belongs_to_its_network(tmp_path: Path) -> None:
     assert "not found" in refused(read)
     assert "no calibration" in refused(lambda: Members().calibration)
     uncertainty.save_calibration(path, right, {"note": 1})
-    assert (
-        read() == replace(right, measured={"note": 1}) and Members(folder=tmp_path).has_calibration
-    )
+    assert Members(folder=tmp_path).has_calibration
+    assert read() == replace(right, measured={"note": 1})
     whole = json.loads(path.read_text())
     bad = {"factor": "2", "weights": {"image": 1}, "level": -1, "imputer": "0" * 16, "members": 1}
-    for key, value in bad.items():
-        path.write_text(json.dumps(whole | {key: value}))
+    for damaged in (*(whole | {key: value} for key, value in bad.items()), {"level": 0.9}):
+        path.write_text(json.dumps(damaged))
         assert str(path) in refused(read)
-    path.write_text(json.dumps({"level": 0.9}))
-    refused(read)
-    uncertainty.save_calibration(path, replace(right, imputer="0" * 16), None)
-    assert "other weights" in refused(read)
