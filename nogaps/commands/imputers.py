@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from nogaps.commands.options import (
     Branch,
@@ -27,14 +27,12 @@ from nogaps.runtime import processes
 
 @command("--resume continues where it stopped")
 def train(
-    images: Annotated[Path, typer.Option(help="Clean images: .npy, or a folder of `sample`.")],
-    out: Annotated[Path, typer.Option(help="Folder for the imputer and its checkpoints.")],
-    test_set: Annotated[Path, typer.Option(help="The corrupted test set (.npy).")] = Path(
-        "test_set.npy"
-    ),
+    images: Annotated[Path, Option(help="Clean images: .npy, or a folder of `sample`.")],
+    out: Annotated[Path, Option(help="Folder for the imputer and its checkpoints.")],
+    test_set: Annotated[Path, Option(help="The corrupted test set (.npy).")] = Path("test_set.npy"),
     profile: ProfileName = "auto",
-    seed: Annotated[int, typer.Option(help="Seed of split, weights and augmentation.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    seed: Annotated[int, Option(help="Seed of split, weights and augmentation.")] = 0,
+    resume: Annotated[bool, Option("--resume", help="Continue an interrupted run.")] = False,
     as_json: Json = False,
 ) -> None:
     """Train an imputer for the mask of a test set.
@@ -49,29 +47,27 @@ def train(
 
 @command("the same command fills what is left", shared=True)
 def fill(
-    source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help=".npy, .npz, NIfTI, PNG, folder.")
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="File or folder to write.")],
+    source: Annotated[Path, Argument(metavar="INPUT", help=".npy, .npz, NIfTI, PNG, folder.")],
+    output: Annotated[Path, Option("-o", "--output", help="File or folder to write.")],
     model: ModelPath = None,
     revision: Revision = None,
     mask: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             help="Bool .npy, (H,W) or (N,1,H,W), True = observed; or a PNG, or a NIfTI of 0 and 1."
         ),
     ] = None,
     plane: Annotated[
         str | None,
-        typer.Option(help="NIfTI: sagittal, coronal or axial slices, upright. Else as stored."),
+        Option(help="NIfTI: sagittal, coronal or axial slices, upright. Else as stored."),
     ] = None,
-    missing: Annotated[str, typer.Option(help="What marks missing pixels: zero or nan.")] = "zero",
+    missing: Annotated[str, Option(help="What marks missing pixels: zero or nan.")] = "zero",
     quality: Annotated[
-        str, typer.Option(help="best: the mean of all its networks; fast: the first alone.")
+        str, Option(help="best: the mean of all its networks; fast: the first alone.")
     ] = "best",
     uncertainty: Annotated[
         Path | None,
-        typer.Option(help="Write half-widths there (.npy), calibrated for the course's mask."),
+        Option(help="Write half-widths there (.npy), calibrated for the course's mask."),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -87,26 +83,25 @@ def fill(
     from nogaps.imputers.loading import load_imputer, weights_file
     from nogaps.runtime.device import pick_device
 
-    intervals = {}
     with processes.main_process_first():
-        model = weights_file(model, revision)
-        imputer = load_imputer(model, pick_device(), quality)
-        if uncertainty is not None:
-            intervals = {"uncertainty": uncertainty, "level": imputer.calibration.level}
+        imputer = load_imputer(weights_file(model, revision), pick_device(), quality)
+        level = None if uncertainty is None else imputer.calibration.level
     options = {"mask": mask, "missing": missing, "uncertainty": uncertainty, "plane": plane}
     report = fill_file(source, output, imputer, **options)
+    result = {"output": output, **vars(report)}
     text = f"{output}: {report.images} images, {report.missing_pixels} pixels filled"
-    if intervals:
-        text += f"\n{uncertainty}: half-widths of {intervals['level']:.0%} intervals"
+    if level is not None:
+        result |= {"uncertainty": uncertainty, "level": level}
+        text += f"\n{uncertainty}: half-widths of {level:.0%} intervals"
     text += "".join(f"\nnote: {note}" for note in report.notes)
-    say({"output": output, **vars(report), **intervals}, as_json, text)
+    say(result, as_json, text)
 
 
 @command()
 def score(
-    output: Annotated[Path, typer.Argument(help="The filled images (.npy).")],
-    truth: Annotated[Path, typer.Argument(help="The complete images (.npy).")],
-    mask_from: Annotated[Path, typer.Option(help="The corrupted images (.npy).")],
+    output: Annotated[Path, Argument(help="The filled images (.npy).")],
+    truth: Annotated[Path, Argument(help="The complete images (.npy).")],
+    mask_from: Annotated[Path, Option(help="The corrupted images (.npy).")],
     as_json: Json = False,
 ) -> None:
     """Score filled images against the truth, over the hole, beside the classical fillings.
@@ -123,16 +118,16 @@ def score(
 def demo(
     model: ModelPath = None,
     revision: Revision = None,
-    quality: Annotated[str, typer.Option(help="What the page begins with: best or fast.")] = "best",
+    quality: Annotated[str, Option(help="What the page begins with: best or fast.")] = "best",
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
+        str, Option(help="Address to listen on; 0.0.0.0 lets other machines in.")
     ] = "127.0.0.1",
     port: Annotated[
-        int | None, typer.Option(min=1, max=65535, help="Else the first free one from 7860.")
+        int | None, Option(min=1, max=65535, help="Else the first free one from 7860.")
     ] = None,
-    max_upload_mb: Annotated[int, typer.Option(min=1, help="Largest file, in megabytes.")] = 100,
+    max_upload_mb: Annotated[int, Option(min=1, help="Largest file, in megabytes.")] = 100,
     open_page: Annotated[
-        bool, typer.Option("--open/--no-browser", help="Open the page in your browser.")
+        bool, Option("--open/--no-browser", help="Open the page in your browser.")
     ] = True,
     as_json: Json = False,
 ) -> None:
@@ -156,14 +151,12 @@ def push(
     repo_id: RepoId,
     model: ModelPath = None,
     results: Annotated[
-        Path | None, typer.Option(help="JSON of `benchmarks.imputers`, for the model card.")
+        Path | None, Option(help="JSON of `benchmarks.imputers`, for the model card.")
     ] = None,
-    data: Annotated[
-        str, typer.Option(help="What it learnt from, for the model card: a sentence.")
-    ] = "",
-    licence: Annotated[str, typer.Option(help="Of the weights. Else cc-by-sa-4.0.")] = "",
+    data: Annotated[str, Option(help="What it learnt from, for the model card: a sentence.")] = "",
+    licence: Annotated[str, Option(help="Of the weights. Else cc-by-sa-4.0.")] = "",
     dry_run: Annotated[
-        Path | None, typer.Option(help="Write what would be published there, and stop.")
+        Path | None, Option(help="Write what would be published there, and stop.")
     ] = None,
     private: Private = False,
     revision: Branch = None,

@@ -9,6 +9,7 @@ import warnings
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from nogaps.commands import imputers, notebook, prior, prior_training, signals
 from nogaps.runtime import processes, progress
@@ -21,19 +22,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for function in (
-    *(notebook.run, prior.sample, imputers.train, imputers.fill, imputers.score, notebook.check),
-    *(notebook.report, imputers.demo, notebook.make_test_set, imputers.push),
-):
-    app.command()(function)
+COMMANDS = [notebook.run, prior.sample, imputers.train, imputers.fill, imputers.score]
+COMMANDS += [notebook.check, notebook.report, imputers.demo, notebook.make_test_set, imputers.push]
+PRIOR_COMMANDS = [prior.prepare, prior_training.train, prior_training.train_autoencoder]
+PRIOR_COMMANDS += [prior_training.train_diffusion, prior_training.refine]
+PRIOR_COMMANDS += [prior.evaluate, prior.push]
 prior_app = typer.Typer(
     no_args_is_help=True, help="Prepare head frames and train the generative model."
 )
-for function in (
-    *(prior.prepare, prior_training.train, prior_training.train_autoencoder),
-    *(prior_training.train_diffusion, prior_training.refine, prior.evaluate, prior.push),
-):
-    prior_app.command()(function)
+for group, functions in ((app, COMMANDS), (prior_app, PRIOR_COMMANDS)):
+    for function in functions:
+        group.command()(function)
 app.add_typer(prior_app, name="prior")
 
 
@@ -46,11 +45,11 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def nogaps(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="And exit.")
+        bool, Option("--version", callback=_show_version, is_eager=True, help="And exit.")
     ] = False,
     quiet: Annotated[
         bool,
-        typer.Option("-q", "--quiet", help="Before COMMAND: no progress, no result but --json's."),
+        Option("-q", "--quiet", help="Before COMMAND: no progress, no result but --json's."),
     ] = False,
 ) -> None:
     """Fill the missing lines of 64×64 head MRIs, learnt from synthetic heads.
@@ -67,12 +66,11 @@ def _warn(message: Warning | str, *_: object) -> None:
 
 def _line(error: BaseException) -> str:
     """Return the message of an error that the user can fix, on one line; of any other, nothing."""
-    text = ""
     if isinstance(error, PermissionError):
-        text = f"{error.filename}: cannot be used ({error.strerror})"
-    elif isinstance(error, BadInput) or os.strerror(errno.ENOSPC) in str(error):
-        text = str(error)
-    return " ".join(text.split())
+        return f"{error.filename}: cannot be used ({error.strerror})"
+    if isinstance(error, BadInput) or os.strerror(errno.ENOSPC) in str(error):
+        return " ".join(str(error).split())
+    return ""
 
 
 def main() -> None:
@@ -94,8 +92,7 @@ def main() -> None:
             line = ""
         elif not processes.is_main():
             line = f"process {processes.number()}: {line}"
-    # here, as an error that is caught keeps progress bars open
-    if line:
+    if line:  # printed here, as an error that is caught keeps progress bars open
         print(f"nogaps: {line}", file=sys.stderr)
     raise SystemExit(code)
 

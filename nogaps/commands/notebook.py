@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from nogaps.commands.options import Json, ProfileName, TestSet, command, say
 from nogaps.commands.signals import CONTINUES
@@ -16,11 +17,11 @@ from nogaps.runtime.errors import BadInput
 def run(
     profile: ProfileName = "auto",
     output: Annotated[
-        Path | None, typer.Option(help="Write there and leave the committed files alone.")
+        Path | None, Option(help="Write there and leave the committed files alone.")
     ] = None,
-    folder: Annotated[Path, typer.Option(help="Folder of Assessment.ipynb.")] = Path("."),
+    folder: Annotated[Path, Option(help="Folder of Assessment.ipynb.")] = Path("."),
     verify: Annotated[
-        bool, typer.Option("--verify", help="Run elsewhere and compare with what is here.")
+        bool, Option("--verify", help="Run elsewhere and compare with what is here.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -47,10 +48,10 @@ def run(
 
 @command()
 def check(
-    folders: Annotated[list[Path] | None, typer.Argument(metavar="[DIR]...")] = None,
+    folders: Annotated[list[Path] | None, Argument(metavar="[DIR]...")] = None,
     test_set: TestSet = None,
-    truth: Annotated[Path | None, typer.Option(help="Score against these images (.npy).")] = None,
-    table: Annotated[Path | None, typer.Option("--csv", help="Write a line per DIR.")] = None,
+    truth: Annotated[Path | None, Option(help="Score against these images (.npy).")] = None,
+    table: Annotated[Path | None, Option("--csv", help="Write a line per DIR.")] = None,
     as_json: Json = False,
 ) -> None:
     """Is the submission in each DIR valid? Every finding with its fix; exit 1 if there is one.
@@ -76,9 +77,9 @@ def check(
 
 @command()
 def report(
-    notebook: Annotated[Path, typer.Argument(metavar="[NOTEBOOK_OR_FOLDER]")] = Path("."),
+    notebook: Annotated[Path, Argument(metavar="[NOTEBOOK_OR_FOLDER]")] = Path("."),
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Else report.html beside the notebook.")
+        Path | None, Option("-o", "--output", help="Else report.html beside the notebook.")
     ] = None,
     test_set: TestSet = None,
     as_json: Json = False,
@@ -99,8 +100,8 @@ def report(
 
 @command()
 def make_test_set(
-    out: Annotated[Path, typer.Option(help="File to write.")] = Path("test_set.npy"),
-    truth: Annotated[Path | None, typer.Option(help="Write the clean images there too.")] = None,
+    out: Annotated[Path, Option(help="File to write.")] = Path("test_set.npy"),
+    truth: Annotated[Path | None, Option(help="Write the clean images there too.")] = None,
     as_json: Json = False,
 ) -> None:
     """Write the stand-in test set, bit for bit the same on every machine.

@@ -10,29 +10,28 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from nogaps.commands import signals
 from nogaps.runtime import processes
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.progress import is_quiet
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-ProfileName = Annotated[str, typer.Option(help="auto, smoke, cpu or full.")]
-Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
+ProfileName = Annotated[str, Option(help="auto, smoke, cpu or full.")]
+Seed = Annotated[int, Option(help="Seed of everything random.")]
 ModelPath = Annotated[
-    Path | None, typer.Option(help="Run folder, .safetensors or Hub id; else the shipped imputer.")
+    Path | None, Option(help="Run folder, .safetensors or Hub id; else the shipped imputer.")
 ]
 PriorPath = Annotated[
-    str | None, typer.Option(help="Diffusers folder or Hub id; else the shipped prior.")
+    str | None, Option(help="Diffusers folder or Hub id; else the shipped prior.")
 ]
-Revision = Annotated[str | None, typer.Option(help="Revision of a Hub id.")]
-TestSet = Annotated[Path | None, typer.Option(help="Else the test_set.npy of the folder.")]
-RepoId = Annotated[str, typer.Argument(help="owner/name on the Hugging Face Hub.")]
-Private = Annotated[
-    bool, typer.Option("--private", help="Make the repository private if it is new.")
-]
-Branch = Annotated[str | None, typer.Option(help="Branch; made if it is missing.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before publishing.")]
+Revision = Annotated[str | None, Option(help="Revision of a Hub id.")]
+TestSet = Annotated[Path | None, Option(help="Else the test_set.npy of the folder.")]
+RepoId = Annotated[str, Argument(help="owner/name on the Hugging Face Hub.")]
+Private = Annotated[bool, Option("--private", help="Make the repository private if it is new.")]
+Branch = Annotated[str | None, Option(help="Branch; made if it is missing.")]
+Yes = Annotated[bool, Option("--yes", help="Do not ask before publishing.")]
 
 
 def command(

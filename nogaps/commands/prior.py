@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from nogaps.commands.options import (
     Branch,
@@ -28,26 +29,26 @@ from nogaps.runtime.errors import BadInput
 
 @command(CONTINUES, shared=True)
 def sample(
-    out: Annotated[Path, typer.Option(help="Folder for images.npy and manifest.json.")],
-    num_samples: Annotated[int, typer.Option(help="How many images.")] = 2048,
+    out: Annotated[Path, Option(help="Folder for images.npy and manifest.json.")],
+    num_samples: Annotated[int, Option(help="How many images.")] = 2048,
     prior: Annotated[
-        str | None, typer.Option(help="Diffusers folder, Hub id, or 'course'; else the shipped.")
+        str | None, Option(help="Diffusers folder, Hub id, or 'course'; else the shipped.")
     ] = None,
     revision: Revision = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="ddim, ddpm or dpm. Else dpm; ddim for 'course'.")
+        str | None, Option(help="ddim, ddpm or dpm. Else dpm; ddim for 'course'.")
     ] = None,
-    steps: Annotated[int, typer.Option(help="Steps of the reverse process.")] = 20,
-    temperature: Annotated[float, typer.Option(help="Scale of the noise, 0 to 2.")] = 1.0,
-    batch_size: Annotated[int, typer.Option(help="Images at a time.")] = 64,
-    seed: Annotated[int, typer.Option(help="Image k depends on the seed and k only.")] = 42,
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
-    grid: Annotated[Path | None, typer.Option(help="Draw the first images: .png.")] = None,
+    steps: Annotated[int, Option(help="Steps of the reverse process.")] = 20,
+    temperature: Annotated[float, Option(help="Scale of the noise, 0 to 2.")] = 1.0,
+    batch_size: Annotated[int, Option(help="Images at a time.")] = 64,
+    seed: Annotated[int, Option(help="Image k depends on the seed and k only.")] = 42,
+    precision: Annotated[str, Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    grid: Annotated[Path | None, Option(help="Draw the first images: .png.")] = None,
     film: Annotated[
-        Path | None, typer.Option(help="Draw how the first images form: .gif, or .png as a strip.")
+        Path | None, Option(help="Draw how the first images form: .gif, or .png as a strip.")
     ] = None,
     test_set: Annotated[
-        Path | None, typer.Option(help="Compare the contrast with this test set (.npy).")
+        Path | None, Option(help="Compare the contrast with this test set (.npy).")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -99,34 +100,34 @@ def sample(
 @command()
 def prepare(
     source: Annotated[
-        list[Path], typer.Option(help="Folder or file of PNG, JPG, NIfTI or .npy; repeat it.")
+        list[Path], Option(help="Folder or file of PNG, JPG, NIfTI or .npy; repeat it.")
     ],
-    out: Annotated[Path, typer.Option(help="The .npz file of frames to write.")],
+    out: Annotated[Path, Option(help="The .npz file of frames to write.")],
     index: Annotated[
         Path | None,
-        typer.Option(help="CSV with the landmarks of each slice, to frame heads like the test set"),
+        Option(help="CSV with the landmarks of each slice, to frame heads like the test set"),
     ] = None,
     size: Annotated[
-        str | None, typer.Option(help="Training images: H or HxW, as 256x128. Else 64.")
+        str | None, Option(help="Training images: H or HxW, as 256x128. Else 64.")
     ] = None,
     fit: Annotated[
-        str | None, typer.Option(help="pad, crop or stretch images of another aspect.")
+        str | None, Option(help="pad, crop or stretch images of another aspect.")
     ] = None,
     plane: Annotated[
-        str | None, typer.Option(help="NIfTI: sagittal, coronal or axial. Else sagittal.")
+        str | None, Option(help="NIfTI: sagittal, coronal or axial. Else sagittal.")
     ] = None,
     slices: Annotated[
         str | None,
-        typer.Option(help="NIfTI: START:STOP[:STEP], or a share around the middle. Else 0.2."),
+        Option(help="NIfTI: START:STOP[:STEP], or a share around the middle. Else 0.2."),
     ] = None,
     val_share: Annotated[
-        float | None, typer.Option(help="Share of the groups (patients) for val. Else 0.1.")
+        float | None, Option(help="Share of the groups (patients) for val. Else 0.1.")
     ] = None,
     skip_bad: Annotated[
-        bool, typer.Option("--skip-bad", help="Leave out unreadable and odd-sized files.")
+        bool, Option("--skip-bad", help="Leave out unreadable and odd-sized files.")
     ] = False,
     preview: Annotated[
-        Path | None, typer.Option(help="Draw some of the frames there, with names (.png).")
+        Path | None, Option(help="Draw some of the frames there, with names (.png).")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -155,42 +156,42 @@ def prepare(
         result["preview"] = preview
     for line in result.get("skipped", []):
         typer.echo(f"left out: {line}", err=True)
-    text = ", ".join(f"{n} {split}" for split, n in result["counts"].items())
-    left_out = ", ".join(f"{n} {kind}" for kind, n in result.get("left_out", {}).items())
-    text += f"; left out: {left_out}" if left_out else ""
-    say(result, as_json, f"{out}: {text}")
+    text = f"{out}: " + ", ".join(f"{n} {split}" for split, n in result["counts"].items())
+    if left_out := result.get("left_out"):
+        text += "; left out: " + ", ".join(f"{n} {kind}" for kind, n in left_out.items())
+    say(result, as_json, text)
 
 
 @command(CONTINUES)
 def evaluate(
-    out: Annotated[Path, typer.Option(help="Folder for evaluation.json, .png, pairs and runs.")],
+    out: Annotated[Path, Option(help="Folder for evaluation.json, .png, pairs and runs.")],
     frames: Annotated[
         list[Path] | None,
-        typer.Option(help="Frame file; repeat it for several, or to count one twice in training."),
+        Option(help="Frame file; repeat it for several, or to count one twice in training."),
     ] = None,
     prior: PriorPath = None,
     stage: Annotated[
-        Path | None, typer.Option(help="Folder of a first stage: measure that alone.")
+        Path | None, Option(help="Folder of a first stage: measure that alone.")
     ] = None,
     samples: Annotated[
-        Path | None, typer.Option(help=".npy, or folder of `sample`; else samples are drawn.")
+        Path | None, Option(help=".npy, or folder of `sample`; else samples are drawn.")
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="With --stage: reconstruct these, .npy, .npz, PNG folder, NIfTI."),
+        Option(help="With --stage: reconstruct these, .npy, .npz, PNG folder, NIfTI."),
     ] = None,
     inception: Annotated[
         Path | None,
-        typer.Option(help="Inception weights of torch-fidelity (.pth); else torch's cache."),
+        Option(help="Inception weights of torch-fidelity (.pth); else torch's cache."),
     ] = None,
-    num_samples: Annotated[int, typer.Option(help="How many samples to draw.")] = 2048,
-    steps: Annotated[int, typer.Option(help="Steps of the reverse process.")] = 20,
-    classifier_steps: Annotated[int, typer.Option(help="Steps of each real-or-not CNN.")] = 200,
+    num_samples: Annotated[int, Option(help="How many samples to draw.")] = 2048,
+    steps: Annotated[int, Option(help="Steps of the reverse process.")] = 20,
+    classifier_steps: Annotated[int, Option(help="Steps of each real-or-not CNN.")] = 200,
     usefulness_steps: Annotated[
-        int, typer.Option(help="Optimiser steps of each imputer that is trained; 0: none.")
+        int, Option(help="Optimiser steps of each imputer that is trained; 0: none.")
     ] = 0,
     seeds: Annotated[
-        list[int] | None, typer.Option(help="Seed of an imputer; repeat it. Else 0 and 1.")
+        list[int] | None, Option(help="Seed of an imputer; repeat it. Else 0 and 1.")
     ] = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -199,18 +200,17 @@ def evaluate(
 
     Example: nogaps prior evaluate --frames runs/frames/heads.npz --out runs/evaluation
     """
+    from nogaps.evaluation import prior as evaluation
     from nogaps.evaluation.page import as_text
-    from nogaps.evaluation.prior import Settings, evaluate_first_stage
-    from nogaps.evaluation.prior import evaluate as run
 
     if stage:
         if prior or samples or usefulness_steps or inception:
             raise BadInput("--stage is for a first stage alone: expected no --prior, --samples, …")
-        result = evaluate_first_stage(frames or [], out, stage, images)
+        result = evaluation.evaluate_first_stage(frames or [], out, stage, images)
     elif frames and not images:
         sizes = (num_samples, steps, classifier_steps, usefulness_steps)
-        settings = Settings(*sizes, seeds=tuple(seeds or (0, 1)), seed=seed)
-        result = run(frames, out, settings, prior, samples, inception)
+        settings = evaluation.Settings(*sizes, seeds=tuple(seeds or (0, 1)), seed=seed)
+        result = evaluation.evaluate(frames, out, settings, prior, samples, inception)
     else:
         raise BadInput("--images are for --stage only" if images else "--frames: expected a file")
     page = f"\n\n{out / 'evaluation.json'}, {out / 'evaluation.png'}: written"
@@ -221,7 +221,7 @@ def evaluate(
 def push(
     repo_id: RepoId,
     folder: Annotated[
-        Path | None, typer.Option(help="Folder of the prior with its card; else the shipped one.")
+        Path | None, Option(help="Folder of the prior with its card; else the shipped one.")
     ] = None,
     private: Private = False,
     revision: Branch = None,

@@ -5,41 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from nogaps.commands.options import Json, Seed, command, say
 from nogaps.commands.signals import CONTINUES
 
 Frames = Annotated[
-    list[Path], typer.Option(help="Frame file of `prior prepare`; repeat it for several files.")
+    list[Path], Option(help="Frame file of `prior prepare`; repeat it for several files.")
 ]
-Out = Annotated[Path, typer.Option(help="Folder for the model, its log and its checkpoints.")]
-Stage = Annotated[str, typer.Option(help="First stage: kl (AutoencoderKL) or vqvae2.")]
+Out = Annotated[Path, Option(help="Folder for the model, its log and its checkpoints.")]
+Stage = Annotated[str, Option(help="First stage: kl (AutoencoderKL) or vqvae2.")]
 Channels = Annotated[
-    int | None, typer.Option(help="Channels of the latents. Else 16 for kl, 12 for vqvae2.")
+    int | None, Option(help="Channels of the latents. Else 16 for kl, 12 for vqvae2.")
 ]
-KLWeight = Annotated[float, typer.Option(help="kl: weight of the KL term.")]
-Space = Annotated[
-    str, typer.Option(help="latent, or pixels without a first stage: haar, unshuffle.")
-]
-Prediction = Annotated[str, typer.Option(help="What the denoiser predicts: v, epsilon or x0.")]
-Noise = Annotated[str, typer.Option(help="Noise schedule: cosine or linear.")]
-SmoothL1 = Annotated[float, typer.Option(help="Smooth L1 loss, quadratic below this; 0: MSE.")]
-Copies = Annotated[int, typer.Option(help="Warped copies of each frame.")]
+KLWeight = Annotated[float, Option(help="kl: weight of the KL term.")]
+Space = Annotated[str, Option(help="latent, or pixels without a first stage: haar, unshuffle.")]
+Prediction = Annotated[str, Option(help="What the denoiser predicts: v, epsilon or x0.")]
+Noise = Annotated[str, Option(help="Noise schedule: cosine or linear.")]
+SmoothL1 = Annotated[float, Option(help="Smooth L1 loss, quadratic below this; 0: MSE.")]
+Copies = Annotated[int, Option(help="Warped copies of each frame.")]
 Patience = Annotated[
-    int, typer.Option(help="Validations without progress before it stops early; 0: never.")
+    int, Option(help="Validations without progress before it stops early; 0: never.")
 ]
 Start = Annotated[
     str | None,
-    typer.Option(help="Train this prior further (folder, Hub id, 'shipped'), on its first stage."),
+    Option(help="Train this prior further (folder, Hub id, 'shipped'), on its first stage."),
 ]
-Dropout = Annotated[
-    float, typer.Option(min=0, max=0.9, help="Share of the denoiser's features dropped.")
-]
-EmaDecay = Annotated[float, typer.Option(help="Decay of the average of the weights.")]
-Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
-Batch = Annotated[int, typer.Option(help="Images per step and process.")]
-Rate = Annotated[float, typer.Option(help="Peak learning rate; its cosine falls to zero.")]
+Dropout = Annotated[float, Option(min=0, max=0.9, help="Share of the denoiser's features dropped.")]
+EmaDecay = Annotated[float, Option(help="Decay of the average of the weights.")]
+Steps = Annotated[int, Option(help="Optimiser steps.")]
+Batch = Annotated[int, Option(help="Images per step and process.")]
+Rate = Annotated[float, Option(help="Peak learning rate; its cosine falls to zero.")]
 AE_STEPS, DIFFUSION_STEPS, REFINE_STEPS = 4400, 4400, 800
 
 
@@ -114,8 +110,8 @@ def refine(
     steps: Steps = REFINE_STEPS,
     batch_size: Batch = 16,
     learning_rate: Rate = 4e-4,
-    samples: Annotated[int, typer.Option(help="Sampled latents to learn from.")] = 1024,
-    weight: Annotated[float, typer.Option(help="Weight of the critic beside the images.")] = 3.0,
+    samples: Annotated[int, Option(help="Sampled latents to learn from.")] = 1024,
+    weight: Annotated[float, Option(help="Weight of the critic beside the images.")] = 3.0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -148,9 +144,7 @@ def train(
     patience: Patience = 0,
     autoencoder_steps: Steps = AE_STEPS,
     diffusion_steps: Steps = DIFFUSION_STEPS,
-    refine_steps: Annotated[
-        int, typer.Option(help="Optimiser steps; 0: no refinement.")
-    ] = REFINE_STEPS,
+    refine_steps: Annotated[int, Option(help="Optimiser steps; 0: no refinement.")] = REFINE_STEPS,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:

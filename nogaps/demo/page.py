@@ -34,8 +34,7 @@ SILENT = {"show_progress": "hidden", **PRIVATE}
 EMPTY = "<div id=empty>The filled images appear here.</div>"
 HERE = "Your files stay on this machine"
 AWAY = "Your files go to the machine that serves this page, and no further"
-FONTS = ["Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif"]
-MONO = ["Consolas", "Menlo", "monospace"]
+FONTS = [["Segoe UI", "Roboto", "Arial", "sans-serif"], ["Consolas", "Menlo", "monospace"]]
 CSS = """
 footer { display: none !important; }
 .html-container { padding: 0 !important; }
@@ -62,7 +61,7 @@ footer { display: none !important; }
 
 def theme() -> gr.themes.Base:
     """Return the theme of the page: fonts of the system, so that the page fetches none."""
-    fonts, mono = ([gr.themes.Font(name) for name in names] for names in (FONTS, MONO))
+    fonts, mono = ([gr.themes.Font(name) for name in names] for names in FONTS)
     return gr.themes.Default(primary_hue="teal", neutral_hue="slate", font=fonts, font_mono=mono)
 
 
@@ -198,22 +197,17 @@ class Page:
             progress((done, total), desc="Filling", unit="images")
 
         try:
-            results = self.filler.fill(
-                [Path(name) for name in files or []],
-                Path(mask) if mask else None,
-                missing,
-                quality,
-                None if plane == STORED else plane,
-                tell,
-            )
+            uploads, given = [Path(name) for name in files or []], Path(mask) if mask else None
+            own_plane = None if plane == STORED else plane
+            results = self.filler.fill(uploads, given, missing, quality, own_plane, tell)
             ready = downloads(results)
         except BadInput as error:
             return {self.status: _message("bad", _line(error)), self.results: None}
-        paths = [ready[name] for name in DOWNLOADS]
-        buttons = [gr.update(value=path and str(path), visible=path is not None) for path in paths]
-        count = results.images
+        count, buttons = results.images, {}
+        for button, path in zip(self.downloads, map(ready.get, DOWNLOADS), strict=True):
+            buttons[button] = gr.update(value=path and str(path), visible=path is not None)
         return {
-            **dict(zip(self.downloads, buttons, strict=True)),
+            **buttons,
             self.results: results,
             self.status: _message("good", _summary(results)),
             self.empty: gr.update(visible=False),
@@ -268,7 +262,7 @@ def _summary(results: Results) -> str:
 
 def _caption(item: Item, index: int, top: float) -> str:
     pixels = item.report.height * item.report.width
-    holes = int((~item.mask[index if len(item.mask) > 1 else 0]).sum())
+    holes = int((~item.mask(index)).sum())
     name = html.escape(item.name(index))
     place = f", {index + 1} of {item.report.images}" if not item.source.is_dir() else ""
     size = f"{item.report.height}×{item.report.width}"

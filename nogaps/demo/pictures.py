@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from nogaps.demo.uploads import OUT, Item, Results, split_name
@@ -25,21 +26,13 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class View:
-    """One image as the page shows it: (H,W,3) uint8 each, enlarged by whole numbers.
-
-    Args:
-        before: The input, as grey.
-        marked: The input, with missing pixels in `HOLE`.
-        after: The filled image.
-        half: The half-widths in `COLOURS`; None if there are none.
-        top: The half-width that has the last colour.
-    """
+    """One image as the page shows it: (H,W,3) uint8 each, enlarged by whole numbers."""
 
     before: np.ndarray
-    marked: np.ndarray
+    marked: np.ndarray  # the input, with missing pixels in `HOLE`
     after: np.ndarray
-    half: np.ndarray | None
-    top: float
+    half: np.ndarray | None  # the half-widths in `COLOURS`, if there are any
+    top: float  # the half-width that has the last colour
 
 
 def view(item: Item, index: int) -> View:
@@ -47,7 +40,7 @@ def view(item: Item, index: int) -> View:
     stored = kind_of(item.source) == "nifti" and item.plane is None
     turn = np.rot90 if stored else np.asarray
     before, after = (turn(_read(item, path, index)) for path in (item.source, item.output))
-    mask = turn(item.mask[index if len(item.mask) > 1 else 0])
+    mask = turn(item.mask(index))
     span = _range(after[mask]) if item.report.scaled else (0.0, 1.0)
     grey = [_grey(np.where(mask, before, span[0]), *span), _grey(after, *span)]
     marked = np.where(mask[..., None], grey[0], HOLE)
@@ -61,8 +54,7 @@ def view(item: Item, index: int) -> View:
 
 def colour_stops(count: int = 8) -> list[str]:
     """Return the colours of half-widths from 0 to `View.top`, as a style sheet writes them."""
-    colours = matplotlib.colormaps[COLOURS](np.linspace(0, 1, count))
-    return [matplotlib.colors.to_hex(colour) for colour in colours]
+    return [to_hex(colour) for colour in matplotlib.colormaps[COLOURS](np.linspace(0, 1, count))]
 
 
 def _read(item: Item, path: Path, index: int) -> np.ndarray:
@@ -86,13 +78,13 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return low, high if high > low else low + 1.0
 
 
-def _share(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    return np.clip((image.astype(np.float64) - low) / (high - low), 0, 1)
+def _levels(image: np.ndarray, low: float, high: float, top: int) -> np.ndarray:
+    """Return the image in levels from 0, for `low`, to `top`, for `high`."""
+    return np.rint(top * np.clip((image.astype(np.float64) - low) / (high - low), 0, 1))
 
 
 def _grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    grey = np.rint(255 * _share(image, low, high)).astype(np.uint8)
-    return np.repeat(grey[..., None], 3, -1)
+    return np.repeat(_levels(image, low, high, 255).astype(np.uint8)[..., None], 3, -1)
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:
@@ -145,19 +137,16 @@ def _pngs(item: Item) -> list[Path]:
         for k, image in enumerate(image for images in _batches(source) for image in images):
             number = f"_{k:0{len(str(count - 1))}d}" if count > 1 else ""
             paths.append(folder / f"{stem}_filled{number}.png")
-            Image.fromarray(_levels(image, low, high)).save(paths[-1])
+            fits = source.dtype.kind == "u" and source.dtype.itemsize <= 2
+            kind = source.dtype.newbyteorder("=") if fits else np.dtype(np.uint16)
+            pixels = image if fits else _levels(image, low, high, LEVELS)
+            Image.fromarray(pixels.astype(kind)).save(paths[-1])
     return paths
 
 
 def _batches(source: ImageSource) -> Iterator[np.ndarray]:
     count = source.shape[0]
     return (source.read(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
-
-
-def _levels(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    if image.dtype.kind == "u" and image.dtype.itemsize <= 2:
-        return image.astype(image.dtype.newbyteorder("="))
-    return np.rint(LEVELS * _share(image, low, high)).astype(np.uint16)
 
 
 def _bundle(paths: Sequence[Path], folder: Path, name: str) -> Path:

@@ -25,7 +25,7 @@ from nogaps.runtime.files import save_npy
 
 MOST_PIXELS = 1 << 24  # of all images together: 4,096 of 64×64, a minute or two on two cores
 PNGS, OUT = "PNGs", "filled"  # folders of the uploaded PNGs, and of the results
-Tell = Callable[[int, int], None]  # receives the number of filled images and of all images
+Tell = Callable[[int, int], None]  # gets the number of filled images and of all images
 
 
 @dataclass(frozen=True)
@@ -57,29 +57,23 @@ def write_examples(folder: Path) -> list[Example]:
 
 @dataclass(frozen=True)
 class Item:
-    """One uploaded file, or the folder of all uploaded PNGs, and its result.
-
-    Args:
-        source: The uploaded file or folder.
-        output: The filled file or folder, of the same kind.
-        half: A .npy of half-widths of intervals; None if the imputer is not calibrated.
-        level: The share of values that the intervals hold, e.g. 0.9.
-        mask: Bool (N,H,W) or (1,H,W), True = observed.
-        plane: The plane of upright slices; None for slices as stored, and for other files.
-        report: What `fill_file` reported.
-    """
+    """One uploaded file, or the folder of all uploaded PNGs, and its result."""
 
     source: Path
-    output: Path
-    half: Path | None
-    level: float
-    mask: np.ndarray
-    plane: str | None
+    output: Path  # of the same kind
+    half: Path | None  # a .npy of half-widths of intervals, if the imputer is calibrated
+    level: float  # the share of values that the intervals hold, e.g. 0.9
+    masks: np.ndarray  # bool (N,H,W), or (1,H,W) if all are equal; True = observed
+    plane: str | None  # of upright slices; None for slices as stored, and for other files
     report: FillReport
 
     def opened(self, path: Path) -> ImageSource:
         """Open `source` or `output`, which hold the same images."""
         return open_images(path, plane=self.plane)
+
+    def mask(self, index: int) -> np.ndarray:
+        """Return the mask (H,W) of image `index`."""
+        return self.masks[index if len(self.masks) > 1 else 0]
 
     def name(self, index: int) -> str:
         """Return the name of the file that holds image `index`."""
@@ -103,11 +97,7 @@ class Results:
 
     def locate(self, number: int) -> tuple[Item, int]:
         """Return the item, and the index in it, of image `number`, counted from 0 over all."""
-        for item in self.items:
-            if number < item.report.images:
-                return item, number
-            number -= item.report.images
-        raise IndexError(number)
+        return [(item, k) for item in self.items for k in range(item.report.images)][number]
 
     def remove(self) -> None:
         """Delete the files."""
@@ -115,25 +105,23 @@ class Results:
 
 
 class Watched:
-    """A `FillingMethod` that fills as an imputer, keeps the masks it gets, and tells how far it is.
+    """A `FillingMethod` that fills as an imputer, and keeps the masks it gets.
 
     Args:
         imputer: What fills.
-        tell: Called after every batch.
-        done: The number of images filled before.
-        total: The number of all images.
+        tell: Called after every batch, with the number of images filled so far.
     """
 
-    def __init__(self, imputer: TrainedEnsemble, tell: Tell, done: int, total: int) -> None:
-        self.imputer, self.tell, self.done, self.total = imputer, tell, done, total
+    def __init__(self, imputer: TrainedEnsemble, tell: Callable[[int], None]) -> None:
+        self.imputer, self.tell = imputer, tell
         self.device, self.identity = imputer.device, imputer.identity
         self.trained_on = imputer.trained_on
-        self.masks: list[np.ndarray] = []
+        self._masks: list[np.ndarray] = []
 
     def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return x_hat (N,1,H,W)."""
         x_hat = self.imputer(y, mask)
-        self._count(y, mask)
+        self._keep(mask.expand(y.shape))
         return x_hat
 
     def with_half_width(
@@ -141,19 +129,18 @@ class Watched:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return x_hat and half-widths, (N,1,H,W) each."""
         pair = self.imputer.with_half_width(y, mask)
-        self._count(y, mask)
+        self._keep(mask.expand(y.shape))
         return pair
 
-    def _count(self, y: torch.Tensor, mask: torch.Tensor) -> None:
-        self.masks.append(np.broadcast_to(mask[:, 0].cpu().numpy(), (len(y), *y.shape[-2:])))
-        self.done += len(y)
-        self.tell(self.done, self.total)
+    def _keep(self, masks: torch.Tensor) -> None:
+        self._masks.append(masks[:, 0].cpu().numpy())
+        self.tell(sum(map(len, self._masks)))
 
-    def mask(self) -> np.ndarray:
+    def masks(self) -> np.ndarray:
         """Return all masks so far, (N,H,W), or (1,H,W) if they are equal."""
-        first = self.masks[0][:1]
-        same = all((masks == first).all() for masks in self.masks)
-        return first if same else np.concatenate(self.masks)
+        first = self._masks[0][:1]
+        same = all((masks == first).all() for masks in self._masks)
+        return first if same else np.concatenate(self._masks)
 
 
 class Filler:
@@ -216,8 +203,10 @@ class Filler:
             sources, items = _sources(uploads, folder), list[Item]()
             total = _count(sources)
             for source in sources:
-                done = sum(item.report.images for item in items)
-                watched = Watched(self.imputer(quality), tell, done, total)
+                before = Results(folder, tuple(items)).images
+                watched = Watched(
+                    self.imputer(quality), lambda done, before=before: tell(before + done, total)
+                )
                 own_plane = plane if kind_of(source) == "nifti" else None
                 items.append(_filled(source, folder, watched, mask, missing, own_plane))
         except BaseException:
@@ -236,7 +225,7 @@ def _filled(
     options = {"mask": mask, "missing": missing, "plane": plane, "uncertainty": half}
     report = fill_file(source, output, imputer, progress=False, **options)
     level = calibration.level if calibration else 0.0
-    return Item(source, output, half, level, imputer.mask(), plane, report)
+    return Item(source, output, half, level, imputer.masks(), plane, report)
 
 
 def split_name(path: Path) -> tuple[str, str]:

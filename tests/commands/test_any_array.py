@@ -55,7 +55,7 @@ def run(name: str, model: Path, **arrays: np.ndarray) -> int:
     return done.code
 
 
-@bounded(60)
+@bounded(40)
 @given(a=any_array(0.9), b=any_array(0.9), name=st.sampled_from(list(COMMANDS)))
 def test_commands_on_any_array(model: Path, a: np.ndarray, b: np.ndarray, name: str) -> None:
     a = with_holes(a, np.nan if "nan" in name else 0, 0) if "fill" in name else a

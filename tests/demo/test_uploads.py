@@ -133,9 +133,8 @@ def test_messages_are_one_line_without_folders(
     good = write(tmp_path / "good.npz", grey(2))
     (tmp_path / "other").mkdir()
     twin = write(tmp_path / "other" / "good.npz", grey(2))
-    text, wide, notes, mask = (
-        tmp_path / name for name in ("text.png", "wide.png", "notes.txt", "mask.npy")
-    )
+    names = ("text.png", "wide.png", "notes.txt", "mask.npy")
+    text, wide, notes, mask = (tmp_path / name for name in names)
     text.write_text("no picture, though it is named so")
     notes.write_text("no image")
     Image.new("RGB", (64, 64)).save(wide)
