@@ -133,7 +133,8 @@ def commands(inputs: str) -> list[list[str]]:
 
 def command_line(g: SimpleNamespace) -> Path:
     for command in commands(str(g.inputs)):
-        assert called(*command, cwd=g.new).code == 0, command
+        before, done = states(), called(*command, cwd=g.new)
+        assert done.code == 0 and states() == before, (command, done)
     return g.new
 
 
@@ -159,9 +160,11 @@ CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
 }
 
 
-def states() -> list:
-    name, keys, *rest = np.random.get_state()
-    return [random.getstate(), name, keys.tolist(), rest, torch.random.get_rng_state().tolist()]
+def states() -> dict[str, str]:
+    """Digests of the generators that a process shares."""
+    generators = {"random": random.getstate, "numpy": np.random.get_state}
+    generators |= {"torch": torch.random.get_rng_state}
+    return {name: digest(state()) for name, state in generators.items()}
 
 
 @pytest.fixture(autouse=True)
