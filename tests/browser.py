@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,8 @@ needs_browser = pytest.mark.skipif(
 )
 
 
-def open_browser(downloads: Path, width: int = 1200, dark: bool = False) -> webdriver.Chrome:
-    """Headless Chromium `width` pixels wide; only this machine can be reached from it.
+def open_browser(downloads: Path, width: int = 1200) -> webdriver.Chrome:
+    """Return a headless Chromium `width` pixels wide; only this machine can be reached from it.
 
     downloads: where it saves files. Its console is in `get_log("browser")`. The caller quits it.
     """
@@ -29,12 +28,9 @@ def open_browser(downloads: Path, width: int = 1200, dark: bool = False) -> webd
         options.add_argument(argument)
     options.add_argument(f"--window-size={width},1000")
     options.add_argument("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1")
-    if dark:
-        options.add_argument("--force-dark-mode")
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    log = os.devnull
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER, log_output=log))
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER, log_output=os.devnull))
     # Chromium's windows are at least 500 pixels wide: a phone is emulated
     size = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -51,11 +47,3 @@ def free_port() -> int:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         return one.getsockname()[1]
-
-
-@pytest.fixture
-def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
-    """A desktop browser that saves to `tmp_path / "downloads"`."""
-    driver = open_browser(tmp_path / "downloads")
-    yield driver
-    driver.quit()

@@ -79,7 +79,7 @@ def test_outputs_take_the_place_of_files_only(files: Path, command: str, kind: s
     assert os.lstat(files / name).st_ino == before.st_ino
 
 
-@pytest.mark.parametrize("x", ["a" * 300, "b" * 5000, "y.npy/b"], ids=lambda x: x[:5])
+@pytest.mark.parametrize("x", ["a" * 300, "y.npy/b"], ids=lambda x: x[:5])
 @pytest.mark.parametrize("command", ["fill", "score", "check", "train", "prepare", "sample"])
 def test_names_that_cannot_be(files: Path, command: str, x: str) -> None:
     refused(files, *words(INPUTS[command], x))
