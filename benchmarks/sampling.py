@@ -30,7 +30,7 @@ from nogaps.evaluation.comparison import compare, describe
 from nogaps.evaluation.realism import Features, Heads, classifier_auc, feature_space, heads
 from nogaps.prior.frames.files import load_frames, to_size
 from nogaps.prior.loading import Prior, load_prior
-from nogaps.prior.sampling import image_generators, sample_batch
+from nogaps.prior.sampling import Process, image_generators, sample_batch
 from nogaps.runtime.files import save_json
 
 RESULTS = harness.RESULTS / "sampling.json"
@@ -63,7 +63,8 @@ def ways(small: bool) -> list[Way]:
 def draw(prior: Prior, way: Way, generators: list[torch.Generator]) -> torch.Tensor:
     """Draw a batch (N,1,64,64) in [0,1] on the CPU, one image per generator."""
     if way.name != PIPELINE:
-        return sample_batch(prior, generators, way.steps, way.scheduler, 1.0, way.precision).cpu()
+        process = Process(way.steps, way.scheduler, precision=way.precision)
+        return sample_batch(prior, generators, process).cpu()
     pipeline = LDMPipeline(prior.vqvae, prior.unet, DDIMScheduler.from_config(prior.scheduler))
     pipeline.set_progress_bar_config(disable=True)
     options = {"num_inference_steps": way.steps, "output_type": "np", "eta": 0.0}

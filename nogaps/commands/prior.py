@@ -74,7 +74,7 @@ def sample(
         course.generate(*settings, out=out)
     else:
         from nogaps.prior.loading import load_prior
-        from nogaps.prior.sampling import sample_to
+        from nogaps.prior.sampling import Process, sample_to
 
         with processes.main_process_first():
             model = load_prior(prior, revision=revision)
@@ -83,8 +83,8 @@ def sample(
             return
         if film is not None:
             n = min(num_samples, pictures.FILM_IMAGES)
-            process = (steps, scheduler, temperature, precision)
-            pictures.save_film(film, pictures.record(model, seed, n, *process))
+            process = Process(steps, scheduler, temperature, precision)
+            pictures.save_film(film, pictures.record(model, seed, n, process))
     if grid is not None:
         images = load_npy(out / "images.npy", mmap=True)[: pictures.GRID_IMAGES]
         pictures.save_grid(grid, torch.from_numpy(images.copy()))

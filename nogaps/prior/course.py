@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from nogaps.prior.sampling import IMAGES, check_settings, is_finished
+from nogaps.prior.sampling import IMAGES, Process, check_settings, is_finished
 from nogaps.runtime.batches import MANIFEST
 from nogaps.runtime.files import BadInput, load_json, load_npy, save_json, save_npy
 
@@ -15,12 +15,8 @@ SCHEDULERS, STEPS, TEMPERATURES = ("ddim", "ddpm"), (10, 50), (0, 1)  # what the
 TOLERANCE = 0.05  # how far outside [0,1] its decoder may go
 
 
-def course_generate() -> Callable[..., list[torch.Tensor]]:
-    """Return `generate` of the package that the course hands out.
-
-    Raises:
-        BadInput: The package is missing or cannot be imported.
-    """
+def _course_generate() -> Callable[..., list[torch.Tensor]]:
+    """`generate` of the package that the course hands out; BadInput if it cannot be imported."""
     try:
         from ese_invldm import generate
     except ImportError as error:
@@ -62,28 +58,27 @@ def generate(
         BadInput: The package is missing, does not take the arguments, or returns another shape,
             NaN, or a range far from [0,1].
     """
-    names = ("num_samples", "num_inference_steps", "batch_size", "scheduler", "temperature", "seed")
-    values = (num_samples, num_inference_steps, batch_size, scheduler, temperature, seed)
-    check_course_settings(*values[:-1])
-    manifest = {"prior": "course", **dict(zip(names, values, strict=True))}
+    settings = {
+        "num_samples": num_samples,
+        "num_inference_steps": num_inference_steps,
+        "batch_size": batch_size,
+        "scheduler": scheduler,
+        "temperature": temperature,
+        "seed": seed,
+    }
+    check_settings(num_samples, batch_size, Process(num_inference_steps, scheduler, temperature))
+    _check_limits(num_inference_steps, scheduler, temperature)
+    manifest = {"prior": "course", **settings}
     if out is not None and is_finished(Path(out), manifest):
         return list(torch.from_numpy(load_npy(Path(out) / IMAGES)).split(batch_size))
-    x = check_batches(course_generate()(*values[:-1], seed=seed), num_samples)
+    x = _join(_course_generate()(**settings), num_samples)
     if out is not None:
         save_json(Path(out) / MANIFEST, {**manifest, "values": describe(x)})
         save_npy(Path(out) / IMAGES, x.clamp(0, 1).numpy())
     return list(x.clamp(0, 1).split(batch_size))
 
 
-def check_course_settings(
-    num_samples: int,
-    num_inference_steps: int,
-    batch_size: int,
-    scheduler: str,
-    temperature: float,
-) -> None:
-    """Raise BadInput for settings that the course's model does not take."""
-    check_settings(num_samples, num_inference_steps, batch_size, scheduler, temperature, "auto")
+def _check_limits(num_inference_steps: int, scheduler: str, temperature: float) -> None:
     takes = "as the course's model takes"
     if scheduler not in SCHEDULERS:
         raise BadInput(f"scheduler {scheduler!r}", f"{' or '.join(SCHEDULERS)}, {takes}")
@@ -95,13 +90,10 @@ def check_course_settings(
             raise BadInput(f"{name} {value}", f"{low} to {high}, {takes}")
 
 
-def check_batches(batches: list[torch.Tensor], num_samples: int) -> torch.Tensor:
-    """Join the course's batches to (N,1,64,64) float32 on the CPU.
+def _join(batches: list[torch.Tensor], num_samples: int) -> torch.Tensor:
+    """The course's batches as (N,1,64,64) float32 on the CPU.
 
-    Values up to 0.05 outside [0,1], as decoders produce them, are let through.
-
-    Raises:
-        BadInput: The batches are not tensors of that shape, or hold NaN or values outside [0,1].
+    Raises BadInput if they are not tensors of that shape, or hold NaN or values outside [0,1].
     """
     engine = "ese_invldm"
     if not isinstance(batches, (list, tuple)) or not all(map(torch.is_tensor, batches)):
@@ -126,8 +118,7 @@ def describe(x: torch.Tensor, y: torch.Tensor | None = None) -> dict[str, float]
 
     Args:
         x: Samples (N,1,H,W).
-        y: A corrupted test set (M,1,H,W), to compare the contrast over its observed pixels, those
-            that are not zero in every image.
+        y: A corrupted test set (M,1,H,W), to compare the contrast over its observed pixels.
 
     Returns:
         "low", "high", "mean" and "std" of the samples. With a test set also "observed_std";

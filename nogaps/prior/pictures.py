@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,13 @@ from PIL import Image
 
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior
-from nogaps.prior.sampling import PRECISIONS, image_generators, resolve_precision, sample_batch
+from nogaps.prior.sampling import (
+    PRECISIONS,
+    Process,
+    image_generators,
+    resolve_precision,
+    sample_batch,
+)
 from nogaps.runtime.files import BadInput, atomic
 
 GRID_IMAGES, FILM_IMAGES, MOMENTS = 64, 8, 12  # at most, in a grid, in a film, of a film
@@ -57,31 +64,22 @@ def save_grid(path: str | Path, x: torch.Tensor) -> None:
         tile(x, math.ceil(math.sqrt(len(x)))).save(temporary)
 
 
-def record(
-    prior: Prior,
-    seed: int,
-    n: int,
-    num_inference_steps: int = 20,
-    scheduler: str = "dpm",
-    temperature: float = 1.0,
-    precision: str = "auto",
-) -> torch.Tensor:
+def record(prior: Prior, seed: int, n: int, process: Process) -> torch.Tensor:
     """Sample the first n images of `generate`, and keep how they form.
 
     Returns:
         (T,n,1,H,W) in [0,1], T at most MOMENTS: decoded latents at evenly spaced steps, from pure
         noise to the finished images.
     """
-    moments = np.linspace(0, num_inference_steps, MOMENTS).round()
-    dtype = PRECISIONS[resolve_precision(precision, prior.device)]
-    scale, frames, steps = prior.vqvae.config.scaling_factor, [], iter(range(num_inference_steps))
+    moments = np.linspace(0, process.num_inference_steps, MOMENTS).round()
+    dtype = PRECISIONS[resolve_precision(process.precision, prior.device)]
+    scale, frames, steps = prior.vqvae.config.scaling_factor, [], count()
 
     def keep(z: torch.Tensor) -> None:
         if next(steps) in moments:
             frames.append(decode(prior.vqvae, z / scale, dtype).cpu())
 
-    settings = (num_inference_steps, scheduler, temperature, precision)
-    x = sample_batch(prior, image_generators(seed, 0, n), *settings, callback=keep)
+    x = sample_batch(prior, image_generators(seed, 0, n), process, callback=keep)
     return torch.stack([*frames, x.cpu()])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -31,6 +32,18 @@ IMAGES, PARTIAL = "images.npy", ".partial"  # of a folder of samples
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # and "auto"
 
 
+class Process(NamedTuple):
+    """How the reverse process runs."""
+
+    num_inference_steps: int = 20
+    scheduler: str = "dpm"  # one of SCHEDULERS
+    temperature: float = 1.0  # scales all noise: the start, and with ddpm that of each step
+    precision: str = "auto"  # or a key of PRECISIONS
+
+
+DEFAULT = Process()
+
+
 def latent_shape(prior: Prior) -> tuple[int, int, int]:
     """Return channels, height and width of what the denoiser works on.
 
@@ -53,10 +66,7 @@ def image_generators(seed: int, first: int, n: int) -> list[torch.Generator]:
 def sample_latents(
     prior: Prior,
     generators: list[torch.Generator],
-    num_inference_steps: int = 20,
-    scheduler: str = "dpm",
-    temperature: float = 1.0,
-    precision: str = "auto",
+    process: Process = DEFAULT,
     callback: Callable[[torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
     """Run the reverse process once per generator.
@@ -64,22 +74,19 @@ def sample_latents(
     Args:
         prior: The generative model.
         generators: One per image.
-        num_inference_steps: Steps of the reverse process.
-        scheduler: A key of SCHEDULERS.
-        temperature: Scales all noise: the start for every scheduler, for ddpm each step's as well.
-        precision: A key of PRECISIONS, or "auto".
+        process: How it runs.
         callback: Gets the latents before each step.
 
     Returns:
         Latents (N,C,h,w) float32 on the prior's device, ready to be decoded.
     """
     unet, device, shape = prior.unet, prior.device, latent_shape(prior)
-    dtype = PRECISIONS[resolve_precision(precision, device)]
-    solver = make_scheduler(scheduler, prior.scheduler, num_inference_steps)
+    dtype = PRECISIONS[resolve_precision(process.precision, device)]
+    solver = make_scheduler(process.scheduler, prior.scheduler, process.num_inference_steps)
 
     def noise() -> torch.Tensor:
         drawn = [torch.randn(shape, generator=generator) for generator in generators]
-        return temperature * torch.stack(drawn).to(device)
+        return process.temperature * torch.stack(drawn).to(device)
 
     z = noise() * solver.init_noise_sigma
     for t in solver.timesteps:
@@ -87,7 +94,7 @@ def sample_latents(
             callback(z)
         with autocast(device, dtype):
             predicted = unet(z, t).sample.float()
-        fresh = noise() if scheduler == "ddpm" else None
+        fresh = noise() if process.scheduler == "ddpm" else None
         z = solver.step(predicted, t, z, variance_noise=fresh).prev_sample
     return z / prior.vqvae.config.scaling_factor
 
@@ -95,16 +102,12 @@ def sample_latents(
 def sample_batch(
     prior: Prior,
     generators: list[torch.Generator],
-    num_inference_steps: int = 20,
-    scheduler: str = "dpm",
-    temperature: float = 1.0,
-    precision: str = "auto",
+    process: Process = DEFAULT,
     callback: Callable[[torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
     """Decode `sample_latents`: (N,1,H,W) float32 in [0,1] on the prior's device."""
-    settings = (num_inference_steps, scheduler, temperature, precision, callback)
-    z = sample_latents(prior, generators, *settings)
-    return decode(prior.vqvae, z, PRECISIONS[resolve_precision(precision, prior.device)])
+    z = sample_latents(prior, generators, process, callback)
+    return decode(prior.vqvae, z, PRECISIONS[resolve_precision(process.precision, prior.device)])
 
 
 def resolve_precision(name: str, device: torch.device) -> str:
@@ -114,21 +117,14 @@ def resolve_precision(name: str, device: torch.device) -> str:
     return next(key for key, dtype in PRECISIONS.items() if dtype == autocast_dtype(device))
 
 
-def check_settings(
-    num_samples: int,
-    num_inference_steps: int,
-    batch_size: int,
-    scheduler: str,
-    temperature: float,
-    precision: str,
-) -> None:
+def check_settings(num_samples: int, batch_size: int, process: Process) -> None:
     """Raise BadInput for settings that cannot be sampled; warn where one of them does nothing."""
-    sizes = {"num_samples": num_samples, "batch_size": batch_size}
-    for name, value in (sizes | {"num_inference_steps": num_inference_steps}).items():
+    num_inference_steps, scheduler, temperature, precision = process
+    for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
         if value < 1:
             raise BadInput(f"{name} {value}", "at least 1")
-    if num_inference_steps > 1000:
-        raise BadInput(f"num_inference_steps {num_inference_steps}", "at most 1000")
+    if not 1 <= num_inference_steps <= 1000:
+        raise BadInput(f"num_inference_steps {num_inference_steps}", "1 to 1000")
     if not 0 <= temperature <= 2:
         raise BadInput(f"temperature {temperature}", "0 to 2")
     if scheduler not in SCHEDULERS:
@@ -181,18 +177,12 @@ def generate(
         settings = (num_samples, num_inference_steps, batch_size, scheduler, temperature, seed)
         path = sample_to(out, *settings, prior=prior, precision=precision)
         return list(torch.from_numpy(load_npy(path)).to(prior.device).split(batch_size))
-    check_settings(num_samples, num_inference_steps, batch_size, scheduler, temperature, precision)
-    process = (num_inference_steps, scheduler, temperature, precision)
+    process = Process(num_inference_steps, scheduler, temperature, precision)
+    check_settings(num_samples, batch_size, process)
     starts = range(0, num_samples, batch_size)
-    sizes = [min(batch_size, num_samples - first) for first in starts]
     return [
-        sample_batch(prior, image_generators(seed, first, n), *process)
-        for first, n in progress(
-            zip(starts, sizes, strict=True),
-            "sampling",
-            total=len(starts),
-            disable=len(starts) == 1,
-        )
+        sample_batch(prior, image_generators(seed, k, min(batch_size, num_samples - k)), process)
+        for k in progress(starts, "sampling", disable=len(starts) == 1)
     ]
 
 
@@ -221,20 +211,13 @@ def sample_to(
         BadInput: `out` holds images of other settings, or of unknown ones, or another run is
             sampling into it.
     """
-    check_settings(num_samples, num_inference_steps, batch_size, scheduler, temperature, precision)
+    process = Process(num_inference_steps, scheduler, temperature, precision)
+    check_settings(num_samples, batch_size, process)
     out, prior = Path(out), prior or load_prior()
-    precision = resolve_precision(precision, prior.device)
-    manifest = {
-        "num_samples": num_samples,
-        "num_inference_steps": num_inference_steps,
-        "batch_size": batch_size,
-        "scheduler": scheduler,
-        "temperature": temperature,
-        "seed": seed,
-        "precision": precision,
-        "device": prior.device.type,
-        "weights_sha256": prior.weights_sha256,
-    }
+    process = process._replace(precision=resolve_precision(precision, prior.device))
+    manifest = {"num_samples": num_samples, "batch_size": batch_size, "seed": seed}
+    manifest |= {**process._asdict(), "device": prior.device.type}
+    manifest |= {"weights_sha256": prior.weights_sha256}
     with processes.main_process_first():
         # settings that cannot be sampled are refused before any file is written
         make_scheduler(scheduler, prior.scheduler, num_inference_steps)
@@ -258,12 +241,11 @@ def _sample_into(out: Path, prior: Prior, manifest: dict) -> None:
         shape = tuple(decode(prior.vqvae, z, None).shape[1:])
     n, dtype = manifest["num_samples"], np.dtype("<f4")
     images = StoredArray(out / PARTIAL / IMAGES, n, shape, dtype, npy_header((n, *shape), dtype))
-    process = ("num_inference_steps", "scheduler", "temperature", "precision")
-    settings = [manifest[name] for name in process]
+    process = Process(*(manifest[name] for name in Process._fields))
 
     def make(start: int, stop: int) -> list[np.ndarray]:
         generators = image_generators(manifest["seed"], start, stop - start)
-        return [sample_batch(prior, generators, *settings).cpu().numpy()]
+        return [sample_batch(prior, generators, process).cpu().numpy()]
 
     make_batches(out / PARTIAL, [images], manifest["batch_size"], make, "sampling")
     if processes.is_main():

@@ -1,4 +1,4 @@
-"""The course's model behind our arguments: what it takes, what it may return, what is saved."""
+"""The course's own model: in the place of ours, checked, and through the command line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from in_process import called
 from PIL import Image
+from typer.testing import CliRunner
 
+from nogaps.commands.main import app
 from nogaps.prior import course
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_images
@@ -28,7 +29,7 @@ def fake_course(value: torch.Tensor) -> types.ModuleType:
     return module
 
 
-def test_courses_model_takes_our_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_takes_our_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     value = torch.rand(5, 1, 64, 64, generator=torch.Generator().manual_seed(0)) * 1.02 - 0.01
     monkeypatch.setitem(sys.modules, "ese_invldm", fake_course(value))
     batches = course.generate(5, 10, 2, "ddim", 1.0, seed=0, out=tmp_path)
@@ -44,22 +45,18 @@ def test_courses_model_takes_our_place(tmp_path: Path, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     "value",
     [
+        None,
         torch.ones(5, 64, 64),
         torch.ones(3, 1, 64, 64),
         2 * torch.arange(5.0)[:, None, None, None].expand(5, 1, 64, 64) - 1,
         torch.full((5, 1, 64, 64), torch.nan),
     ],
 )
-def test_courses_model_is_checked(value: torch.Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ese_invldm", fake_course(value))
-    with pytest.raises(BadInput, match="ese_invldm: returned"):
+def test_it_is_checked(value: torch.Tensor | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ese_invldm", value if value is None else fake_course(value))
+    text = "not installed" if value is None else "ese_invldm: returned"
+    with pytest.raises(BadInput, match=text):
         course.generate(5, 10, 2)
-
-
-def test_missing_course_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ese_invldm", None)
-    with pytest.raises(BadInput, match="not installed"):
-        course.generate(5)
 
 
 @pytest.mark.parametrize(
@@ -73,10 +70,7 @@ def test_missing_course_package_is_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     ],
 )
 @pytest.mark.filterwarnings("ignore:temperature")
-def test_settings_that_the_courses_model_does_not_take(
-    monkeypatch: pytest.MonkeyPatch, settings: dict, text: str
-) -> None:
-    monkeypatch.setitem(sys.modules, "ese_invldm", fake_course(torch.rand(5, 1, 64, 64)))
+def test_settings_that_it_does_not_take(settings: dict, text: str) -> None:
     with pytest.raises(BadInput, match=text):
         course.generate(**{"num_samples": 5, **settings})
 
@@ -91,24 +85,25 @@ def generate(num_samples, num_inference_steps, batch_size, scheduler, temperatur
 """
 
 
-def test_courses_package_through_the_command_line(
+def test_its_package_through_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "ese_invldm").mkdir()
     (tmp_path / "ese_invldm/__init__.py").write_text(COURSE)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "ese_invldm", raising=False)
-    command = ["sample", "--prior", "course", "--out", tmp_path / "s", "--num-samples", 5]
-    command += ["--batch-size", 2, "--test-set", ROOT / "test_set.npy"]
-    done = called(*command, "--grid", tmp_path / "grid.png")
-    assert done.code == 0, done.err
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "ese_invldm", None)  # put back afterwards
+    del sys.modules["ese_invldm"]
+    options = ["--out", tmp_path / "s", "--num-samples", 5, "--batch-size", 2]
+    options += ["--test-set", ROOT / "test_set.npy", "--grid", tmp_path / "grid.png"]
+    call = ["sample", "--prior", "course", *map(str, options)]
+    done = CliRunner().invoke(app, call, catch_exceptions=False)
     generator = torch.Generator().manual_seed(42)
     raw = 0.62 * torch.rand(5, 1, 64, 64, generator=generator) - 0.02
     np.testing.assert_array_equal(load_images(tmp_path / "s/images.npy"), raw.clamp(0, 1))
     y = np.load(ROOT / "test_set.npy")
     seen = y[:, (y != 0).any(0)]
-    assert f"samples: in [-0.020, 0.600], mean {raw.clamp(0, 1).mean():.3f}" in done.out
+    assert f"samples: in [-0.020, 0.600], mean {raw.clamp(0, 1).mean():.3f}" in done.stdout
     ratio = raw.clamp(0, 1)[:, (y != 0).any(0)].std() / seen.std()
-    assert f"the samples' is {ratio:.2f} times that" in done.out
-    assert f"{(seen > float(raw.max())).mean():.2%} of the observed" in done.out
+    assert f"the samples' is {ratio:.2f} times that" in done.stdout
+    assert f"{(seen > float(raw.max())).mean():.2%} of the observed" in done.stdout
     assert Image.open(tmp_path / "grid.png").size == (3 * 130 + 2, 2 * 130 + 2)

@@ -1,4 +1,4 @@
-"""Schedulers: the levels of any number of steps, and the distribution of an exact denoiser."""
+"""Schedulers: exact denoisers give the distribution, every number of steps ends at the image."""
 
 from __future__ import annotations
 
@@ -37,22 +37,19 @@ def gaussian_samples(scheduler: str, config: dict, steps: int, half: bool) -> to
     return z
 
 
-@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("noise", NOISE)
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_the_exact_denoiser_gives_the_distribution(scheduler: str, noise: str, half: bool) -> None:
-    for steps in (103,) if half else (103, 500):  # diffusers' own levels for 103 steps end with -1
-        for prediction in PREDICTIONS:
-            config = {"beta_schedule": noise, "prediction_type": prediction}
-            z = gaussian_samples(scheduler, config, steps, half)
-            assert abs(z.mean() - 0.5) < 0.01, (steps, prediction)
-            assert abs(z.std() - 0.7) < 0.05, (steps, prediction)
+def test_the_exact_denoiser_gives_the_distribution(scheduler: str, noise: str) -> None:
+    for prediction, half in itertools.product(PREDICTIONS, (False, True)):
+        config = {"beta_schedule": noise, "prediction_type": prediction}
+        z = gaussian_samples(scheduler, config, 103, half)  # diffusers' own levels for it reach -1
+        assert abs(z.mean() - 0.5) < 0.01 and abs(z.std() - 0.7) < 0.05, (prediction, half)
 
 
 def test_every_number_of_steps_falls_to_the_image() -> None:
     for prediction, most in (("v_prediction", 1000), ("epsilon", 996)):
         config = {"beta_schedule": NOISE[1], "prediction_type": prediction}
-        for steps, name in itertools.product([*range(1, most + 1, 37), most], ("ddim", "dpm")):
+        for steps, name in itertools.product([*range(1, most + 1, 83), most], ("ddim", "dpm")):
             t = make_scheduler(name, config, steps).timesteps
             assert len(t) == steps and t[0] == most - 1 and t[-1] >= 0
             assert (t.diff() < 0).all()
