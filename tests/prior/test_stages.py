@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,42 +26,86 @@ from nogaps.runtime.checkpoint import load_state
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import sha256
 
-TINY = {"widths": (8, 8, 8), "latent_channels": 4}
-
 
 def small(steps: int, **options: object) -> Schedule:
     return Schedule(steps, 4, 2e-3, validate_every=2, checkpoint_every=2, **options)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_curves() -> Iterator[None]:
+def no_curves_and_no_time() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "time", SimpleNamespace(monotonic=lambda: 0.0))
         patch.setattr(training, "save_curves", lambda *_: None)  # slow, and tested elsewhere
         yield
 
 
+def stages(kind: str, frames: Path, out: Path) -> list[Callable[[], object]]:
+    """All stages of a first stage's kind; a longer run would change nothing that is tested here."""
+    if kind == "vqvae2":
+        shape = {"latent_channels": 6, "top_channels": 2, "width": 8, "inner_width": 4}
+        shape |= {"num_codes": 16}
+    else:
+        shape = {"widths": (8, 8, 8), "latent_channels": 4}
+    calls = [
+        lambda: train_autoencoder([frames], out, small(5), kind, **shape),
+        lambda: train_diffusion([frames], out, small(5), copies=1, widths=(16, 32)),
+        lambda: refine_decoder([frames], out, small(5), samples=4),
+    ]
+    return calls if kind == "kl" else calls[:2]
+
+
 @pytest.fixture(scope="module")
 def trained(frames_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All three stages."""
+    """A prior of each kind."""
     out = tmp_path_factory.mktemp("run")
-    train_autoencoder([frames_file], out, small(4), **TINY)
-    train_diffusion([frames_file], out, small(4), copies=1, widths=(16, 32))
-    refine_decoder([frames_file], out, small(3), samples=4)
+    for kind in ("kl", "vqvae2"):
+        for stage in stages(kind, frames_file, out / kind):
+            stage()
     return out
 
 
-def test_they_leave_a_prior_that_samples(trained: Path) -> None:
-    x = torch.cat(generate(2, 2, 2, prior=load_prior(trained / "pipeline")))
+@pytest.fixture(scope="module")
+def kl(trained: Path) -> Path:
+    return trained / "kl"
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Hashes of every file: weights, latents, configs, logs and states."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
+    return {str(path.relative_to(folder)): sha256(path) for path in files}
+
+
+@pytest.mark.parametrize("kind", ["kl", "vqvae2"])
+def test_interrupted_stages_continue_to_the_same_bits(
+    trained: Path, frames_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    step = training._train_step
+
+    def interrupted(number: int, *rest: object) -> dict:
+        if number == 3:
+            raise KeyboardInterrupt
+        return step(number, *rest)
+
+    for stage in stages(kind, frames_file, tmp_path):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(training, "_train_step", interrupted)
+            stage()
+        stage()
+    assert contents(tmp_path) == contents(trained / kind)
+
+
+def test_they_leave_a_prior_that_samples(kl: Path) -> None:
+    x = torch.cat(generate(2, 2, 2, prior=load_prior(kl / "pipeline")))
     assert x.shape == (2, 1, 64, 64) and torch.isfinite(x).all()
     for stage, column in (("autoencoder", "val_psnr"), ("diffusion", "val_loss")):
-        with open(trained / stage / "log.csv") as file:
+        with open(kl / stage / "log.csv") as file:
             rows = list(csv.DictReader(file))
-        assert [row["step"] for row in rows] == ["2", "4"]
+        assert [row["step"] for row in rows] == ["2", "4", "5"]
         assert all(np.isfinite(float(row[column])) for row in rows)
 
 
-def test_latent_scale_is_that_of_the_training_set(trained: Path, frames_file: Path) -> None:
-    vqvae = load_part(AutoencoderKL, trained / "vqvae")
+def test_latent_scale_is_that_of_the_training_set(kl: Path, frames_file: Path) -> None:
+    vqvae = load_part(AutoencoderKL, kl / "vqvae")
     with np.load(frames_file) as archive:
         frames = torch.from_numpy(archive["images"][archive["split"] == "train"])[:, None] / 255
     frames = frames / frames.flatten(1).quantile(0.997, dim=1).view(-1, 1, 1, 1)
@@ -72,8 +117,8 @@ def test_latent_scale_is_that_of_the_training_set(trained: Path, frames_file: Pa
     assert x_hat.shape == (3, 1, 64, 64) and x_hat.min() >= 0 and x_hat.max() <= 1
 
 
-def test_refinement_changes_the_decoder_only(trained: Path) -> None:
-    before, after = (load_prior(trained / name) for name in ("pipeline", "refined"))
+def test_refinement_changes_the_decoder_only(kl: Path) -> None:
+    before, after = (load_prior(kl / name) for name in ("pipeline", "refined"))
     changed = {
         name.split(".")[0]
         for name, value in before.vqvae.state_dict().items()
@@ -82,32 +127,14 @@ def test_refinement_changes_the_decoder_only(trained: Path) -> None:
     assert changed == {"decoder", "post_quant_conv"}
     for name, value in before.unet.state_dict().items():
         assert torch.equal(value, after.unet.state_dict()[name]), name
-    pipeline = DiffusionPipeline.from_pretrained(trained / "refined", local_files_only=True)
+    pipeline = DiffusionPipeline.from_pretrained(kl / "refined", local_files_only=True)
     assert isinstance(pipeline.vqvae, AutoencoderKL)
 
 
-def test_interrupted_training_continues_to_the_same_weights(
-    trained: Path, frames_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    step = training._train_step
-
-    def interrupted(number: int, *rest: object) -> dict:
-        if number == 3:
-            raise KeyboardInterrupt
-        return step(number, *rest)
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training, "_train_step", interrupted)
-        train_autoencoder([frames_file], tmp_path, small(4), **TINY)
-    resumed = train_autoencoder([frames_file], tmp_path, small(4), **TINY).state_dict()
-    for name, value in load_part(AutoencoderKL, trained / "vqvae").state_dict().items():
-        assert torch.equal(value, resumed[name].cpu()), name
-
-
-def test_a_prior_is_trained_further(trained: Path, frames_file: Path, tmp_path: Path) -> None:
+def test_a_prior_is_trained_further(kl: Path, frames_file: Path, tmp_path: Path) -> None:
     short = Schedule(1, 4, 1e-6, validate_every=1, ema_decay=0)
-    train_diffusion([frames_file], tmp_path, short, 0, (16, 32), start=trained / "refined")
-    before, after = load_prior(trained / "refined"), load_prior(tmp_path / "pipeline")
+    train_diffusion([frames_file], tmp_path, short, 0, (16, 32), start=kl / "refined")
+    before, after = load_prior(kl / "refined"), load_prior(tmp_path / "pipeline")
     for name, value in before.vqvae.state_dict().items():
         assert torch.equal(value, after.vqvae.state_dict()[name]), name
     moved = [
@@ -116,30 +143,25 @@ def test_a_prior_is_trained_further(trained: Path, frames_file: Path, tmp_path: 
     ]
     assert max(moved) < 1e-3, "one step of a millionth cannot lead far from where it began"
     for message, out, widths, options in (
-        (r"other settings .*start", tmp_path, (16, 32), {"start": trained / "pipeline"}),
+        (r"other settings .*start", tmp_path, (16, 32), {"start": kl / "pipeline"}),
         ("of another size", tmp_path / "b", (32, 32), {}),
         ("predicts v_prediction", tmp_path / "c", (16, 32), {"prediction": "x0"}),
     ):
-        options = {"start": trained / "refined", **options}
+        options = {"start": kl / "refined", **options}
         with pytest.raises(BadInput, match=message):
             train_diffusion([frames_file], out, short, 0, widths, **options)
 
 
-def test_another_kind_of_first_stage(frames_file: Path, tmp_path: Path) -> None:
-    shape = {"latent_channels": 6, "top_channels": 2, "width": 8, "inner_width": 4, "num_codes": 16}
-    stage = train_autoencoder([frames_file], tmp_path, small(4), "vqvae2", **shape)
-    loaded = load_stage(tmp_path / "vqvae")
-    assert isinstance(loaded, VQVAE2)
-    x = torch.rand(2, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(reconstruct(loaded, x), reconstruct(stage, x))
-    train_diffusion([frames_file], tmp_path, small(2), 1, (16, 32))
-    prior = load_prior(tmp_path / "pipeline")
+def test_another_kind_of_first_stage(trained: Path, frames_file: Path, tmp_path: Path) -> None:
+    out = trained / "vqvae2"
+    assert isinstance(load_stage(out / "vqvae"), VQVAE2)
+    prior = load_prior(out / "pipeline")
     assert torch.cat(generate(2, 2, 2, prior=prior)).shape == (2, 1, 64, 64)
-    with open(tmp_path / "autoencoder" / "log.csv") as file:
+    with open(out / "autoencoder" / "log.csv") as file:
         columns = next(csv.reader(file))
-    assert {"codebook", "commitment", "perplexity_top", "val_ssim"} <= set(columns)
+    assert {"commitment", "perplexity_top", "val_ssim"} <= set(columns)
     with pytest.raises(BadInput, match="AutoencoderKL to refine"):
-        refine_decoder([frames_file], tmp_path, small(1), samples=4)
+        refine_decoder([frames_file], out, small(1), samples=4)
     with pytest.raises(BadInput, match="vae3"):
         train_autoencoder([frames_file], tmp_path, small(4), "vae3")
 
@@ -164,7 +186,9 @@ def test_diffusion_on_pixels(
 def test_one_call_trains_everything(frames_file: Path, tmp_path: Path) -> None:
     def train(out: Path, **options: object) -> Path:
         schedules = [Schedule(n, 2, validate_every=1) for n in (1, 1, 0)]
-        return train_prior([frames_file], out, *schedules, latent_channels=4, copies=1, **options)
+        return train_prior(
+            [frames_file], out, *schedules, latent_channels=4, copies=1, widths=(16, 32), **options
+        )
 
     weights = train(tmp_path) / "unet" / "diffusion_pytorch_model.safetensors"
     assert load_prior(tmp_path / "pipeline").unet.config.in_channels == 4

@@ -7,13 +7,16 @@ import multiprocessing
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from nogaps.prior import training
 from nogaps.prior.training import Schedule, fit, step_generator
+from nogaps.runtime.checkpoint import load_state
 from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import sha256
 
 
 def line_fit(
@@ -82,6 +85,40 @@ def test_a_run_goes_on_for_longer_but_not_with_other_settings(tmp_path: Path) ->
     assert len(seen) == 2
     with pytest.raises(BadInput, match=r"run: holds .*other settings \(kind, seed\)"):
         line_fit(Schedule(5, 4, 0.1, validate_every=1, seed=1), tmp_path / "run", kind="b")
+
+
+@pytest.mark.usefixtures("no_curves")
+@pytest.mark.parametrize("stop", range(1, 13, 4))
+def test_an_interrupted_run_continues_to_the_same_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    """Dropout, a best network that is not the last, losses in the middle of a line of the log."""
+    schedule = Schedule(20, 4, 0.1, validate_every=3, checkpoint_every=2, patience=2)
+    step = training._train_step
+
+    def run(name: str) -> Path:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5))
+        loss = lambda m, x, _: {"loss": (m(x) - x).square().mean()}  # noqa: E731
+        away = lambda m: {"loss": abs(float(m[0].weight.detach()[0, 0]) - 0.4)}  # noqa: E731
+        draw = lambda n, generator: torch.rand(n, 3, generator=generator)  # noqa: E731
+        fit(model, draw, loss, away, tmp_path / name, schedule, {})
+        return tmp_path / name / "state.safetensors"
+
+    def interrupted(number: int, *rest: object) -> dict:
+        if number == stop:
+            raise KeyboardInterrupt
+        return step(number, *rest)
+
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    straight = run("straight")
+    state = load_state(straight)
+    assert state["stopped"] and state["step"] < 20
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "_train_step", interrupted)
+        run("resumed")
+    assert sha256(run("resumed")) == sha256(straight)
 
 
 def _share_gradients(rank: int, port: int, out: Path) -> None:
