@@ -31,7 +31,9 @@ def bars(figure: Figure) -> list[str]:
 
 
 def test_folded_rows_go_on_below(clean: torch.Tensor, corrupted: torch.Tensor) -> None:
-    figure = figures.show_rows({"y": corrupted, "x": clean}, "seven", 7, fold=4)
+    figure = figures.show_rows({"y": corrupted, "x": clean}, "seven", 7, fold=4, zoom=3)
+    box, pixels = figure.axes[0].get_position(), figure.get_size_inches() * figures.DPI
+    assert np.allclose([box.width, box.height] * pixels, 3 * 64), "squares of 3×3 screen pixels"
     shown = [np.asarray(picture.get_array()) for picture in drawn(figure)]
     expected = [*corrupted[:4, 0], *clean[:4, 0], *corrupted[4:7, 0], *clean[4:7, 0]]
     assert len(shown) == 14
@@ -46,13 +48,6 @@ def test_each_scale_has_one_bar_and_its_limits(clean: torch.Tensor) -> None:
     assert bars(figure) == ["grey value", "filled − truth", "half-width, |error|"]
     limits = [picture.get_clim() for picture in drawn(figure)[::3]]
     assert limits == [(0, 1), (-0.3, 0.3), (0, 0.3), (0, 0.3)]
-
-
-def test_pixels_are_squares_of_screen_pixels(clean: torch.Tensor) -> None:
-    figure = figures.show_rows({"x": clean}, "", 3, zoom=3)
-    width, height = figure.get_size_inches() * figures.DPI
-    box = figure.axes[0].get_position()
-    assert np.allclose([box.width * width, box.height * height], 3 * 64)
 
 
 def test_crops_show_the_same_window_and_errors_in_colour(clean: torch.Tensor) -> None:

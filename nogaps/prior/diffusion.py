@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -23,7 +24,6 @@ from nogaps.runtime.files import atomic_folder, load_json, sha256
 TRAINING_STEPS = 1000  # noise levels of the forward process
 PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
 NOISE = {"cosine": "squaredcos_cap_v2", "linear": "linear"}
-SPACES = ("latent", *TRANSFORMS)
 
 
 def build_denoiser(
@@ -106,9 +106,8 @@ def diffusion_loss(
     # one time per stratum of the batch: less variance than independent draws
     share = (torch.arange(len(z)) + torch.rand(len(z), generator=generator)) / len(z)
     t = (share * TRAINING_STEPS).long().to(z.device)
-    kind = forward.config.prediction_type
-    target = {"epsilon": noise, "sample": z}.get(kind)
-    target = forward.get_velocity(z, noise, t) if target is None else target
+    targets = {"epsilon": noise, "sample": z, "v_prediction": forward.get_velocity(z, noise, t)}
+    target = targets[forward.config.prediction_type]
     predicted = model(forward.add_noise(z, noise, t), t).sample.float()
     if smooth_l1 > 0:
         return {"loss": F.smooth_l1_loss(predicted, target, beta=smooth_l1)}
@@ -130,23 +129,19 @@ def _validation_loss(model: UNet2DModel, z: torch.Tensor, **options: object) -> 
 def _training_latents(
     stage: FirstStage, frames: torch.Tensor, copies: int, seed: int
 ) -> torch.Tensor:
-    """Scaled latents of the frames (N,1,2H,2W) and of `copies` warped copies of each.
-
-    The augmentation does not leak: its maps lie around the identity, every image is also in the
-    set as it is, and no head is mirrored.
-    """
-    parts = [encode(stage, to_size(frames))]
-    for k in range(copies):
-        parts.append(encode(stage, warp(frames, step_generator(seed, k))))
+    """Scaled latents of the frames (N,1,2H,2W) and of `copies` warped copies of each."""
+    # samples do not show the warps: these lie around the identity, and no head is mirrored
+    copied = (warp(frames, step_generator(seed, k)) for k in range(copies))
+    parts = [encode(stage, x) for x in chain([to_size(frames)], copied)]
     return torch.cat(parts) * stage.config.scaling_factor
 
 
 def _first_stage(space: str, folder: Path, frames: torch.Tensor) -> FirstStage:
     """The trained stage in `folder`, or a pixel space, measured on the frames."""
-    if space not in SPACES:
-        raise BadInput(f"space {space!r} is unknown", f"one of {', '.join(SPACES)}")
     if space == "latent":
         return load_stage(folder)
+    if space not in TRANSFORMS:
+        raise BadInput(f"space {space!r} is unknown", f"one of latent, {', '.join(TRANSFORMS)}")
     stage = PixelSpace(space)
     stage.measure(2 * to_size(frames) - 1)
     return stage
@@ -168,13 +163,7 @@ def save_prior(folder: Path, stage: FirstStage, unet: UNet2DModel, forward: dict
     """Write a prior with its weights rounded to fp16, half the size.
 
     With an `AutoencoderKL` the folder is a diffusers `LDMPipeline`; only nogaps can load other
-    first stages.
-
-    Args:
-        folder: To write.
-        stage: First stage.
-        unet: Denoiser.
-        forward: Config of the forward process.
+    first stages. `forward` is the config of the forward process.
     """
     scheduler = DDIMScheduler.from_config(forward)
     stage, unet = stage.half(), unet.half()
@@ -208,8 +197,7 @@ def train_diffusion(
         copies: Warped copies of each frame.
         widths: See `build_denoiser`.
         space: "latent", or a pixel space without a trained first stage: "haar", "unshuffle".
-        prediction: See `noise_schedule`.
-        noise: See `noise_schedule`.
+        prediction, noise: See `noise_schedule`.
         smooth_l1: See `diffusion_loss`.
         dropout: See `build_denoiser`.
         start: Folder of a prior whose denoiser is trained further, on its first stage.

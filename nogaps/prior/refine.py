@@ -134,8 +134,7 @@ def refine_decoder(
         out: Folder of the prior.
         schedule: How long and how fast.
         samples: Sampled latents to learn from.
-        noise: See `adversarial_loss`.
-        weight: See `adversarial_loss`.
+        noise, weight: See `adversarial_loss`.
 
     Raises:
         BadInput: The prior's first stage has no trained decoder, or a file cannot be used.
@@ -168,14 +167,7 @@ def refine_decoder(
 
 
 def latent_bank(prior: Prior, folder: Path, samples: int, seed: int) -> torch.Tensor:
-    """Sample unscaled latents, or read those of an earlier call with the same arguments.
-
-    Args:
-        prior: Draws the latents.
-        folder: Keeps them, so that a resumed run has the same.
-        samples: How many.
-        seed: Of the samples.
-    """
+    """Sample unscaled latents (N,C,h,w), or read those of an earlier call from `folder`."""
     path = folder / f"latents-{prior.weights_sha256[:16]}-{samples}-{seed}.npy"
 
     def draw() -> None:

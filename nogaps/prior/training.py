@@ -107,14 +107,6 @@ class Best:
             self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
         return self.misses >= self.patience
 
-    def state_dict(self) -> dict:
-        """Return what a resumed run needs."""
-        return dict(vars(self))
-
-    def load_state_dict(self, state: dict) -> None:
-        """Continue from `state_dict`."""
-        vars(self).update(state)
-
 
 class Run:
     """The state of a training, which lies in `folder/state.safetensors` as well.
@@ -123,11 +115,12 @@ class Run:
         folder: Of the run.
         settings: Which two calls must have in common for one to continue the other.
         parts: Objects with `state_dict` and `load_state_dict`, by name.
+        patience: Of `Best`.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, str], parts: dict) -> None:
+    def __init__(self, folder: Path, settings: dict[str, str], parts: dict, patience: int) -> None:
         self.path, self.settings, self.parts = folder / "state.safetensors", settings, parts
-        self.step, self.stopped = 0, False
+        self.best, self.step, self.stopped = Best(patience), 0, False
         self.log: list[dict] = []  # one row per validation
         self.totals: Counter[str] = Counter()  # of the losses since the last row
 
@@ -146,13 +139,15 @@ class Run:
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.totals.update(state["totals"])
+        self.best = Best(**state["best"])
         self.step, self.log, self.stopped = state["step"], state["log"], state["stopped"]
 
     def save(self) -> None:
         """Write the state."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {"config": self.settings, "step": self.step, "log": self.log}
-        save_state(self.path, state | {"totals": dict(self.totals), "stopped": self.stopped})
+        state |= {"best": dict(vars(self.best)), "config": self.settings, "step": self.step}
+        state |= {"log": self.log, "totals": dict(self.totals), "stopped": self.stopped}
+        save_state(self.path, state)
 
     def add_row(self, seconds: float, scores: dict[str, float]) -> None:
         """Add a row to the log: mean losses since the last one, and scores of a validation."""
@@ -213,13 +208,13 @@ def _fit(
 ) -> torch.nn.Module:
     # Set up what is trained and averaged, and continue a saved run.
     model = model.to(accelerator.device)
-    ema, best = ema_of(model, schedule.ema_decay), Best(schedule.patience)
+    ema = ema_of(model, schedule.ema_decay)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
     )
-    parts = {"model": model, "ema": ema, "optimizer": optimizer, "best": best}
+    parts = {"model": model, "ema": ema, "optimizer": optimizer}
     parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}  # fp16 only
-    run = Run(run_dir, settings, parts)
+    run = Run(run_dir, settings, parts, schedule.patience)
     run.load()
     objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
     started = time.monotonic() - (run.log[-1]["seconds"] if run.log else 0.0)
@@ -237,7 +232,7 @@ def _fit(
         if run.step % schedule.validate_every == 0 or run.step == steps:
             # those of process 0: devices may differ in a last digit, and only one would stop
             (scores,) = broadcast_object_list([validate(ema.module)])
-            run.stopped = best.update(next(iter(scores.values())), ema.module)
+            run.stopped = run.best.update(next(iter(scores.values())), ema.module)
             run.add_row(time.monotonic() - started, scores)
             if main:
                 _write_log(run_dir, run.log)
@@ -249,8 +244,8 @@ def _fit(
             break
 
     # Return the averaged model, or the best one.
-    if best.weights:
-        ema.module.load_state_dict(best.weights)
+    if run.best.weights:
+        ema.module.load_state_dict(run.best.weights)
     accelerator.wait_for_everyone()
     return ema.module.eval()
 

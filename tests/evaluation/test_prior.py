@@ -52,7 +52,8 @@ def test_command(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    cli.evaluate(tmp_path, [frames, frames], str(prior_folder), samples=samples, classifier_steps=2)
+    sizes = {"samples": samples, "classifier_steps": 2}
+    cli.evaluate(tmp_path, [frames, frames], str(prior_folder), **sizes)
     text = capsys.readouterr().out
     assert "Inception distances: not available (" in text and "--inception" in text
     for words in ("heads ", "reconstructions vs train", "samples to train", "evaluation.png"):
@@ -98,12 +99,7 @@ def test_samples_are_drawn_and_imputers_trained(
 
 def test_options_reach_the_evaluation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     calls: list[tuple] = []
-
-    def record(*arguments: object) -> dict:
-        calls.append(arguments)
-        return {"first_stage": {}}
-
-    monkeypatch.setattr(evaluation, "evaluate", record)
+    monkeypatch.setattr(evaluation, "evaluate", lambda *a: calls.append(a) or {"first_stage": {}})
     options = {"seeds": [5, 7], "usefulness_steps": 9, "steps": 3, "num_samples": 8, "seed": 2}
     files = {"samples": Path("s.npy"), "inception": Path("i.pth")}
     cli.evaluate(tmp_path, [Path("a.npz")], **files, **options)
@@ -112,8 +108,9 @@ def test_options_reach_the_evaluation(monkeypatch: pytest.MonkeyPatch, tmp_path:
 
 
 def test_first_stage_alone_on_a_folder_of_pictures(
-    prior_folder: Path, frames: Path, tmp_path: Path
+    prior_folder: Path, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(evaluation, "reconstruct", lambda model, x: x)  # lossless
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     images = (255 * standin.clean_images()[:3, 0, :48]).astype(np.uint8)
@@ -122,22 +119,15 @@ def test_first_stage_alone_on_a_folder_of_pictures(
     out = tmp_path / "out"
     result = evaluate_first_stage([frames], out, prior_folder / "vqvae", pictures)
     assert list(result["first_stage"]) == ["heads", "pictures"]
-    assert result["first_stage"]["pictures"]["images"] == 3
+    row = result["first_stage"]["pictures"]
+    assert row["images"] == 3 and row["ssim"] == pytest.approx(1)
+    assert row["gradient_energy"] == pytest.approx(1)
+    assert row["psnr"] == 100, "a lossless stage must not leave infinity in the JSON"
     with Image.open(out / "pairs" / "pictures_000_original.png") as original:
         assert original.size == (64, 48) and original.mode == "L"
         assert np.corrcoef(np.asarray(original).ravel(), images[0].ravel())[0, 1] > 0.999
     assert (out / "pairs" / "pictures_002_reconstruction.png").exists()
     assert (out / "evaluation.png").exists()
-
-
-def test_known_reconstruction_scores(
-    prior_folder: Path, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(evaluation, "reconstruct", lambda model, x: x)
-    result = evaluate_first_stage([frames], tmp_path, prior_folder / "vqvae", None)
-    row = result["first_stage"]["heads"]
-    assert row["ssim"] == pytest.approx(1) and row["gradient_energy"] == pytest.approx(1)
-    assert row["psnr"] == 100, "a lossless stage must not leave infinity in the JSON"
 
 
 def test_frames_given_twice_count_twice_in_training_only(frames: Path) -> None:

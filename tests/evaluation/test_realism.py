@@ -32,17 +32,10 @@ def noise(n: int, side: int = 16, seed: int = 0, prefix: str = "a") -> Heads:
     return Heads(x, np.array([f"{prefix}/{k}" for k in range(n)]), np.arange(n))
 
 
-@pytest.mark.parametrize(
-    ("positive", "negative", "auc"),
-    [
-        ([3, 4], [1, 2], 1),
-        ([1, 2], [3, 4], 0),
-        ([1, 2], [1, 2], 0.5),
-        ([2, 5], [2, 1, 7], 3.5 / 6),
-    ],
-)
-def test_auc_is_the_share_of_pairs_in_order(positive: list, negative: list, auc: float) -> None:
-    assert roc_auc(np.array(positive), np.array(negative)) == pytest.approx(auc)
+def test_auc_is_the_share_of_pairs_in_order() -> None:
+    for positive, negative, auc in (([3, 4], [1, 2], 1), ([2, 5], [2, 1, 7], 3.5 / 6)):
+        assert roc_auc(np.array(positive), np.array(negative)) == pytest.approx(auc)
+        assert roc_auc(np.array(negative), np.array(positive)) == pytest.approx(1 - auc)
 
 
 def test_classifier_tells_sets_apart_if_they_differ() -> None:
@@ -115,8 +108,8 @@ def test_planted_copies_are_nearest() -> None:
     assert near.ratio[3] < 1e-6 and near.ratio[[0, 1, 4]].min() > 0.5
     assert nearness(planted, train)["memorised"] == 1
     # the next slice of the copied subject is not the second nearest: it is of the same group
-    slices = Heads(torch.cat([train.x, train.x[4:5] + 0.01]), [*train.groups, "a/4"], np.arange(13))
-    slices = Heads(slices.x, np.array(slices.groups), slices.ids)
+    groups = np.array([*train.groups, "a/4"])
+    slices = Heads(torch.cat([train.x, train.x[4:5] + 0.01]), groups, np.arange(13))
     assert neighbours(planted, slices).ratio[3] < 1e-6
 
 
@@ -126,15 +119,11 @@ def test_near_duplicates_are_counted_but_not_an_image_with_itself() -> None:
     part.x[8] = part.x[1] + 0.001
     summary = nearness(part, part)
     assert summary["near_duplicates"] == 2 and summary["distance"][2] < 1e-4
+    for n in (4, 10, 99):
+        ids = part[np.repeat(np.arange(10), 2)].distinct(n, rng(n)) // 2
+        assert len(ids) == len(set(ids)) == min(n, 10), "draws hold each image once"
     twice = part[np.repeat(np.arange(8), 2)]  # a file given twice holds no near-duplicates
     assert nearness(twice, twice)["near_duplicates"] == 0
-
-
-def test_draws_hold_each_image_once() -> None:
-    part = noise(10)[np.repeat(np.arange(10), 2)]
-    for n in (4, 10, 99):
-        ids = part.ids[part.distinct(n, rng(n))]
-        assert len(ids) == len(set(ids)) == min(n, 10)
 
 
 @pytest.mark.parametrize("cycles", [3, 20])

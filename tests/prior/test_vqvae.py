@@ -97,8 +97,6 @@ def test_the_nearest_code_is_found() -> None:
 def test_commitment_moves_the_encoder_only() -> None:
     model = small().train()
     losses = vqvae_loss(model, images(), seeded())
-    assert not losses["codebook"].requires_grad
-    assert float(losses["codebook"]) == float(losses["commitment"].detach()) > 0
     losses["commitment"].backward()
     moved = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
     assert moved == {"encoder_bottom", "encoder_top", "to_top", "top_to_bottom", "to_bottom"}
