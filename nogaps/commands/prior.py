@@ -66,25 +66,11 @@ def sample(
     scheduler = scheduler or ("ddim" if prior == "course" else "dpm")
     settings = (num_samples, steps, batch_size, scheduler, temperature, seed)
     if prior == "course":
-        processes.refuse_several("the course's model")
-        if film is not None:
-            raise BadInput("--film: the course's model does not show its steps, use another prior")
-        if revision is not None or precision != "auto":
-            warnings.warn("the course's model takes no --revision or --precision", stacklevel=1)
-        course.generate(*settings, out=out)
+        _sample_course(out, settings, film, revision, precision)
     else:
-        from nogaps.prior.loading import load_prior
-        from nogaps.prior.sampling import Process, sample_to
-
-        with processes.main_process_first():
-            model = load_prior(prior, revision=revision)
-        sample_to(out, *settings, prior=model, precision=precision)
-        if not processes.is_main():
-            return
-        if film is not None:
-            n = min(num_samples, pictures.FILM_IMAGES)
-            process = Process(steps, scheduler, temperature, precision)
-            pictures.save_film(film, pictures.record(model, seed, n, process))
+        _sample_prior(out, settings, film, prior, revision, precision)
+    if not processes.is_main():
+        return
     if grid is not None:
         images = load_npy(out / "images.npy", mmap=True)[: pictures.GRID_IMAGES]
         pictures.save_grid(grid, torch.from_numpy(images.copy()))
@@ -95,6 +81,41 @@ def sample(
         lines.append(course.as_text(result["found"]))
     lines += [f"{path}: drawn" for path in (grid, film) if path is not None]
     say(result, as_json, "\n".join(lines))
+
+
+def _sample_course(
+    out: Path, settings: tuple, film: Path | None, revision: str | None, precision: str
+) -> None:
+    from nogaps.prior import course
+
+    processes.refuse_several("the course's model")
+    if film is not None:
+        raise BadInput("--film: the course's model does not show its steps, use another prior")
+    if revision is not None or precision != "auto":
+        warnings.warn("the course's model takes no --revision or --precision", stacklevel=1)
+    course.generate(*settings, out=out)
+
+
+def _sample_prior(
+    out: Path,
+    settings: tuple,
+    film: Path | None,
+    prior: str | None,
+    revision: str | None,
+    precision: str,
+) -> None:
+    from nogaps.prior import pictures
+    from nogaps.prior.loading import load_prior
+    from nogaps.prior.sampling import Process, sample_to
+
+    with processes.main_process_first():
+        model = load_prior(prior, revision=revision)
+    sample_to(out, *settings, prior=model, precision=precision)
+    if film is not None and processes.is_main():
+        count, steps, _, scheduler, temperature, seed = settings
+        process = Process(steps, scheduler, temperature, precision)
+        frames = pictures.record(model, seed, min(count, pictures.FILM_IMAGES), process)
+        pictures.save_film(film, frames)
 
 
 @command()
@@ -156,10 +177,14 @@ def prepare(
         result["preview"] = preview
     for line in result.get("skipped", []):
         typer.echo(f"left out: {line}", err=True)
-    text = f"{out}: " + ", ".join(f"{n} {split}" for split, n in result["counts"].items())
+    text = f"{out}: {_counted(result['counts'])}"
     if left_out := result.get("left_out"):
-        text += "; left out: " + ", ".join(f"{n} {kind}" for kind, n in left_out.items())
+        text += f"; left out: {_counted(left_out)}"
     say(result, as_json, text)
+
+
+def _counted(numbers: dict[str, int]) -> str:
+    return ", ".join(f"{number} {name}" for name, number in numbers.items())
 
 
 @command(CONTINUES)

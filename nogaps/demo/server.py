@@ -7,8 +7,12 @@ import socket
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nogaps.runtime.errors import BadInput
+
+if TYPE_CHECKING:
+    from gradio import Blocks
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLICY = (  # the page may load from, and talk to, the server that it came from
@@ -54,37 +58,45 @@ def serve(
             if error.name != "gradio":
                 raise
             raise BadInput("gradio is missing", "pip install 'nogaps[demo]'") from error
-        from starlette.middleware import Middleware
-        from starlette.middleware.trustedhost import TrustedHostMiddleware
-
         from nogaps.demo.uploads import Filler, write_examples
 
-        here = host in LOOPBACK
-        # A foreign name that leads to this machine is a trick to get past the browser. "[" is what
-        # Starlette takes for the name in "[::1]:7860".
-        names = [*LOOPBACK, "["] if here else ["*"]
-        page = Page(Filler(model, folder, quality, revision), write_examples(folder), quality, here)
+        filler = Filler(model, folder, quality, revision)
+        page = Page(filler, write_examples(folder), quality, host in LOOPBACK)
+        look = {"theme": theme(), "css": CSS}
         try:
-            _, address, _ = page.blocks.launch(
-                server_name=f"[{host}]" if ":" in host else host,
-                server_port=port,
-                max_file_size=upload_mb << 20,
-                inbrowser=open_page,
-                prevent_thread_lock=True,
-                share=False,
-                quiet=True,
-                enable_monitoring=False,
-                ssr_mode=False,
-                footer_links=[],
-                theme=theme(),
-                css=CSS,
-                head=f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-                app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=names)]},
-            )
+            address = _launch(page.blocks, host, port, upload_mb, open_page, look)
             ready(address.rstrip("/"))
             page.blocks.block_thread()
         finally:
             page.blocks.close(verbose=False)
+
+
+def _launch(
+    blocks: Blocks, host: str, port: int | None, upload_mb: int, open_page: bool, look: dict
+) -> str:
+    """Start Gradio's own server in a thread; return the page's address."""
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+    # A foreign name that leads to this machine is a trick to get past the browser. "[" is what
+    # Starlette takes for the name in "[::1]:7860".
+    names = [*LOOPBACK, "["] if host in LOOPBACK else ["*"]
+    _, address, _ = blocks.launch(
+        server_name=f"[{host}]" if ":" in host else host,
+        server_port=port,
+        max_file_size=upload_mb << 20,
+        inbrowser=open_page,
+        prevent_thread_lock=True,
+        share=False,
+        quiet=True,
+        enable_monitoring=False,
+        ssr_mode=False,
+        footer_links=[],
+        head=f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+        app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=names)]},
+        **look,
+    )
+    return address
 
 
 def _check_address(host: str, port: int | None) -> None:
