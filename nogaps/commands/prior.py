@@ -148,7 +148,7 @@ def prepare(
         bool, Option("--skip-bad", help="Leave out unreadable and odd-sized files.")
     ] = False,
     preview: Annotated[
-        Path | None, Option(help="Draw some of the frames there, with names (.png).")
+        Path | None, Option(help="Draw some frames there, with names (.png).")
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -161,9 +161,9 @@ def prepare(
 
     if preview:
         frames.check_preview(preview, source)
-    options = {"size": size, "fit": fit, "plane": plane, "slices": slices, "val_share": val_share}
+    options = {"size": size, "fit": fit, "plane": plane, "slices": slices}
+    options |= {"val_share": val_share, "skip_bad": skip_bad or None}
     options = {name: value for name, value in options.items() if value is not None}
-    options |= {"skip_bad": True} if skip_bad else {}
     if index:
         if options or len(source) > 1:
             raise BadInput(f"--index {index}: expected one --source, and none of --size, --fit, …")
@@ -177,10 +177,9 @@ def prepare(
         result["preview"] = preview
     for line in result.get("skipped", []):
         typer.echo(f"left out: {line}", err=True)
+    left_out = result.get("left_out")
     text = f"{out}: {_counted(result['counts'])}"
-    if left_out := result.get("left_out"):
-        text += f"; left out: {_counted(left_out)}"
-    say(result, as_json, text)
+    say(result, as_json, text + (f"; left out: {_counted(left_out)}" if left_out else ""))
 
 
 def _counted(numbers: dict[str, int]) -> str:
