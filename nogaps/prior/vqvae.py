@@ -282,13 +282,14 @@ def vqvae_loss(
     """Return the losses of a `VQVAE2` for x (N,C,H,W) in [0,1], as fp32 scalars.
 
     "loss" is minimised: `reconstruction(x_hat, x)`, both in [0,1], plus the weighted "commitment",
-    the mean squared distance of encoder outputs to their codes, summed over the levels. The codes
+    the mean squared distance of encoder outputs to their codes, summed over the levels. "codebook",
+    the distance of codes to encoder outputs, is the same number and only reported: the codes
     follow by moving averages. The perplexities count the codes in use, 1 to num_codes.
     """
     sample, bottom, top = model(2 * x - 1, generator)
     error = reconstruction(sample.float() / 2 + 0.5, x)
     commitment = bottom.distance + top.distance
     weight = model.config.commitment_weight
-    losses = {"loss": error + weight * commitment, "reconstruction": error}
-    losses |= {"commitment": commitment, "perplexity_bottom": bottom.perplexity}
-    return losses | {"perplexity_top": top.perplexity}
+    parts = {"reconstruction": error, "codebook": commitment.detach(), "commitment": commitment}
+    parts |= {"perplexity_bottom": bottom.perplexity, "perplexity_top": top.perplexity}
+    return {"loss": error + weight * commitment} | parts
