@@ -213,7 +213,13 @@ def _evaluate_stage(
 
 def _reconstruct(model: FirstStage, x: torch.Tensor, name: str) -> torch.Tensor:
     """`reconstruct`. Raises BadInput for a size that the first stage cannot halve often enough."""
-    x_hat = reconstruct(model, x)
+    try:
+        x_hat = reconstruct(model, x)
+    except RuntimeError as error:
+        size = "×".join(map(str, x.shape[2:]))
+        raise BadInput(
+            f"has {size} pixels, which the first stage cannot take", path=name
+        ) from error
     if x_hat.shape != x.shape:
         size, other = ("×".join(map(str, images.shape[2:])) for images in (x, x_hat))
         raise BadInput(f"has {size} pixels, which the first stage turns into {other}", path=name)

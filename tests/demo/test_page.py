@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -24,6 +25,7 @@ from conftest import ROOT
 from in_process import called
 from PIL import Image
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -102,17 +104,21 @@ class Driven:
         return self.until(lambda: self.one("#status p").text)
 
     def download(self, name: str) -> bytes:
-        """What the button `name` saves."""
+        """What the button `name` saves; a click before the page is ready saves nothing."""
         before = set(self.folder.glob("*"))
         self.until(lambda: self.one(f"#get-{name}").is_displayed())
-        self.one(f"#get-{name}").click()
 
         def saved() -> bytes:
             # Chromium keeps the name by an empty file until the whole one takes its place
-            (new,) = set(self.folder.glob("*")) - before
-            return b"" if new.suffix in (".crdownload", ".tmp") else new.read_bytes()
+            new = [path for path in set(self.folder.glob("*")) - before if path.stat().st_size]
+            whole = [path for path in new if path.suffix not in (".crdownload", ".tmp")]
+            return whole[0].read_bytes() if whole else b""
 
-        return self.until(saved)
+        for _ in range(4):
+            self.one(f"#get-{name}").click()
+            with contextlib.suppress(TimeoutException):
+                return WebDriverWait(self.driver, 20, 0.1, [Exception]).until(lambda _: saved())
+        raise TimeoutException(f"nothing was saved by {name}")
 
     def elsewhere(self) -> list[str]:
         """Return what the page has asked other hosts for."""
