@@ -9,7 +9,8 @@ import numpy as np
 from nogaps import standin
 from nogaps.images.npz import load_npz
 from nogaps.prior.frames.files import load_frames, to_size
-from nogaps.runtime.files import BadInput, load_images, save_npz
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_images, save_npz
 
 SHARE_WITH_ZERO, TINY_VALUES = 0.56, 159  # as counted in the course's file
 

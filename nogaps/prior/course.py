@@ -9,7 +9,8 @@ import torch
 
 from nogaps.prior.sampling import IMAGES, Process, check_settings, is_finished
 from nogaps.runtime.batches import MANIFEST
-from nogaps.runtime.files import BadInput, load_json, load_npy, save_json, save_npy
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_json, load_npy, save_json, save_npy
 
 SCHEDULERS, STEPS, TEMPERATURES = ("ddim", "ddpm"), (10, 50), (0, 1)  # what the course's takes
 TOLERANCE = 0.05  # how far outside [0,1] its decoder may go

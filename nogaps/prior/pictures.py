@@ -19,7 +19,8 @@ from nogaps.prior.sampling import (
     resolve_precision,
     sample_batch,
 )
-from nogaps.runtime.files import BadInput, atomic
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import atomic
 
 GRID_IMAGES, FILM_IMAGES, MOMENTS = 64, 8, 12  # at most, in a grid, in a film, of a film
 ZOOM, GAP = 2, 2  # screen pixels per pixel and between images

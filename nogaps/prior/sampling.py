@@ -24,7 +24,8 @@ from nogaps.runtime.batches import (
     unfinished,
 )
 from nogaps.runtime.device import autocast, autocast_dtype
-from nogaps.runtime.files import BadInput, load_npy, save_json
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_npy, save_json
 from nogaps.runtime.progress import progress
 from nogaps.runtime.seeds import numbered_generator
 

@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch.optim.swa_utils import AveragedModel
 
-from nogaps.runtime.files import BadInput, atomic, open_regular
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import atomic, open_regular
 
 _TENSOR = "__tensor__"
 

@@ -19,7 +19,7 @@ from typing import IO
 
 import numpy as np
 
-from nogaps.runtime.errors import BadInput as BadInput
+from nogaps.runtime.errors import BadInput
 
 ABANDONED = 3600.0  # seconds after which nobody writes to a temporary file any more
 IN_MEMORY = 1 << 32  # bytes of an array that is read whole

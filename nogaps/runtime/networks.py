@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch.nn.modules import module as hooks
 
-from nogaps.runtime.files import BadInput
+from nogaps.runtime.errors import BadInput
 
 SPARE = 1 << 20  # numbers that a network may hold besides those of its file
 SPARE_TENSORS = 1000  # as many tensors

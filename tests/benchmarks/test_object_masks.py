@@ -24,7 +24,7 @@ from benchmarks.object_scores import fid, lpips_vgg
 from nogaps.evaluation.inception import WEIGHTS, Inception
 from nogaps.evaluation.realism import frechet_distance
 from nogaps.metrics import hole_scores
-from nogaps.runtime.files import BadInput
+from nogaps.runtime.errors import BadInput
 
 
 @pytest.fixture(autouse=True)

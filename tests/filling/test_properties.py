@@ -15,7 +15,8 @@ from image_files import contents, load, store
 from nogaps.filling.arrays import fill_array
 from nogaps.filling.files import fill_file
 from nogaps.filling.method import PlainMethod
-from nogaps.runtime.files import BadInput, load_images, load_npy
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_images, load_npy
 
 FILLED = [np.dtype(c).newbyteorder(o) for c in "bBhHiIlLefd" for o in "<>"] + [np.dtype("g")]
 OTHERS = [np.dtype(d) for d in ("?", "<c8", ">c16", "S3", "U2", "<M8[s]", ">m8[D]", "V5", "O")]

@@ -34,7 +34,8 @@ from nogaps.imputers.loading import (
 from nogaps.imputers.uncertainty import save_calibration
 from nogaps.interpolation import autocovariance
 from nogaps.runtime.checkpoint import load_tensors, save_model, save_tensors
-from nogaps.runtime.files import BadInput, load_json, save_json, sha256
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_json, save_json, sha256
 from nogaps.runtime.hub import CARD
 
 DATA = "Samples of a prior that saw nobody."

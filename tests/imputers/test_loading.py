@@ -17,7 +17,7 @@ from nogaps.imputers.loading import TrainedEnsemble, load_imputer
 from nogaps.interpolation import autocovariance, biharmonic, kriging, linear
 from nogaps.metrics import hole_scores
 from nogaps.runtime.checkpoint import save_model, save_tensors
-from nogaps.runtime.files import BadInput
+from nogaps.runtime.errors import BadInput
 
 Filling = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 

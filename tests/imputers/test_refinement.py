@@ -19,7 +19,7 @@ from nogaps.imputers.refinement import (
     build_refined_unet,
     pad_to_multiple,
 )
-from nogaps.runtime.files import BadInput
+from nogaps.runtime.errors import BadInput
 
 KINDS = pytest.mark.parametrize("kind", list(CORRECTIONS))
 SMALL = {"widths": (8, 16), "bottleneck": 16}

@@ -21,7 +21,7 @@ from nogaps.imputers.intervals import TERMS, Calibration
 from nogaps.imputers.loading import TrainedEnsemble, load_imputer, weights_fingerprint
 from nogaps.interpolation import autocovariance, linear
 from nogaps.runtime.checkpoint import save_model
-from nogaps.runtime.files import BadInput
+from nogaps.runtime.errors import BadInput
 
 WEIGHTS = dict(zip(TERMS, (0.02, 0.9, 0.2, 0.05), strict=True))
 

@@ -17,7 +17,8 @@ from PIL import Image
 from nogaps.images.framing import frame_slice
 from nogaps.prior.frames.files import load_frames
 from nogaps.prior.frames.heads import prepare, read_index
-from nogaps.runtime.files import BadInput, sha256
+from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import sha256
 
 INDEXES = ROOT / "nogaps" / "data"
 
