@@ -130,10 +130,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
-from tqdm import TqdmWarning
 
-warnings.filterwarnings("ignore", category=TqdmWarning)
-from tqdm.auto import tqdm
+warnings.filterwarnings("ignore", message="IProgress not found")  # no widgets are wanted here
 
 from nogaps.augmentation import random_affine, sharpen, uniform
 from nogaps.interpolation import (
@@ -145,6 +143,7 @@ from nogaps.interpolation import (
 )
 from nogaps.runtime.checkpoint import ema_of, fingerprint, load_state, save_state
 from nogaps.runtime.device import autocast, autocast_dtype
+from nogaps.runtime.progress import progress
 
 
 # %%
@@ -717,7 +716,7 @@ def train(
     val_loader = DataLoader(val_set, 128, generator=torch.Generator())
     devices = [device] if device.type == "cuda" else []
     done = len(history["training"])
-    bar = tqdm(range(done, epochs), initial=done, total=epochs, desc="training", mininterval=5)
+    bar = progress(range(done, epochs), "training", initial=done, total=epochs)
     for epoch in bar:
         batches = training_batches(train_set, epoch, epochs, batch_size, seed, device, sharpness)
         with torch.random.fork_rng(devices):  # dropout draws from the global generator
@@ -725,7 +724,7 @@ def train(
             loss = train_epoch(imputer, ema, optimizer, scaler, batches, mask)
         history["training"].append(loss)
         history["validation"].append(validate(ema.module, val_loader, mask))
-        bar.set_postfix({key: f"{values[-1]:.5f}" for key, values in history.items()})
+        bar.set_postfix({k: f"{v[-1]:.5f}" for k, v in history.items()}, refresh=False)
         state = {key: part.state_dict() for key, part in parts.items()}
         save_state(checkpoint, state | {"history": history, "settings": settings})
     return ema.module.eval(), history

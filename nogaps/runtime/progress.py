@@ -11,7 +11,9 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 SECONDS = 20.0  # between two lines of a log; what takes less prints none
-LINE = "{desc}: {percentage:3.0f}% ({n_fmt} of {total_fmt}) after {elapsed}, {remaining} left"
+LINE = (
+    "{desc}: {percentage:3.0f}% ({n_fmt} of {total_fmt}) after {elapsed}, {remaining} left{postfix}"
+)
 _quiet = False
 
 
