@@ -239,7 +239,11 @@ def _remove(results: Results | None) -> None:
 
 def _line(error: BadInput) -> str:
     """Return the message in the page's words; it names files without the server's folders."""
-    return error.line(WORDS, None if error.path is None else Path(error.path).name)
+    if error.path is None:
+        return error.line(WORDS)
+    path = Path(error.path)
+    line = error.line(WORDS, path.name)  # a command in it may name the file again
+    return line.replace(f"{path.parent}/", "").replace(str(path.parent), ".")
 
 
 def _head(here: bool) -> str:

@@ -238,13 +238,28 @@ def check_unpacked(path: Path, size: int) -> None:
         raise BadInput(f"unpacks to {size} bytes", f"at most {LIMIT}", path=path)
 
 
-def unpack(file: IO[bytes], size: int) -> IO[bytes]:
-    """Copy `file`, which must have `size` bytes, to a temporary file; ValueError if it has not."""
+def unpack(file: IO[bytes], size: int, longer: bool = False) -> IO[bytes]:
+    """Copy `size` bytes of `file` to a temporary file.
+
+    Args:
+        file: Read to its end, where its checksum is, or to LIMIT.
+        size: Its bytes.
+        longer: Whether it may have more.
+
+    Raises:
+        ValueError: It has fewer, or more.
+    """
     with ExitStack() as stack:
-        raw = stack.enter_context(tempfile.TemporaryFile())
-        while raw.tell() <= size and (block := file.read(BLOCK)):
+        raw, most = stack.enter_context(tempfile.TemporaryFile()), size + (not longer)
+        while block := file.read(min(BLOCK, most - raw.tell())):
             raw.write(block)
         check_length("", raw.tell(), size)
+        try:
+            while longer and file.tell() < LIMIT and file.read(BLOCK):
+                pass
+        except gzip.BadGzipFile as error:
+            if "Not a gzipped file" not in str(error):  # which follows a whole one: no harm
+                raise
         raw.flush()
         stack.pop_all()
         return raw

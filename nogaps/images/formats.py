@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from nogaps.images.arrays import ImageSource, open_npy
+from nogaps.images.foreign import refuse_foreign
 from nogaps.images.nifti import open_nifti
 from nogaps.images.npz import open_npz
 from nogaps.images.png import PngSource, files_within
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import open_regular, parsing
+from nogaps.runtime.files import parsing
 
 READERS = {"npy": open_npy, "npz": open_npz, "png": PngSource}
 EXPECTED = {
@@ -35,6 +36,8 @@ def kind_of(path: str | Path) -> str:
 def open_images(path: str | Path, axis: int | None = None, plane: str | None = None) -> ImageSource:
     """Open .npy, .npz, .nii, .nii.gz, .png, or a folder of PNGs, in constant memory.
 
+    A NIfTI is unpacked if its content is packed, whatever its name is.
+
     Args:
         path: Arrays are (N,1,H,W), (N,H,W) or (H,W) of integers or floats; an .npz holds one
             array or one named "images"; PNGs are grey, 8- or 16-bit, of one size, ordered by
@@ -46,7 +49,10 @@ def open_images(path: str | Path, axis: int | None = None, plane: str | None = N
         BadInput: It is anything else.
     """
     path = Path(path)
-    kind = "folder" if os.path.isdir(path) else kind_of(path)
+    is_folder = os.path.isdir(path)
+    kind = "folder" if is_folder else kind_of(path)
+    if not is_folder:
+        refuse_foreign(path)
     if kind == "nifti":
         source = open_nifti(path, axis, plane)
         if (slope := source.scaling[0]) > 0:
@@ -55,11 +61,10 @@ def open_images(path: str | Path, axis: int | None = None, plane: str | None = N
         raise BadInput(f"has scl_slope {slope:g}", "one above 0", path=path)
     if plane is not None:
         raise BadInput(f"--plane {plane}: is for NIfTI volumes", f"none for {path}")
-    if os.path.isdir(path):
+    if is_folder:
         return PngSource(path)
     if kind in READERS:
         return READERS[kind](path)
-    open_regular(path).close()  # a missing file is reported as missing
     raise BadInput("has an unknown ending", ".npy, .npz, NIfTI, PNG or a folder of PNGs", path=path)
 
 

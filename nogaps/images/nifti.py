@@ -16,6 +16,7 @@ from nogaps.runtime.files import check_length, open_regular, parsing
 PLANES = ("sagittal", "coronal", "axial")  # by the axis they cut: right, anterior, superior
 # upright slices: where the axes slice, row and column point, in nibabel's letters
 UPRIGHT = {"sagittal": "RIA", "coronal": "AIR", "axial": "SPR"}
+GZIP, HEADER = b"\x1f\x8b", 1024  # first bytes of a packed file; bytes that tell a header
 
 
 def check_plane(plane: str | None) -> None:
@@ -157,8 +158,8 @@ def _stored_order(axis: int) -> np.ndarray:
     return np.array([(order.index(k), 1) for k in range(3)])
 
 
-def _load(path: Path) -> Any:
-    """Read the header by nibabel."""
+def _load(path: Path, file: IO[bytes]) -> Any:
+    """Read the header by nibabel, whatever the name of the file is."""
     try:
         import nibabel
     except ImportError as error:
@@ -166,18 +167,20 @@ def _load(path: Path) -> Any:
     from nibabel.imageglobals import logger
 
     logger.setLevel("CRITICAL")  # it reports every field of a header that it corrects for itself
-    image = nibabel.load(path)
-    if not isinstance(image, nibabel.Nifti1Image):  # or its subclass Nifti2Image
-        raise ValueError("no NIfTI header")
-    return image
+    start = file.read(HEADER)
+    file.seek(0)
+    for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image):
+        if kind.header_class.may_contain_header(start):
+            return kind.from_stream(file)
+    raise ValueError("no NIfTI header")
 
 
 def open_nifti(path: str | Path, axis: int | None = None, plane: str | None = None) -> NiftiFile:
     """Open a .nii or .nii.gz: (N, H, W) slices, values as stored (unscaled).
 
     Args:
-        path: The file. Of several volumes, along the fourth and further axes, all slices of one
-            follow those of the other.
+        path: The file, packed by gzip or not. Of several volumes, along the fourth and further
+            axes, all slices of one follow those of the other.
         axis: Slices are as stored, along this axis; see `NiftiFile.cut`.
         plane: One of PLANES, for slices that are upright; see `NiftiFile.turn_to`.
 
@@ -189,15 +192,19 @@ def open_nifti(path: str | Path, axis: int | None = None, plane: str | None = No
     check_plane(plane)
     with ExitStack() as stack, parsing(path, "a NIfTI image"):
         raw = stack.enter_context(open_regular(path))
-        image = _load(path)
+        packed = raw.read(2) == GZIP
+        raw.seek(0)
+        file = stack.enter_context(gzip.GzipFile(fileobj=raw)) if packed else raw
+        image = _load(path, file)
         stored = image.dataobj
         layout = Layout(stored.dtype, int(stored.offset), tuple(map(int, stored.shape)), "F")
         check_layout(path, layout, "fiu", NiftiFile.shapes)
-        if path.name.lower().endswith(".gz"):
+        if packed:
             check_unpacked(path, layout.size)
-            raw = stack.enter_context(unpack(gzip.GzipFile(fileobj=raw), layout.size))
-        else:
-            check_length(path, path.stat().st_size, layout.size)
+            file.seek(0)
+            raw = stack.enter_context(unpack(file, layout.size, longer=True))
+        elif (size := path.stat().st_size) < layout.size:  # bytes after the values hurt nobody
+            check_length(path, size, layout.size)
         source = NiftiFile(path, raw, layout, image)
         if plane:
             source.turn_to(plane)

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from nogaps.images.arrays import ImageSource, check_pixels, map_anew
+from nogaps.images.foreign import refuse_foreign
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, atomic_folder, open_regular, parsing
 
@@ -33,6 +34,7 @@ def open_picture(path: str | Path, formats: tuple[str, ...] = ("PNG",)) -> Itera
         try:
             picture = Image.open(file, formats=formats)
         except UnidentifiedImageError as error:
+            refuse_foreign(Path(path))
             raise BadInput(f"is not {expected}", "one", path=path) from error
         with picture:
             check_pixels(path, picture.height, picture.width)
@@ -73,6 +75,8 @@ class PngSource(ImageSource):
             with parsing(path, "a folder of PNGs"):
                 self.folder, self.names = path, sorted(filter(_is_png, files_within(path)))
         if not self.names:
+            for file in filter(Path.is_file, (path / name for name in sorted(files_within(path)))):
+                refuse_foreign(file)
             raise BadInput("holds no .png file", "at least one", path=path)
         first = self._header(self.names[0])
         for name in self.names[1:]:

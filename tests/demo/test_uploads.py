@@ -133,11 +133,12 @@ def test_messages_are_one_line_without_folders(
     good = write(tmp_path / "good.npz", grey(2))
     (tmp_path / "other").mkdir()
     twin = write(tmp_path / "other" / "good.npz", grey(2))
-    names = ("text.png", "wide.png", "notes.txt", "mask.npy")
-    text, wide, notes, mask = (tmp_path / name for name in names)
+    names = ("text.png", "wide.png", "notes.txt", "mask.npy", "photo.jpg")
+    text, wide, notes, mask, photo = (tmp_path / name for name in names)
     text.write_text("no picture, though it is named so")
     notes.write_text("no image")
-    Image.new("RGB", (64, 64)).save(wide)
+    for path in (wide, photo):
+        Image.new("RGB", (64, 64)).save(path)
     np.save(mask, np.ones((32, 32), bool))
     for files, given, start in (
         ([], None, "no file, expected .npy, .npz, PNG or NIfTI, or one of the examples"),
@@ -146,6 +147,7 @@ def test_messages_are_one_line_without_folders(
         ([wide], None, "wide.png: "),
         ([good], mask, "mask.npy: has shape (1, 32, 32), expected (64, 64) or (2, 64, 64)"),
         ([notes], None, "notes.txt: "),
+        ([photo], None, "photo.jpg: is .jpg, expected"),
     ):
         with pytest.raises(BadInput) as caught:
             filler.fill(files, given, quality="fast")
