@@ -39,7 +39,8 @@ bench: .venv/installed
 
 .venv/installed: requirements.txt constraints.txt pyproject.toml
 	python3 -m venv .venv
-	$(PYTHON) -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(PYTHON) -m pip install --quiet --upgrade pip
+	$(PYTHON) -m pip install --quiet --no-compile --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 clean:

@@ -27,6 +27,8 @@ CONTEXT.set_forkserver_preload(
 )
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 SECONDS = 300  # that no process here takes
+KILLS = int(os.environ.get("NOGAPS_KILLS", "20"))  # by each signal, in the slow tests
+CONTINUES = "the same command continues where it stopped"
 
 
 def _serve(ready: Connection, log: Path, arguments: list[str], cwd: Path | None = None) -> None:

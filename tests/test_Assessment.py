@@ -23,6 +23,7 @@ from nogaps.submission import check_submission
 from nogaps.submission.notebook import count_figures, load_notebook, outputs
 from nogaps.verifying import read_record
 
+pytestmark = pytest.mark.xdist_group("notebook")  # one smoke run for all
 NOTEBOOK = ROOT / "Assessment.ipynb"
 WEIGHTS = [f"nogaps/weights/imputer/{name}" for name in ("imputer.safetensors", "uncertainty.json")]
 SHIPPED = {ROOT / n: sha256(ROOT / n) for n in ("test_set_nogaps.npy", *WEIGHTS)}  # before any test
@@ -175,6 +176,7 @@ def test_smoke_run_leaves_the_shipped_files_alone(smoke: Path) -> None:
     assert {path: sha256(path) for path in SHIPPED} == SHIPPED
 
 
+@pytest.mark.slow
 def test_second_run_is_done_again_and_identical(smoke: Path) -> None:
     training = smoke / "runs/smoke/training-0.safetensors"
     before, made = (smoke / running.RESULT).read_bytes(), training.stat().st_mtime_ns
@@ -183,6 +185,7 @@ def test_second_run_is_done_again_and_identical(smoke: Path) -> None:
     assert training.stat().st_mtime_ns > made, "the finished run was read back, not done again"
 
 
+@pytest.mark.slow
 def test_interrupted_run_continues(smoke: Path, tmp_path: Path) -> None:
     """With the samples there and no summary, sampling is not done again."""
     samples = tmp_path / "runs/smoke/samples"
@@ -218,6 +221,7 @@ def test_failed_run_is_one_line_and_keeps_what_was_there(smoke: Path, tmp_path: 
     assert not (tmp_path / "runs/smoke.previous").exists()
 
 
+@pytest.mark.slow
 def test_simulated_colab(colab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that holds the committed notebook only; the rest comes from REPO_URL."""
     (colab / running.NOTEBOOK).write_bytes(committed(running.NOTEBOOK))

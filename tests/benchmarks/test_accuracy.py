@@ -54,6 +54,7 @@ def test_every_variant_trains_and_differs(
     assert Assessment.train_epoch is ablations.TRAIN_EPOCH, "a patch was left behind"
 
 
+@pytest.mark.slow
 def test_ablations_compare_pairs_over_seeds(
     images: Path, frames_file: Path, tmp_path: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_ablations_compare_pairs_over_seeds(
 # the table -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_published_networks_get_their_rows(images: Path, frames_file: Path, tmp_path: Path) -> None:
     folder, full = tmp_path / "published", {"frm": "of the full profile"}
     save_json(folder / "published.json", full)
@@ -156,6 +158,7 @@ def few(_: list[Path]) -> imputers.Sets:
     return {"stand-in": (torch.from_numpy(standin.clean_images()[:4]), list("abcd"))}
 
 
+@pytest.mark.slow
 def test_masks_have_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(masks, "heads", few)
     called(masks.main, "--out", tmp_path / "masks.json")
@@ -167,6 +170,7 @@ def test_masks_have_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert own["ours"]["psnr"] > own["kriging"]["psnr"] + 2
 
 
+@pytest.mark.slow
 def test_sizes_have_their_rows(clean: torch.Tensor, tmp_path: Path) -> None:
     frames = clean[:6, 0].repeat_interleave(2, 1).repeat_interleave(2, 2)
     split = np.array(["train"] * 4 + ["val"] * 2)
@@ -182,6 +186,7 @@ def test_sizes_have_their_rows(clean: torch.Tensor, tmp_path: Path) -> None:
         assert 0.5 < row["coverage"] <= 1
 
 
+@pytest.mark.slow
 def test_label_free_scores_every_imputer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clean: torch.Tensor, mask: torch.Tensor
 ) -> None:

@@ -331,6 +331,7 @@ def test_fid_is_the_frechet_distance(monkeypatch: pytest.MonkeyPatch) -> None:
 # the study -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_command_trains_scores_draws_and_resumes(folder: Path, tmp_path: Path) -> None:
     options = ("--images", folder, "--profile", "smoke", "--run", tmp_path, "--out", tmp_path)
     done = command(*options)

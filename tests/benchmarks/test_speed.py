@@ -33,6 +33,7 @@ def test_every_method_fills(name: str, clean: torch.Tensor, mask: torch.Tensor) 
         assert error < 0.2 * black
 
 
+@pytest.mark.slow
 def test_filling_has_every_row(tmp_path: Path) -> None:
     text = called(filling.main, "--profile", "smoke", "--out", tmp_path / "filling.json")
     results = load_json(tmp_path / "filling.json")
@@ -88,6 +89,7 @@ def test_sampling_draws_what_the_pipeline_draws(
 # training to accuracy ------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_training_is_logged_and_continued(
     frames_file: Path, clean: torch.Tensor, tmp_path: Path
 ) -> None:

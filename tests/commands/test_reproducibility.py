@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,6 +24,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from in_process import called
 from nibabel import Nifti1Image
 from PIL import Image
@@ -235,3 +239,47 @@ def test_a_second_call_gives_the_same_bits(
     if isinstance(results[0], Path):
         assert files(results[0]) == files(results[1]) and files(results[0])
     assert digest(results[0]) == digest(results[1])
+
+
+PROGRAM = """
+import json, sys
+from nogaps.commands.main import app
+for command in json.loads(sys.argv[1]):
+    assert app(command, standalone_mode=False) in (None, 0), command
+"""
+
+
+def prior_commands(inputs: str) -> list[list[str]]:
+    """Every stage of the prior's training, at its full size but a step long."""
+    common = f"--frames {inputs}/frames.npz --out prior --steps 1 --batch-size 2"
+    lines = [
+        f"prior train-autoencoder {common}",
+        f"prior train-diffusion {common} --copies 0",
+        f"prior refine {common} --samples 2",
+        f"prior train-autoencoder {common.replace('prior', 'vq')} --stage vqvae2",
+    ]
+    return [line.split() for line in lines]
+
+
+def run_apart(folder: Path, k: int, program: list[str]) -> None:
+    """A process of its own: other hash seed, time zone and folder."""
+    own = {"PYTHONHASHSEED": str(k), "TZ": f"UTC{k}", "PYTHONPATH": str(ROOT)}
+    call = [sys.executable, *program]
+    done = subprocess.run(
+        call, cwd=folder, env={**os.environ, **own}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [commands, prior_commands])
+def test_two_processes_write_the_same_files(
+    given: object, make: Callable[[str], list], tmp_path: Path
+) -> None:
+    contents = []
+    for k in (1, 2):
+        folder = tmp_path / ("new" * k)
+        folder.mkdir()
+        run_apart(folder, k, ["-c", PROGRAM, json.dumps(make(str(given.inputs)))])
+        contents.append(files(folder))
+    assert contents[0] == contents[1] and len(contents[0]) > 8

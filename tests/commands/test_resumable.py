@@ -7,13 +7,11 @@ seeded, what they hit depends on the machine.
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,26 +19,17 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import killing
-import nbformat
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
-from killing import end
+from killing import CONTINUES, KILLS, end
 
 from nogaps import standin
 from nogaps.Assessment import PROFILES, Ensemble, new_imputer
-from nogaps.running import NOTEBOOK
 from nogaps.runtime.checkpoint import load_state, load_tensors, save_model
 from nogaps.runtime.files import load_json, load_npy, save_npy, sha256
-from nogaps.runtime.locks import folder_lock
-from nogaps.verifying import read_record
-from tests.commands.test_reproducibility import commands, files, given
 
-__all__ = ["given"]  # the fixture
-
-KILLS = int(os.environ.get("NOGAPS_KILLS", "20"))
-CONTINUES = "the same command continues where it stopped"
+pytestmark = pytest.mark.xdist_group("resumable")  # each run without an end once
 
 
 @dataclass(frozen=True)
@@ -142,13 +131,17 @@ def command(
     return registry(request.param, inputs, prior_folder, frames_file)
 
 
+STRAIGHT: dict[tuple[str, ...], dict[str, str]] = {}
+
+
 def straight(command: Command, folder: Path) -> dict[str, str]:
-    """Hashes of what a run without an end leaves."""
-    process = killing.start(folder / "log", *command.words(folder / "straight"))
-    assert end(process) == 0, (folder / "log").read_text()
-    hashes = killing.digests(folder / "straight", command.results)
-    assert len(hashes) == len(command.results)
-    return hashes
+    """Hashes of what a run without an end leaves, which is made once for all tests."""
+    if command.results not in STRAIGHT:
+        process = killing.start(folder / "log", *command.words(folder / "straight"))
+        assert end(process) == 0, (folder / "log").read_text()
+        STRAIGHT[command.results] = killing.digests(folder / "straight", command.results)
+    assert len(STRAIGHT[command.results]) == len(command.results)
+    return STRAIGHT[command.results]
 
 
 def stopped(command: Command, out: Path, log: Path) -> BaseProcess:
@@ -228,33 +221,6 @@ def test_a_full_disk_is_one_line_and_it_continues_when_there_is_room(
     assert not killing.leftovers(out)
 
 
-NOTEBOOK_THAT_WRITES = """
-import os, time
-open("kernel", "w").write(str(os.getpid()))
-while True:
-    open("beats", "a").write("x")
-    time.sleep(0.02)
-"""
-
-
-@pytest.mark.parametrize("number", killing.SIGNALS)
-def test_the_kernel_dies_with_its_run(tmp_path: Path, number: int) -> None:
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(NOTEBOOK_THAT_WRITES)])
-    nbformat.write(notebook, tmp_path / NOTEBOOK)
-    process, _ = killing.call(killing.run_notebook, tmp_path, tmp_path / "log")
-    assert end(process, number) == killing.expected_code(number)
-    deadline, written = time.monotonic() + 30, -1
-    while written != (written := (tmp_path / "beats").stat().st_size):
-        assert time.monotonic() < deadline, "the kernel goes on"
-        time.sleep(0.3)  # the kernel of a killed run looks for its parent every second
-    with folder_lock(tmp_path / "runs"):  # the lock file of a killed run blocks nobody
-        pass
-    lines = (tmp_path / "log").read_text().splitlines()
-    # a kernel whose parent was killed says so
-    assert not any(line for line in lines if "cell" not in line and "[IPKernelApp]" not in line)
-    assert not killing.leftovers(tmp_path) and not (tmp_path / "runs/failed.ipynb").exists()
-
-
 def read_all(folder: Path) -> None:
     """Raise BadInput unless everything under a final name is whole."""
     readers = {".npy": load_npy, ".json": load_json, ".safetensors": load_tensors}
@@ -291,100 +257,3 @@ def test_killed_at_random(command: Command, number: int, tmp_path: Path) -> None
         read_all(out)
         killed += 1
     pytest.fail(f"{killed} kills only: the command is too quick")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", killing.SIGNALS)
-def test_killed_while_it_is_starting(number: int, prior_folder: Path, tmp_path: Path) -> None:
-    """A real process: its first seconds are imports, which turn exceptions into others."""
-    chance, kills = random.Random(number), -(-KILLS // 4)
-    command = [sys.executable, "-m", "nogaps", "sample", "--out", str(tmp_path / "out")]
-    command += ["--num-samples", "4", "--steps", "2", "--prior", str(prior_folder)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    began = time.monotonic()
-    subprocess.run([*command[:-1], str(tmp_path)], env=environment, stderr=subprocess.DEVNULL)
-    seconds = time.monotonic() - began
-    for _ in range(kills):
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-        time.sleep(seconds * chance.uniform(0.3, 1))  # before, Python itself is starting
-        process.send_signal(number)
-        text = process.communicate(timeout=killing.SECONDS)[1]
-        if (tmp_path / "out" / "images.npy").exists():  # Python was ending, without handlers
-            assert process.returncode in (0, -number, killing.expected_code(number))
-            shutil.rmtree(tmp_path / "out")
-            continue
-        assert process.returncode == killing.expected_code(number), text
-        if number != signal.SIGKILL:
-            assert [line for line in text.splitlines() if line.strip()] == [
-                f"nogaps: interrupted; {CONTINUES}"
-            ]
-    assert subprocess.run(command, env=environment).returncode == 0
-    assert not killing.leftovers(tmp_path / "out")
-
-
-PROGRAM = """
-import json, sys
-from nogaps.commands.main import app
-for command in json.loads(sys.argv[1]):
-    assert app(command, standalone_mode=False) in (None, 0), command
-"""
-
-
-def prior_commands(inputs: str) -> list[list[str]]:
-    """Every stage of the prior's training, at its full size but a step long."""
-    common = f"--frames {inputs}/frames.npz --out prior --steps 1 --batch-size 2"
-    lines = [
-        f"prior train-autoencoder {common}",
-        f"prior train-diffusion {common} --copies 0",
-        f"prior refine {common} --samples 2",
-        f"prior train-autoencoder {common.replace('prior', 'vq')} --stage vqvae2",
-    ]
-    return [line.split() for line in lines]
-
-
-def run_apart(folder: Path, k: int, program: list[str]) -> None:
-    """A process of its own: other hash seed, time zone and folder."""
-    own = {"PYTHONHASHSEED": str(k), "TZ": f"UTC{k}", "PYTHONPATH": str(ROOT)}
-    call = [sys.executable, *program]
-    done = subprocess.run(
-        call, cwd=folder, env={**os.environ, **own}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("make", [commands, prior_commands])
-def test_two_processes_write_the_same_files(
-    given: object, make: Callable[[str], list], tmp_path: Path
-) -> None:
-    contents = []
-    for k in (1, 2):
-        folder = tmp_path / ("new" * k)
-        folder.mkdir()
-        run_apart(folder, k, ["-c", PROGRAM, json.dumps(make(str(given.inputs)))])
-        contents.append(files(folder))
-    assert contents[0] == contents[1] and len(contents[0]) > 8
-
-
-NOTEBOOK_RUN = """
-import sys
-from pathlib import Path
-from nogaps.running import run
-run(Path(sys.argv[1]), "smoke", Path(sys.argv[2]))
-"""
-
-
-@pytest.mark.slow
-def test_two_executions_of_the_notebook_agree(tmp_path: Path) -> None:
-    contents, records = [], []
-    for k in (1, 2):
-        folder = tmp_path / ("new" * k)
-        folder.mkdir()
-        run_apart(folder, k, ["-c", NOTEBOOK_RUN, str(ROOT), str(folder)])
-        records.append(read_record(folder / NOTEBOOK))
-        contents.append(files(folder))
-        for name in (NOTEBOOK, "runs/smoke/summary.json"):  # they hold seconds
-            assert contents[-1].pop(name)
-    assert {"test_set_nogaps.npy", "runs/smoke/imputer.safetensors"} <= contents[0].keys()
-    assert contents[0] == contents[1]
-    assert records[0] == records[1] and len(records[0].hashes) >= 3

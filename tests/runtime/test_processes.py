@@ -114,6 +114,7 @@ def launched(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_accelerate_launch(prior_folder: Path, tmp_path: Path) -> None:
     done = launched(*sampling(prior_folder, tmp_path / "two"), "--json")
     assert done.returncode == 0, done.stderr
