@@ -166,7 +166,7 @@ def make_index(folder: Path) -> None:
 
 
 def read_index(folder: Path) -> None:
-    counts = heads.prepare(folder, folder / "i.csv", folder.parent / "out.npz")
+    counts = heads.prepare(folder, folder / "i.csv", folder.parent / "out.npz").counts
     assert sum(counts.values()) == len(np.load(folder.parent / "out.npz")["images"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
@@ -25,6 +25,9 @@ from nogaps.commands.options import (
 from nogaps.commands.signals import CONTINUES
 from nogaps.runtime import processes
 from nogaps.runtime.errors import BadInput
+
+if TYPE_CHECKING:
+    from nogaps.prior.frames.groups import Prepared
 
 
 @command(CONTINUES, shared=True)
@@ -169,21 +172,28 @@ def prepare(
             raise BadInput(f"--index {index}: expected one --source, and none of --size, --fit, …")
         from nogaps.prior.frames import heads
 
-        result = {"frames": out, "counts": heads.prepare(source[0], index, out)}
+        prepared = heads.prepare(source[0], index, out)
     else:
-        result = {"frames": out, **vars(frames.prepare_images(source, out, **options))}
+        prepared = frames.prepare_images(source, out, **options)
+    result = {"frames": out, **vars(prepared)}
     if preview:
         frames.save_preview(out, preview)
         result["preview"] = preview
-    for line in result.get("skipped", []):
+    for line in prepared.skipped:
         typer.echo(f"left out: {line}", err=True)
-    left_out = result.get("left_out")
-    text = f"{out}: {_counted(result['counts'])}"
-    say(result, as_json, text + (f"; left out: {_counted(left_out)}" if left_out else ""))
+    say(result, as_json, f"{out}: {_as_text(prepared)}")
 
 
-def _counted(numbers: dict[str, int]) -> str:
-    return ", ".join(f"{number} {name}" for name, number in numbers.items())
+def _as_text(prepared: Prepared) -> str:
+    """The images and groups of each split, and what was left out, with its first names."""
+    counts, groups = prepared.counts, prepared.groups
+    lines = [", ".join(f"{n} {split} (groups: {groups[split]})" for split, n in counts.items())]
+    if counts == groups:
+        lines.append("note: no name or folder tells a patient: every image is a group of its own")
+    for kind, names in prepared.left_out.items():
+        some = ", ".join(names[:3]) + ", …" * (len(names) > 3)
+        lines.append(f"left out: {len(names)} {kind} ({some})")
+    return "\n".join(lines)
 
 
 @command(CONTINUES)

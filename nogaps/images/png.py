@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from nogaps.images.arrays import ImageSource, check_pixels, map_anew
 from nogaps.images.foreign import refuse_foreign
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, atomic_folder, open_regular, parsing
 
+SIDEWAYS = range(5, 9)  # orientations of EXIF that swap rows and columns
 BITS = {"L": 8, "I;16": 16, "I": 16}  # of Pillow's modes of grey levels
 
 
@@ -41,20 +42,64 @@ def open_picture(path: str | Path, formats: tuple[str, ...] = ("PNG",)) -> Itera
             yield picture
 
 
-def read_grey(path: str | Path, formats: tuple[str, ...] = ("PNG",)) -> np.ndarray:
-    """Read the grey levels of a picture.
+def read_grey(path: str | Path) -> np.ndarray:
+    """Read the grey levels of a PNG as they are stored.
 
     Returns:
-        (H, W) uint16 where the file has 16 bits of grey, else uint8; colours become grey.
+        (H, W) uint16 where the file has 16 bits of grey, else uint8.
 
     Raises:
         BadInput: As `open_picture`.
     """
+    return _levels(path, ("PNG",), lambda picture: picture)
+
+
+def read_shown(path: str | Path, formats: tuple[str, ...]) -> np.ndarray:
+    """Read a picture as viewers show it: as EXIF turns it, colours as grey, black if transparent.
+
+    Args:
+        path: The file.
+        formats: See `open_picture`.
+
+    Returns:
+        (H, W) uint16 where the file has 16 bits of grey, else uint8.
+
+    Raises:
+        BadInput: As `open_picture`.
+    """
+    return _levels(path, formats, _as_shown)
+
+
+def shown_size(picture: Image.Image) -> tuple[int, int]:
+    """Return height and width as viewers show a picture, without decoding it."""
+    orientation = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
+    size = picture.height, picture.width
+    return size[::-1] if orientation in SIDEWAYS else size
+
+
+def _levels(
+    path: str | Path, formats: tuple[str, ...], convert: Callable[[Image.Image], Image.Image]
+) -> np.ndarray:
     with open_picture(path, formats) as picture:
         picture.verify()  # the checksums, which decoding skips
     with open_picture(path, formats) as picture:
-        grey = picture if picture.mode in BITS else picture.convert("L")
+        grey = convert(picture)
+        grey = grey if grey.mode in BITS else grey.convert("L")
         return np.asarray(grey).astype(_dtype(BITS[grey.mode]))
+
+
+def _as_shown(picture: Image.Image) -> Image.Image:
+    transparent = picture.info.get("transparency")
+    picture = ImageOps.exif_transpose(picture)
+    if BITS.get(picture.mode) == 16:
+        if transparent is None:
+            return picture
+        levels = np.asarray(picture)
+        return Image.fromarray(np.where(levels == transparent, 0, levels).astype(np.uint16))
+    if not picture.has_transparency_data:
+        return picture
+    black = Image.new("RGBA", picture.size, "black")
+    return Image.alpha_composite(black, picture.convert("RGBA"))
 
 
 def _dtype(bits: int) -> np.dtype:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 
 from nogaps.images.framing import frame_slice
-from nogaps.images.png import read_grey
+from nogaps.images.png import read_shown
+from nogaps.prior.frames.groups import Prepared, count_splits
 from nogaps.prior.frames.slices import FORMATS
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import open_regular, parsing, save_npz
@@ -46,12 +46,12 @@ def read_index(path: str | Path) -> list[dict[str, str]]:
 
 
 def read_slice(path: str | Path) -> np.ndarray:
-    """Read a PNG or JPEG as (H, W) uint8 grey levels.
+    """Read a PNG or JPEG as (H, W) uint8 grey levels, as viewers show it.
 
     Raises:
         BadInput: It is missing, damaged, or has 16 bits.
     """
-    pixels = read_grey(path, FORMATS)
+    pixels = read_shown(path, FORMATS)
     if pixels.dtype != np.uint8:
         raise BadInput("has 16 bits", "8 bits of grey", path=path)
     return pixels
@@ -72,7 +72,7 @@ def _frame(row: dict[str, str], source: Path, index: str | Path) -> np.ndarray:
     return np.clip(np.rint(frame), 0, 255).astype(np.uint8)
 
 
-def prepare(source: str | Path, index: str | Path, out: str | Path) -> dict[str, int]:
+def prepare(source: str | Path, index: str | Path, out: str | Path) -> Prepared:
     """Frame every slice that an index lists.
 
     Args:
@@ -82,7 +82,7 @@ def prepare(source: str | Path, index: str | Path, out: str | Path) -> dict[str,
             split and licence.
 
     Returns:
-        The number of frames per split.
+        The numbers of frames and of groups per split.
 
     Raises:
         BadInput: A wrong index, or a bad image.
@@ -94,4 +94,4 @@ def prepare(source: str | Path, index: str | Path, out: str | Path) -> dict[str,
         for name in ("split", "licence", "source_file", "group")
     }
     save_npz(out, images=images, **texts)
-    return dict(sorted(Counter(texts["split"].tolist()).items()))
+    return Prepared(*count_splits(texts["group"].tolist(), texts["split"].tolist()))

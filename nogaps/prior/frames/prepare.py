@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from nogaps.images.nifti import check_plane
+from nogaps.prior.frames.groups import Prepared, count_splits
 from nogaps.prior.frames.slices import Slice, read_files
 from nogaps.prior.frames.sources import SourceFile, list_files
 from nogaps.runtime.errors import BadInput
@@ -22,15 +23,6 @@ from nogaps.runtime.files import atomic, parsing, save_npz
 FRAME_PIXELS = 1 << 30  # of all frames of a file; in memory twice, 1 or 2 bytes each
 FITS = ("pad", "crop", "stretch")
 COLUMNS, ROWS, CELL = 6, 4, 128  # of a preview; CELL: screen pixels of an image, at least
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """Frames per split, files left out by kind, and one line for each bad file left out."""
-
-    counts: dict[str, int]
-    left_out: dict[str, int]
-    skipped: list[str]
 
 
 def prepare_images(
@@ -78,10 +70,10 @@ def prepare_images(
     if bad and not (skip_bad and frames):
         many = f"{len(bad)} of {len(files)} files cannot be used"
         raise BadInput(f"{skipped[0]}; {many}, --skip-bad leaves such files out")
-    given = [frame.file.split for frame in frames]
-    splits = assign_splits([frame.file.group for frame in frames], given, val_share)
+    given, groups = [frame.file.split for frame in frames], [frame.file.group for frame in frames]
+    splits = assign_splits(groups, given, val_share)
     _save_frames(out, frames, splits)
-    return Prepared(dict(sorted(Counter(splits).items())), left_out, skipped)
+    return Prepared(*count_splits(groups, splits), left_out, skipped)
 
 
 @dataclass(frozen=True)

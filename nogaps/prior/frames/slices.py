@@ -12,7 +12,7 @@ import numpy as np
 
 from nogaps.images.arrays import BLOCK, ImageSource, open_npy
 from nogaps.images.nifti import PLANES, open_nifti
-from nogaps.images.png import open_picture, read_grey
+from nogaps.images.png import open_picture, read_shown, shown_size
 from nogaps.prior.frames.sources import SourceFile
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.progress import progress
@@ -69,17 +69,17 @@ def _common_sizes(files: Sequence[SourceFile]) -> dict[Path, tuple[int, int]]:
         if file.kind == "still":
             # a bad file is reported when it is read
             with contextlib.suppress(BadInput), open_picture(file.path, FORMATS) as picture:
-                sizes[file.path.parent][picture.height, picture.width] += 1
+                sizes[file.path.parent][shown_size(picture)] += 1
     return {folder: counts.most_common(1)[0][0] for folder, counts in sizes.items()}
 
 
 def read_still(path: Path, size: tuple[int, int] | None) -> Iterator[Slice]:
-    """Read a PNG or JPEG, 16-bit levels as they are.
+    """Read a PNG or JPEG as viewers show it, 16-bit levels as they are.
 
     Raises:
         BadInput: It is damaged, or not of this size (H, W).
     """
-    pixels = read_grey(path, FORMATS)
+    pixels = read_shown(path, FORMATS)
     if size not in (None, pixels.shape):
         expected = "{}×{} as most of its folder".format(*size)
         raise BadInput("is {}×{}".format(*pixels.shape), expected, path=path)

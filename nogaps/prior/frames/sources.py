@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from nogaps.images.foreign import refuse_foreign
 from nogaps.images.formats import kind_of
+from nogaps.prior.frames.groups import SUFFIXES, group_names
 from nogaps.runtime.errors import BadInput
 
 EXPECTED = "PNG, JPG, NIfTI or .npy"
@@ -21,9 +23,9 @@ OASIS = {
     "keras_png_slices_test": "test",
 }
 OASIS_LABELS = "keras_png_slices_seg_"
-SUFFIXES = re.compile(r"(\.nii|\.gz|\.npy|\.png|\.jpe?g)+$", re.IGNORECASE)
-PATIENT = re.compile(r"sub-[A-Za-z0-9]+")  # as BIDS names files
-SLICE_NAME = re.compile(r"(.+?)[ _.-]*slice[ _.-]*\d+", re.IGNORECASE)
+# what lies beside images: folders of masks or labels, and names that end or begin so
+LABELS = re.compile(r"(masks?|labels?|segs?|segmentations?|annotations?)", re.IGNORECASE)
+LABEL = re.compile(r"(.+[\W_](mask|label|seg)\d*|(mask|label|seg)[\W_].+)", re.IGNORECASE)
 
 
 def kind_of_file(path: Path) -> str:
@@ -46,7 +48,7 @@ class SourceFile:
         return kind_of_file(self.path)
 
 
-def list_files(sources: Sequence[str | Path]) -> tuple[list[SourceFile], dict[str, int]]:
+def list_files(sources: Sequence[str | Path]) -> tuple[list[SourceFile], dict[str, list[str]]]:
     """List the image files of folders, by name and to any depth.
 
     Args:
@@ -54,32 +56,42 @@ def list_files(sources: Sequence[str | Path]) -> tuple[list[SourceFile], dict[st
             give their files a split.
 
     Returns:
-        The files, each once, and by kind how many others are left out: hidden files, files of
-        other kinds, the label images of OASIS, and files that a link reaches again.
+        The files, each once, and by kind the paths of those that are left out: hidden files, files
+        of other kinds, masks and labels of images, and files that a link reaches again.
 
     Raises:
         BadInput: A source is missing or holds no images.
     """
     files: dict[str, SourceFile] = {}
-    left_out: Counter[str] = Counter()
+    left_out: dict[str, list[str]] = defaultdict(list)
     for source in map(Path, sources):
         is_folder = os.path.isdir(source)
         if not is_folder and not (os.path.lexists(source) and kind_of_file(source)):
+            _explain([source] if os.path.isfile(source) else [])
             raise BadInput("is not a folder and not an image file", EXPECTED, path=source)
-        here: Counter[str] = Counter()
+        here: dict[str, list[str]] = defaultdict(list)
         paths = list(_walk(source, here)) if is_folder else [source]
         if not paths:
-            others = ", ".join(f"{n} {kind}" for kind, n in (+here).items()) or "nothing"
+            _explain(map(Path, here["other files"]))
+            others = ", ".join(f"{len(n)} {kind}" for kind, n in here.items() if n) or "nothing"
             raise BadInput(f"holds no images ({others})", EXPECTED, path=source)
         for file in _grouped(paths, Path(os.path.abspath(source)).parent):
             real = os.path.realpath(file.path)
-            here["repeated files"] += real in files
+            if real in files:
+                here["repeated files"].append(str(file.path))
             files.setdefault(real, file)
-        left_out += here
-    return list(files.values()), dict(left_out)
+        for kind, names in here.items():
+            left_out[kind] += names
+    return list(files.values()), {kind: names for kind, names in left_out.items() if names}
 
 
-def _walk(source: Path, left_out: Counter[str]) -> Iterator[Path]:
+def _explain(paths: Iterable[Path]) -> None:
+    """Raise BadInput with the command that converts one of these files, where there is one."""
+    for path in filter(Path.is_file, paths):
+        refuse_foreign(path)
+
+
+def _walk(source: Path, left_out: dict[str, list[str]]) -> Iterator[Path]:
     """The image files in a folder and those within, also behind links."""
 
     def refuse(error: OSError) -> None:
@@ -91,35 +103,25 @@ def _walk(source: Path, left_out: Counter[str]) -> Iterator[Path]:
             inner.clear()
             continue
         visited.add(real)
-        left_out["hidden files"] += sum(name[0] == "." for name in (*inner, *names))
+        hidden = [name for name in (*inner, *names) if name[0] == "."]
+        left_out["hidden files"] += [os.path.join(folder, name) for name in hidden]
         inner[:] = sorted(name for name in inner if name[0] != ".")
-        labels = os.path.basename(os.path.abspath(folder)).startswith(OASIS_LABELS)
+        within = os.path.relpath(folder, source).split(os.sep)
+        oasis = os.path.basename(os.path.abspath(folder)).startswith(OASIS_LABELS)
+        labels = oasis or any(map(LABELS.fullmatch, within))
         for path in (Path(folder, name) for name in sorted(names) if name[0] != "."):
-            if labels or not kind_of_file(path):
-                left_out["label images" if labels else "other files"] += 1
+            if not kind_of_file(path):
+                left_out["other files"].append(str(path))
+            elif labels or LABEL.fullmatch(SUFFIXES.sub("", path.name)):
+                left_out["label images"].append(str(path))
             else:
                 yield path
 
 
 def _grouped(paths: Sequence[Path], root: Path) -> Iterator[SourceFile]:
-    """Files of one source with group and split.
-
-    A group is the patient or volume that the name tells: "sub-01" of BIDS, what stands before
-    "slice_7", else the stem. Folders that share such names ("p1/T1.nii", "p2/T1.nii") are groups.
-    """
-    rows, folders_of = [], defaultdict(set)
-    for path in paths:
-        name = os.path.relpath(os.path.abspath(path), root).replace(os.sep, "/")
-        name = os.fsencode(name).decode("utf-8", "replace")
-        folder, _, last = name.rpartition("/")
-        stem = SUFFIXES.sub("", last) or last
-        before = SLICE_NAME.fullmatch(stem)
-        rows.append((path, name, folder, before[1] if before else stem))
-        folders_of[rows[-1][-1]].add(folder)
-    shared = set().union(*(folders for folders in folders_of.values() if len(folders) > 1))
-    for path, name, folder, stem in rows:
-        split = OASIS.get(os.path.basename(os.path.abspath(path.parent)), "")
-        patient = PATIENT.match(stem)
-        by_folder = folder in shared and "/" in folder and not split
-        group = patient[0] if patient else folder if by_folder else stem
-        yield SourceFile(path, name, group, split)
+    """Files of one source with group and split."""
+    relative = [os.path.relpath(os.path.abspath(path), root) for path in paths]
+    names = [os.fsencode(r.replace(os.sep, "/")).decode("utf-8", "replace") for r in relative]
+    splits = [OASIS.get(os.path.basename(os.path.abspath(path.parent)), "") for path in paths]
+    groups = group_names(names, [bool(split) for split in splits])
+    yield from map(SourceFile, paths, names, groups, splits)

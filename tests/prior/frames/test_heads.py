@@ -41,7 +41,7 @@ def test_heads_are_framed_where_the_test_set_has_them(
     index = tmp_path / "index.csv"
     head = "source_file,flip_left_right,skull_top_row,occiput_col,forehead_col,group,split\n"
     index.write_text(head + f"head.png,{flip},{top},{left},{right},0,train\n")
-    assert prepare(tmp_path, index, tmp_path / "frames.npz") == {"train": 1}
+    assert prepare(tmp_path, index, tmp_path / "frames.npz").counts == {"train": 1}
     frames, groups = load_frames(tmp_path / "frames.npz")
     assert frames.shape == (1, 1, 128, 128) and groups == ["frames/0"]
     small = torch.nn.functional.avg_pool2d(frames, 2)[0, 0] > 0.5
@@ -90,13 +90,18 @@ def test_an_index_frames_through_the_command(tmp_path: Path) -> None:
     preview = tmp_path / "p.png"
     done = called(*arguments, "--json", "--preview", preview)
     assert done.code == 0, done.err
-    result = {"frames": str(out), "counts": {"train": 2, "val": 1}, "preview": str(preview)}
+    counts = {"train": 2, "val": 1}
+    result = {"frames": str(out), "counts": counts, "groups": counts, "preview": str(preview)}
+    result |= {"left_out": {}, "skipped": []}
     assert json.loads(done.out) == result
     with Image.open(preview) as picture:
         assert picture.format == "PNG" and np.asarray(picture.convert("L")).std() > 10
     prepare(tmp_path / "s", index, tmp_path / "p.npz")
     assert sha256(out) == sha256(tmp_path / "p.npz")
     assert read_frames(out)["images"].shape == (3, 128, 128)
+    index.write_text(rows.replace("g2", "g1"))
+    assert "1 of 2 groups lie in two splits (g1)" in called(*arguments).err
+    index.write_text(rows)
     for more in (("--fit", "pad"), ("--source", tmp_path)):
         done = called(*arguments, *more)
         assert done.code == 2 and "--index" in done.err

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from frame_files import small
 from image_files import refused, still, volume
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from nogaps.prior.frames.files import load_frames
 
@@ -123,3 +123,71 @@ def test_stills_of_8_and_16_bits(tmp_path: Path) -> None:
     x, _ = load_frames(tmp_path / "o.npz")
     assert x.shape == (5, 1, 16, 16) and x.dtype.is_floating_point
     assert float(x.min()) >= 0 and float(x.max()) == 1
+
+
+LEFT = np.where(np.arange(16) < 8, 200, 50).astype(np.uint8) * np.ones((16, 1), np.uint8)
+CLEAR = (np.arange(16) % 4 > 0) * np.ones((16, 1), bool)  # False: transparent
+
+
+def shown(picture: Image.Image, path: Path, **options: object) -> np.ndarray:
+    path.parent.mkdir(exist_ok=True)
+    picture.save(path, **options)
+    return small([path], path.parent / "o.npz")["images"][0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_exif_turns_pictures_as_viewers_do(tmp_path: Path, name: str, orientation: int) -> None:
+    picture, exif = Image.fromarray(LEFT), Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = shown(picture, tmp_path / name, exif=exif).astype(int)
+    picture.save(tmp_path / name, exif=exif)
+    with Image.open(tmp_path / name) as stored:
+        assert np.abs(data - np.asarray(ImageOps.exif_transpose(stored))).max() <= 9
+    bright = np.argwhere(data > 100).mean(0) - 7.5  # where the bright half now lies
+    there = {1: (0, -4), 2: (0, 4), 3: (0, 4), 4: (0, -4), 5: (-4, 0), 6: (-4, 0)}
+    assert np.allclose(bright, there.get(orientation, (4, 0)))
+
+
+def test_pictures_that_lie_on_their_side_have_the_size_that_is_shown(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    for k in range(3):
+        still(tmp_path / "s" / f"{k}.png", (32, 16), seed=k)
+    Image.fromarray(np.ones((16, 32), np.uint8)).save(tmp_path / "s" / "b.jpg", exif=exif)
+    small([tmp_path / "s"], tmp_path / "o.npz", size="16x8")
+
+
+def palette(pixels: np.ndarray) -> Image.Image:
+    """The levels as entries of a palette in another order."""
+    picture = Image.fromarray(255 - pixels).convert("P")
+    picture.putpalette([value for k in range(255, -1, -1) for value in (k, k, k)])
+    return picture
+
+
+def with_alpha(picture: Image.Image) -> Image.Image:
+    picture.putalpha(Image.fromarray(np.where(CLEAR, 255, 0).astype(np.uint8)))
+    return picture
+
+
+PICTURES: dict[str, tuple[Image.Image, dict, np.ndarray]] = {  # with what they must become
+    "palette": (palette(LEFT), {}, LEFT),
+    "colours": (Image.fromarray(LEFT).convert("RGB"), {}, LEFT),
+    "1 bit": (Image.fromarray(LEFT > 100), {}, np.where(LEFT > 100, 255, 0)),
+    "alpha of grey": (with_alpha(Image.fromarray(LEFT)), {}, LEFT * CLEAR),
+    "alpha of colours": (with_alpha(Image.fromarray(LEFT).convert("RGB")), {}, LEFT * CLEAR),
+    "a transparent entry": (palette(LEFT), {"transparency": 255 - 200}, LEFT * (LEFT != 200)),
+    "a transparent level": (Image.fromarray(LEFT), {"transparency": 200}, LEFT * (LEFT != 200)),
+    "16 bits": (Image.fromarray(LEFT * np.uint16(300)), {}, LEFT / 200 * 65535),
+    "a transparent level of 16 bits": (
+        Image.fromarray(LEFT * np.uint16(300)),
+        {"transparency": 50 * 300},
+        np.where(LEFT == 50, 0, 65535),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(PICTURES))
+def test_pictures_are_read_as_viewers_show_them_on_black(tmp_path: Path, case: str) -> None:
+    picture, options, expected = PICTURES[case]
+    assert np.abs(shown(picture, tmp_path / "a.png", **options) - expected).max() <= 1
