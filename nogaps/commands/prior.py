@@ -196,7 +196,7 @@ def _as_text(prepared: Prepared) -> str:
     return "\n".join(lines)
 
 
-@command(CONTINUES)
+@command("the same command measures again; samples and imputers that were made are kept")
 def evaluate(
     out: Annotated[Path, Option(help="Folder for evaluation.json, .png, pairs and runs.")],
     frames: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Option
 
 from nogaps.commands.options import Json, Seed, command, say
-from nogaps.commands.signals import CONTINUES
+from nogaps.commands.signals import SAVED
 
 Frames = Annotated[
     list[Path], Option(help="Frame file of `prior prepare`; repeat it for several files.")
@@ -39,7 +39,7 @@ Rate = Annotated[float, Option(help="Peak learning rate; its cosine falls to zer
 AE_STEPS, DIFFUSION_STEPS, REFINE_STEPS = 4400, 4400, 800
 
 
-@command(CONTINUES, shared=True)
+@command(SAVED, shared=True)
 def train_autoencoder(
     frames: Frames,
     out: Out,
@@ -66,7 +66,7 @@ def train_autoencoder(
     say({"vqvae": out / "vqvae"}, as_json, f"{out / 'vqvae'}: written")
 
 
-@command(CONTINUES, shared=True)
+@command(SAVED, shared=True)
 def train_diffusion(
     frames: Frames,
     out: Out,
@@ -103,7 +103,7 @@ def train_diffusion(
     say({"pipeline": out / "pipeline"}, as_json, f"{out / 'pipeline'}: written")
 
 
-@command(CONTINUES, shared=True)
+@command(SAVED, shared=True)
 def refine(
     frames: Frames,
     out: Out,
@@ -127,7 +127,7 @@ def refine(
     say({"pipeline": out / "refined"}, as_json, f"{out / 'refined'}: written")
 
 
-@command(CONTINUES, shared=True)
+@command(SAVED, shared=True)
 def train(
     frames: Frames,
     out: Out,

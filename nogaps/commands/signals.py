@@ -8,6 +8,7 @@ import signal
 NAMES = {"SIGINT", "SIGTERM", "SIGHUP"}  # Windows has no SIGHUP
 STARTS_AGAIN = "the same command starts again"
 CONTINUES = "the same command continues where it stopped"
+SAVED = "the same command continues from its last state, at most 5 minutes old"
 
 received = 0  # the number of the signal, if one came
 advice = STARTS_AGAIN  # what the command that runs will do when it is given again

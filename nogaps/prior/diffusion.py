@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache, partial
-from itertools import chain
+from collections.abc import Callable, Sequence
+from functools import cache, lru_cache, partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, LDMPipeline, UNet2DModel
@@ -17,10 +17,13 @@ from nogaps.prior.frames.files import load_frames, load_val, to_size
 from nogaps.prior.loading import WEIGHTS, FirstStage, load_part, load_stage
 from nogaps.prior.pixel_space import TRANSFORMS, PixelSpace
 from nogaps.prior.training import Schedule, by_main_process, fit, step_generator
+from nogaps.runtime.batches import make_npy
+from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.device import autocast, autocast_dtype, pick_device
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic_folder, load_json, sha256
 
+BATCH = 64  # images that are encoded at a time
 TRAINING_STEPS = 1000  # noise levels of the forward process
 PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
 NOISE = {"cosine": "squaredcos_cap_v2", "linear": "linear"}
@@ -127,13 +130,32 @@ def _validation_loss(model: UNet2DModel, z: torch.Tensor, **options: object) -> 
 
 
 def _training_latents(
-    stage: FirstStage, frames: torch.Tensor, copies: int, seed: int
-) -> torch.Tensor:
-    """Scaled latents of the frames (N,1,2H,2W) and of `copies` warped copies of each."""
-    # samples do not show the warps: these lie around the identity, and no head is mirrored
-    copied = (warp(frames, step_generator(seed, k)) for k in range(copies))
-    parts = [encode(stage, x) for x in chain([to_size(frames)], copied)]
-    return torch.cat(parts) * stage.config.scaling_factor
+    stage: FirstStage, frames: torch.Tensor, copies: int, seed: int, folder: Path
+) -> tuple[tuple[int, ...], Callable[[], torch.Tensor]]:
+    """Shape of the scaled latents of frames (N,1,2H,2W) and of `copies` warped copies of each.
+
+    And a function that returns them, at its first call made or read from `folder`.
+    """
+    n, scale = len(frames), stage.config.scaling_factor
+    shape = (n * (1 + copies), *encode(stage, to_size(frames[:1])).shape[1:])
+
+    @lru_cache(maxsize=1)
+    def images(k: int) -> torch.Tensor:
+        # samples do not show the warps: these lie around the identity, and no head is mirrored
+        return warp(frames, step_generator(seed, k - 1)) if k else to_size(frames)
+
+    def make(start: int, stop: int) -> np.ndarray:
+        passes = range(start // n, (stop - 1) // n + 1)
+        parts = [images(k)[max(0, start - k * n) : stop - k * n] for k in passes]
+        return (encode(stage, torch.cat(parts)) * scale).numpy()
+
+    @cache
+    def latents() -> torch.Tensor:
+        key = fingerprint(frames, *stage.state_dict().values())
+        path = folder / f"latents-{key}-{copies}-{seed}.npy"
+        return torch.from_numpy(make_npy(path, shape, BATCH, make, "encoding"))
+
+    return shape, latents
 
 
 def _first_stage(space: str, folder: Path, frames: torch.Tensor) -> FirstStage:
@@ -209,18 +231,18 @@ def train_diffusion(
     train, _ = load_frames(frames)
     folder = out if start is None else Path(start)
     stage = _first_stage(space, folder / "vqvae", train).to(pick_device())
-    z = _training_latents(stage, train, copies, schedule.seed)
+    shape, latents = _training_latents(stage, train, copies, schedule.seed, out / "diffusion")
     z_val = encode(stage, load_val(frames)) * stage.config.scaling_factor
     with torch.random.fork_rng([]):
         torch.manual_seed(schedule.seed)  # diffusers initialises from the global generator
-        unet = build_denoiser(z.shape[1], tuple(z.shape[2:]), widths, dropout)
+        unet = build_denoiser(shape[1], shape[2:], widths, dropout)
     if start is not None:
         _begin_from(unet, folder, forward)
 
     def draw(n: int, generator: torch.Generator) -> torch.Tensor:
-        return z[torch.randint(len(z), (n,), generator=generator)]
+        return latents()[torch.randint(shape[0], (n,), generator=generator)]
 
-    config = {"stage": "diffusion", "files": [Path(f).name for f in frames], "latents": len(z)}
+    config = {"stage": "diffusion", "files": [Path(f).name for f in frames], "latents": shape[0]}
     parts = () if start is None else ("vqvae", "unet")
     config |= {"start": [sha256(folder / part / WEIGHTS) for part in parts]}
     config |= {"space": space, "smooth_l1": smooth_l1, **forward.config, **unet.config}
@@ -228,4 +250,10 @@ def train_diffusion(
     loss, validate = (partial(f, **options) for f in (diffusion_loss, _validation_loss))
     validate = partial(validate, z=z_val)
     unet = fit(unet, draw, loss, validate, out / "diffusion", schedule, config)
-    by_main_process(lambda: save_prior(out / "pipeline", stage, unet, forward.config))
+
+    def save() -> None:
+        save_prior(out / "pipeline", stage, unet, forward.config)
+        for path in (out / "diffusion").glob("latents-*.npy"):  # large, and of no more use
+            path.unlink()
+
+    by_main_process(save)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from torch import nn
@@ -23,11 +24,10 @@ from nogaps.prior.autoencoder import reconstruction_loss, reconstruction_scores
 from nogaps.prior.diffusion import save_prior
 from nogaps.prior.frames.files import load_frames, load_val
 from nogaps.prior.loading import Prior, load_prior
-from nogaps.prior.sampling import image_generators, sample_latents
+from nogaps.prior.sampling import image_generators, latent_shape, sample_latents
 from nogaps.prior.training import Schedule, by_main_process, fit, make_accelerator
+from nogaps.runtime.batches import make_npy
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import load_npy, save_npy
-from nogaps.runtime.progress import progress
 
 BATCH = 64  # samples drawn at a time
 SHARPNESS = 0.25  # of `warp` for the real images: as sharp as the frames, hardly sharper
@@ -168,15 +168,10 @@ def refine_decoder(
 
 def latent_bank(prior: Prior, folder: Path, samples: int, seed: int) -> torch.Tensor:
     """Sample unscaled latents (N,C,h,w), or read those of an earlier call from `folder`."""
+
+    def sample(start: int, stop: int) -> np.ndarray:
+        return sample_latents(prior, image_generators(seed, start, stop - start)).cpu().numpy()
+
     path = folder / f"latents-{prior.weights_sha256[:16]}-{samples}-{seed}.npy"
-
-    def draw() -> None:
-        starts = range(0, samples, BATCH)
-        parts = [
-            sample_latents(prior, image_generators(seed, k, min(BATCH, samples - k)))
-            for k in progress(starts, "sampling")
-        ]
-        save_npy(path, torch.cat(parts).cpu().numpy())
-
-    by_main_process(lambda: path.exists() or draw())
-    return torch.from_numpy(load_npy(path))
+    shape = (samples, *latent_shape(prior))
+    return torch.from_numpy(make_npy(path, shape, BATCH, sample, "sampling"))

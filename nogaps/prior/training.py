@@ -28,6 +28,7 @@ from nogaps.runtime.seeds import numbered_generator
 Draw = Callable[[int, torch.Generator], torch.Tensor]  # a batch of so many images or latents
 Loss = Callable[[torch.nn.Module, torch.Tensor, torch.Generator], dict[str, torch.Tensor]]
 Validate = Callable[[torch.nn.Module], dict[str, float]]
+SAVE = 240.0  # seconds between two states
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,6 @@ class Schedule:
     weight_decay: float = 1e-2
     ema_decay: float = 0.999
     validate_every: int = 200
-    checkpoint_every: int = 200
     patience: int = 0  # validations without progress before training stops; 0: never
     seed: int = 0
 
@@ -217,7 +217,8 @@ def _fit(
     run = Run(run_dir, settings, parts, schedule.patience)
     run.load()
     objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
-    started = time.monotonic() - (run.log[-1]["seconds"] if run.log else 0.0)
+    saved = time.monotonic()
+    started = saved - (run.log[-1]["seconds"] if run.log else 0.0)
     main, steps = accelerator.is_main_process, schedule.steps if not run.stopped else run.step
 
     todo = range(run.step, steps)
@@ -237,9 +238,10 @@ def _fit(
             if main:
                 _write_log(run_dir, run.log)
         # Save the state.
-        due = run.step % schedule.checkpoint_every == 0 or run.step == steps or run.stopped
+        due = time.monotonic() - saved > SAVE or run.step == steps or run.stopped
         if due and main:
             run.save()
+            saved = time.monotonic()
         if run.stopped:
             break
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -184,6 +184,42 @@ def make_batches(
             note(start)
             bar.update(stop - start)
     processes.wait_for_everyone()
+
+
+def make_npy(
+    path: Path,
+    shape: tuple[int, ...],
+    batch_size: int,
+    make: Callable[[int, int], np.ndarray],
+    description: str,
+) -> np.ndarray:
+    """Make an array of float32 batch by batch and keep it in a .npy, which is read if it is there.
+
+    The same call continues an interrupted one. Several processes that all call this share the
+    batches.
+
+    Args:
+        path: The .npy; its name tells what the values depend on.
+        shape: Of the array.
+        batch_size: See `make_batches`.
+        make: `make(start, stop)` returns items `start` to `stop` - 1.
+        description: Heads the progress bar.
+
+    Raises:
+        BadInput: The array cannot be written or has another size, or another run makes it.
+    """
+    dtype = np.dtype("<f4")
+    file = StoredArray(path, shape[0], shape[1:], dtype, npy_header(shape, dtype))
+    folder = path.with_name(f".{path.name}.partial")
+    with unfinished(folder, lambda: None if path.exists() else {"shape": list(shape)}) as known:
+        if known is not None:
+            part = replace(file, path=folder / path.name)
+            make_batches(folder, [part], batch_size, lambda *ends: [make(*ends)], description)
+            if processes.is_main():
+                part.path.replace(path)
+    if (size := path.stat().st_size) != file.size:
+        raise BadInput(f"has {size} bytes", f"{file.size}: remove it", path=path)
+    return file.read(0, shape[0])
 
 
 def _allocate(folder: Path, arrays: Sequence[StoredArray]) -> None:

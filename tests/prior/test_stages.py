@@ -28,13 +28,14 @@ from nogaps.runtime.files import sha256
 
 
 def small(steps: int, **options: object) -> Schedule:
-    return Schedule(steps, 4, 2e-3, validate_every=2, checkpoint_every=2, **options)
+    return Schedule(steps, 4, 2e-3, validate_every=2, **options)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def no_curves_and_no_time() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "time", SimpleNamespace(monotonic=lambda: 0.0))
+        patch.setattr(training, "SAVE", -1.0)  # after every step
         patch.setattr(training, "save_curves", lambda *_: None)  # slow, and tested elsewhere
         yield
 

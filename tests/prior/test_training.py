@@ -55,7 +55,7 @@ def test_the_rate_rises_and_falls() -> None:
 
 @pytest.mark.usefixtures("no_curves")
 def test_early_stopping_returns_the_best_weights(tmp_path: Path) -> None:
-    schedule = Schedule(40, 4, 0.1, validate_every=1, checkpoint_every=1, patience=3)
+    schedule = Schedule(40, 4, 0.1, validate_every=1, patience=3)
     model, seen = line_fit(schedule, tmp_path / "a", 4)
     assert len(seen) == 7, "three validations without progress after the best, the fourth"
     assert float(model.weight.detach()) == seen[3]
@@ -92,11 +92,19 @@ def test_a_run_goes_on_for_longer_but_not_with_other_settings(tmp_path: Path) ->
 def test_an_interrupted_run_continues_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    """Dropout, a best network that is not the last, losses in the middle of a line of the log."""
-    schedule = Schedule(20, 4, 0.1, validate_every=3, checkpoint_every=2, patience=2)
-    step = training._train_step
+    """Dropout, a best network that is not the last, losses in the middle of a line of the log.
+
+    Every other step the clock strikes: what it saved is at most two steps old.
+    """
+    schedule = Schedule(20, 4, 0.1, validate_every=3, patience=2)
+    step, now = training._train_step, [0.0]
+
+    def timed(number: int, *rest: object) -> dict:
+        now[0] = (training.SAVE + 1) * (number // 2)
+        return step(number, *rest)
 
     def run(name: str) -> Path:
+        now[0] = 0.0
         with torch.random.fork_rng([]):
             torch.manual_seed(0)
             model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5))
@@ -109,15 +117,20 @@ def test_an_interrupted_run_continues_to_the_same_bits(
     def interrupted(number: int, *rest: object) -> dict:
         if number == stop:
             raise KeyboardInterrupt
-        return step(number, *rest)
+        return timed(number, *rest)
 
-    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    add_row = training.Run.add_row
+    monkeypatch.setattr(training.Run, "add_row", lambda run, _, row: add_row(run, 0.0, row))
+    monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(training, "_train_step", timed)
     straight = run("straight")
     state = load_state(straight)
     assert state["stopped"] and state["step"] < 20
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(training, "_train_step", interrupted)
         run("resumed")
+    kept = load_state(tmp_path / "resumed" / "state.safetensors")
+    assert stop - 2 <= (kept["step"] if kept else 0) <= stop
     assert sha256(run("resumed")) == sha256(straight)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nogaps.runtime import batches, processes
-from nogaps.runtime.batches import StoredArray, make_batches, npy_header, unfinished
+from nogaps.runtime.batches import StoredArray, make_batches, make_npy, npy_header, unfinished
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_json, load_npy, save_json
 
@@ -111,6 +111,26 @@ def test_nothing_is_done_without_its_array(tmp_path: Path) -> None:
     (tmp_path / ".out.npy.partial" / "items.npy").unlink()
     work(tmp_path / "out.npy", tmp_path / "log")
     assert np.array_equal(load_npy(tmp_path / "out.npy"), items(0, COUNT))
+
+
+def test_an_array_is_made_once_and_then_read(tmp_path: Path) -> None:
+    path, calls = tmp_path / "deep" / "a.npy", list[int]()
+
+    def make(start: int, stop: int) -> np.ndarray:
+        calls.append(start)
+        if calls == [0, 4, 8]:
+            raise KeyboardInterrupt
+        return items(start, stop)
+
+    with pytest.raises(KeyboardInterrupt):
+        make_npy(path, (COUNT, *SHAPE), SIZE, make, "working")
+    for _ in range(2):
+        array = make_npy(path, (COUNT, *SHAPE), SIZE, make, "working")
+        assert np.array_equal(array, items(0, COUNT)) and np.array_equal(load_npy(path), array)
+    assert calls == [0, 4, 8, 8, 12, 16, 20] and os.listdir(path.parent) == ["a.npy"]
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BadInput, match=r"a\.npy: has 679 bytes, expected 680: remove it"):
+        make_npy(path, (COUNT, *SHAPE), SIZE, make, "working")
 
 
 def test_refused_work_leaves_nothing(tmp_path: Path) -> None:
