@@ -35,7 +35,7 @@ from benchmarks.recipes import COURSEWORK, Batch, PlainRun, Shuffled
 from nogaps import Assessment
 from nogaps.metrics import hole_scores
 from nogaps.prior.frames.files import load_frames, load_val, to_size
-from nogaps.runtime.checkpoint import ema_of, fingerprint, load_state, save_model
+from nogaps.runtime.checkpoint import ema_of, fingerprint, load_state, run_settings, save_model
 from nogaps.runtime.device import autocast_dtype, pick_device
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, load_images, load_json, save_json
@@ -148,7 +148,7 @@ def train_schedule(
     path, checkpoint = folder / f"{epochs}.json", folder / f"{epochs}.training"
     imputer = Assessment.new_imputer(size, sets[0].tensors[1], 0)
     state, log = load_state(checkpoint), []
-    settings = Assessment.run_settings(imputer, sets[0], mask, epochs, 0)
+    settings = run_settings(imputer, sets[0].tensors[1], mask, epochs, 0)
     if state is not None and state["settings"] == settings and path.exists():
         log = load_json(path)["log"][: len(state["history"]["training"])]
     elif state is not None:

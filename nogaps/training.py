@@ -14,14 +14,13 @@ from nogaps.Assessment import (
     choose_profile,
     make_datasets,
     new_imputer,
-    run_settings,
     train_ensemble,
     validate,
 )
 from nogaps.imputers.loading import WEIGHTS, trained_on
 from nogaps.imputers.uncertainty import CALIBRATION, calibrate_ensemble, save_calibration
 from nogaps.masks import shared_mask
-from nogaps.runtime.checkpoint import load_state, save_model
+from nogaps.runtime.checkpoint import load_state, run_settings, save_model
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_images, samples_file
@@ -69,7 +68,7 @@ def train_imputer(
             raise BadInput("holds a run already; add --resume, or choose another --out", path=out)
         train_set, val_set = make_datasets(x, mask.cpu(), seed)
         first = new_imputer(settings, train_set.tensors[1], 1000 * seed)
-        wanted = run_settings(first, train_set, mask, settings.epochs, 1000 * seed)
+        wanted = run_settings(first, train_set.tensors[1], mask, settings.epochs, 1000 * seed)
         state = load_state(checkpoint)
         if state is not None and state["settings"] != wanted:
             problem = "holds a run on other images or settings; choose another --out"

@@ -38,17 +38,18 @@ def test_twin_and_notebook_are_one_text() -> None:
 def test_cells_and_code_are_short() -> None:
     code = [c.source for c in nbformat.read(NOTEBOOK, 4).cells if c.cell_type == "code"]
     lines = [line for source in code for line in source.splitlines()]
-    assert sum(bool(line.strip()) for line in lines) <= 620
+    assert sum(bool(line.strip()) for line in lines) <= 600
     assert max(len(source.splitlines()) for source in code) <= 60
 
 
 def test_contents_lead_to_headings() -> None:
     """Jupyter names a heading by its text, with hyphens; Colab jumps to cells by their id."""
     cells = [c for c in nbformat.read(NOTEBOOK, 4).cells if c.cell_type == "markdown"]
-    links = re.findall(r"\[([^]]+)\]\(#([^)]+)\)", cells[0].source)
+    links = re.findall(r"\[([^]]+)\]\(#((?:[^()]|\([^)]*\))+)\)", cells[0].source)
     headings = [text for c in cells[1:] for text in re.findall(r"^##+ (.+)$", c.source, re.M)]
     in_jupyter = {to: name.lower() for name, to in links if not to.startswith("scrollTo=")}
-    assert in_jupyter == {text.replace(" ", "-"): text.lower() for text in headings}
+    ids = {text.replace(" ", "-").replace("%", "%25"): text.lower() for text in headings}
+    assert in_jupyter == ids
     named = {cell.id: cell for cell in cells[1:] if re.match("##", cell.source)}
     in_colab = [to.removeprefix("scrollTo=") for _, to in links if to.startswith("scrollTo=")]
     assert in_colab == ["settings", "question-1", "question-2", "question-3", "summary"]
@@ -56,15 +57,43 @@ def test_contents_lead_to_headings() -> None:
     assert all(named[to].metadata["id"] == to for to in in_colab)
 
 
+MEASURED = re.compile(r"<!--n:\w+-->.*?<!--/n-->|<!--table:.*?<!--/table-->|`[^`]*`", re.S)
+CONSTANTS = {
+    "the coursework": "100 head images 64×64 2048 heads 2048 80/20 25 % 50 % Question 1 2 3",
+    "the code": "3×3 32 1e-3 2e-3 0.1 0.999 (1+n)/(10+n) temperature 1, AVX-512",
+    "the figures": "in [0, 1] 0 (black) 1 (white) -0.3 (blue) 0.3 (red) 95 % pixel is 0",
+    "profiles": "48 2048 2 × 2 1 × 20 3 × 60",
+    "the study of changes, which is not of this run": "10 epochs instead of 60 100 slices 88 0.05",
+}
+
+
+def test_prose_follows_the_run() -> None:
+    """A number in the text is a constant of task or code, or rendered from a measurement."""
+    known = set(re.findall(r"\d+(?:\.\d+)?", " ".join(CONSTANTS.values())))
+    for cell in nbformat.read(NOTEBOOK, 4).cells:
+        if cell.cell_type != "markdown":
+            continue
+        text = re.sub(r"(?:et al\.|and \w+|\(\w+|the same)\s+(?:19|20)\d\d", "", cell.source)
+        text = re.sub(r"\]\(#[^ ]*\)|^\d\. |1 \(white\)", "", MEASURED.sub("", text), flags=re.M)
+        assert set(re.findall(r"\d+(?:\.\d+)?", text)) <= known, cell.source
+
+
+def test_colab_is_asked_for_a_gpu() -> None:
+    metadata = nbformat.read(NOTEBOOK, 4).metadata
+    assert metadata["accelerator"] == "GPU" and metadata["colab"]["gpuType"] == "T4"
+
+
 def test_settings_are_form_fields_of_plain_values() -> None:
     """Colab's form rewrites what stands right of the sign; variables go before it."""
     cells = nbformat.read(NOTEBOOK, 4).cells
     (cell,) = (c for c in cells if "parameters" in c.metadata.get("tags", []))
     fields = dict(re.findall(r"^([A-Z_]+) = (.+?)  # @param (?=[\[{])", cell.source, re.M))
-    assert {name: json.loads(value.lower()) for name, value in fields.items()} == {
+    read = {"True": True, "False": False}
+    assert {k: read[v] if v in read else json.loads(v) for k, v in fields.items()} == {
         "PROFILE": "auto",
         "SEED": 0,
         "PRIOR": "shipped",
+        "COURSE_FILES": "MyDrive/cw1_files.zip",
         "MOUNT_DRIVE": False,
         "REPO_URL": "",
         "TEST_SET": "test_set.npy",

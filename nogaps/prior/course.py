@@ -1,19 +1,77 @@
-"""The course's own model: its `generate`, behind the arguments of ours."""
+"""The course's own model: set up, called by the arguments of ours, and checked.
+
+Its engine needs one global seed, prints a line and a bar per batch, and cannot be resumed. So it is
+called in chunks with seeds of their own, and what it prints is kept back. What its DDIM and DDPM do
+with temperature and few steps stands in monai-generative 0.2.3, `generative/networks/schedulers`.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import subprocess
+import sys
+import warnings
+import zipfile
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from nogaps.prior.sampling import IMAGES, Process, check_settings, is_finished
-from nogaps.runtime.batches import MANIFEST
+from nogaps.prior.sampling import IMAGES, PARTIAL, Process, check_settings, is_finished
+from nogaps.runtime.batches import MANIFEST, StoredArray, make_batches, npy_header, unfinished
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_json, load_npy, save_json, save_npy
 
-SCHEDULERS, STEPS, TEMPERATURES = ("ddim", "ddpm"), (10, 50), (0, 1)  # what the course's takes
+SCHEDULERS, TEMPERATURES = ("ddim", "ddpm"), (0, 1)  # what the course's engine takes
+RECOMMENDED = range(10, 51)  # steps, by its documentation
 TOLERANCE = 0.05  # how far outside [0,1] its decoder may go
+CHUNK = 256  # images of one call; an interrupted run keeps the calls before
+PACKAGE, ENGINE = "ese_invldm", "ese-invldm"  # the module, and the folder that holds it
+
+
+def set_up(files: str | Path, folder: str | Path = ".") -> None:
+    """Make the course's package importable; what is there already is not done again.
+
+    The engine's weights are loaded by pickle, as the course hands them out.
+
+    Args:
+        files: The zip file that the course hands out, `cw1_files.zip`.
+        folder: Where it is unpacked and its `run.sh` fetches the engine. Files there are kept.
+
+    Raises:
+        BadInput: A step failed.
+    """
+    folder = Path(folder)
+    if find_spec(PACKAGE):
+        return
+    if not (folder / ENGINE).is_dir():
+        if not (folder / "run.sh").exists():
+            _unpack(Path(files), folder)
+        call = ["bash", "run.sh"]
+        done = subprocess.run(call, cwd=folder, capture_output=True, text=True)
+        if done.returncode or not (folder / ENGINE).is_dir():
+            last = (done.stderr.strip().splitlines() or ["it printed no error"])[-1]
+            expected = f"a folder {ENGINE} beside it; it needs the internet"
+            raise BadInput(f"failed ({last})", expected, path=folder / "run.sh")
+    sys.path.append(str((folder / ENGINE).resolve()))
+
+
+def _unpack(files: Path, folder: Path) -> None:
+    """Unpack a zip file; files of its that are there already are kept."""
+    if not files.exists():
+        expected = "the course's zip file; to read it from Drive, set MOUNT_DRIVE"
+        raise BadInput("is missing", expected, path=files)
+    try:
+        with zipfile.ZipFile(files) as archive:
+            names = [name for name in archive.namelist() if not (folder / name).exists()]
+            archive.extractall(folder, names)
+    except zipfile.BadZipFile as error:
+        raise BadInput("is not a zip file", "the course's zip file", path=files) from error
+    if not (folder / "run.sh").exists():
+        raise BadInput("holds no run.sh", "the course's zip file", path=files)
 
 
 def _course_generate() -> Callable[..., list[torch.Tensor]]:
@@ -21,9 +79,9 @@ def _course_generate() -> Callable[..., list[torch.Tensor]]:
     try:
         from ese_invldm import generate
     except ImportError as error:
-        problem = f"the package ese_invldm cannot be imported ({error})"
-        if isinstance(error, ModuleNotFoundError) and error.name == "ese_invldm":
-            problem = "the package ese_invldm is not installed"
+        problem = f"the package {PACKAGE} cannot be imported ({error})"
+        if isinstance(error, ModuleNotFoundError) and error.name == PACKAGE:
+            problem = f"the package {PACKAGE} is not installed"
         expected = "the course's package, or use the shipped prior"
         raise BadInput(problem, expected, path="prior 'course'") from error
     return generate
@@ -43,14 +101,16 @@ def generate(
 
     Args:
         num_samples: How many images.
-        num_inference_steps: Steps of the reverse process, 10 to 50.
-        batch_size: Images at a time; the images depend on it.
-        scheduler: "ddim" or "ddpm".
+        num_inference_steps: Steps of the reverse process, at least 1; 10 to 50 are recommended.
+        batch_size: Images at a time; the images depend on it, and on the kind of GPU.
+        scheduler: "ddim", with which the temperature does nothing, or "ddpm", which is wrong with
+            fewer steps than in training.
         temperature: Scale of the noise, 0 to 1.
-        seed: Seed of the whole set.
+        seed: Seed of the first chunk; those of the others follow from it.
         out: A folder to which `images.npy` and its manifest are written; if they are there and of
-            the same arguments, they are read back. The manifest's "values" is `describe` of what
-            the model returned, before values outside [0,1] were clipped.
+            the same arguments, they are read back, and an interrupted call is continued. The
+            manifest's "values" is `describe` of what the model returned, before values outside
+            [0,1] were clipped.
 
     Returns:
         A list of batches (B,1,64,64) float32 in [0,1] on the CPU.
@@ -69,26 +129,59 @@ def generate(
     }
     check_settings(num_samples, batch_size, Process(num_inference_steps, scheduler, temperature))
     _check_limits(num_inference_steps, scheduler, temperature)
-    manifest = {"prior": "course", **settings}
-    if out is not None and is_finished(Path(out), manifest):
-        return list(torch.from_numpy(load_npy(Path(out) / IMAGES)).split(batch_size))
-    x = _join(_course_generate()(**settings), num_samples)
-    if out is not None:
-        save_json(Path(out) / MANIFEST, {**manifest, "values": describe(x)})
-        save_npy(Path(out) / IMAGES, x.clamp(0, 1).numpy())
+    if out is None:
+        x = _chunk(settings, 0, num_samples)
+    else:
+        _sample_to(Path(out), {"prior": "course", **settings})
+        x = torch.from_numpy(load_npy(Path(out) / IMAGES))
     return list(x.clamp(0, 1).split(batch_size))
+
+
+def _sample_to(out: Path, manifest: dict) -> None:
+    """Write `images.npy` and its manifest, chunk by chunk."""
+
+    def settings() -> dict | None:
+        return None if is_finished(out, manifest) else manifest
+
+    if settings() is None:
+        return
+    n, dtype = manifest["num_samples"], np.dtype("<f4")
+    shape = (1, 64, 64)
+    raw = StoredArray(out / PARTIAL / IMAGES, n, shape, dtype, npy_header((n, *shape), dtype))
+    chunk = max(1, CHUNK // manifest["batch_size"]) * manifest["batch_size"]
+    with unfinished(out / PARTIAL, settings) as known:
+        if known is None:
+            return
+        make = lambda start, stop: [_chunk(known, start, stop - start).numpy()]  # noqa: E731
+        make_batches(out / PARTIAL, [raw], chunk, make, "sampling")
+        x = torch.from_numpy(raw.read(0, n))
+        save_json(out / MANIFEST, {**manifest, "values": describe(x)})
+        save_npy(out / IMAGES, x.clamp(0, 1).numpy())
+
+
+def _chunk(settings: dict, start: int, count: int) -> torch.Tensor:
+    """Images `start` and following, (count,1,64,64), unclipped; the engine's prints are dropped."""
+    own = {key: value for key, value in settings.items() if key != "prior"}
+    own |= {"num_samples": count, "seed": (settings["seed"] + 1_000_003 * start) % 2**32}
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        batches = _course_generate()(**own)
+    return _join(batches, count)
 
 
 def _check_limits(num_inference_steps: int, scheduler: str, temperature: float) -> None:
     takes = "as the course's model takes"
     if scheduler not in SCHEDULERS:
         raise BadInput(f"scheduler {scheduler!r}", f"{' or '.join(SCHEDULERS)}, {takes}")
-    for name, value, (low, high) in (
-        ("num_inference_steps", num_inference_steps, STEPS),
-        ("temperature", temperature, TEMPERATURES),
-    ):
-        if not low <= value <= high:
-            raise BadInput(f"{name} {value}", f"{low} to {high}, {takes}")
+    low, high = TEMPERATURES
+    if not low <= temperature <= high:
+        raise BadInput(f"temperature {temperature}", f"{low} to {high}, {takes}")
+    if num_inference_steps not in RECOMMENDED:
+        text = f"{num_inference_steps} steps: the course recommends 10 to 50 for its model"
+        warnings.warn(text, stacklevel=3)
+    if scheduler == "ddpm" and num_inference_steps < 1000:
+        text = "ddpm of the course's model is wrong with fewer steps than in training: use ddim"
+        warnings.warn(text, stacklevel=3)
 
 
 def _join(batches: list[torch.Tensor], num_samples: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ import os
 import shutil
 import warnings
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch.optim.swa_utils import AveragedModel
 
+from nogaps.runtime.device import autocast_dtype
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, open_regular
+from nogaps.runtime.progress import progress
 
 _TENSOR = "__tensor__"
 
@@ -146,6 +149,77 @@ def fingerprint(*tensors: torch.Tensor) -> str:
         digest.update(repr((tensor.shape, tensor.dtype)).encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+class Epochs:
+    """The epochs of a training that continues where it was interrupted, to the same bits.
+
+    Args:
+        path: File of the state, written after every epoch.
+        settings: Which two runs must have in common for one to continue the other.
+        parts: Objects with `state_dict` and `load_state_dict`, by name.
+
+    Attributes:
+        history: Numbers of each epoch that is done, by name.
+    """
+
+    def __init__(self, path: str | Path, settings: list, parts: dict[str, Any]) -> None:
+        self.path, self.settings, self.parts = path, settings, parts
+        self.history: dict[str, list[float]] = {}
+        self.done = 0
+        state = load_state(path)
+        if state is not None and state["settings"] == settings:
+            self.history, self.done = state["history"], state["done"]
+            for name, part in parts.items():
+                part.load_state_dict(state[name])
+
+    def remaining(self, epochs: int, seed: int, device: torch.device) -> Iterator[int]:
+        """Yield the epochs that are left; within each, the global generator has its own seed.
+
+        Dropout draws from the global generator, which is put back after each epoch.
+        """
+        bar = progress(range(self.done, epochs), "training", initial=self.done, total=epochs)
+        for epoch in bar:
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
+                torch.manual_seed(seed * 100_000 + epoch)
+                yield epoch
+            self.done = epoch + 1
+            last = {name: f"{values[-1]:.5f}" for name, values in self.history.items()}
+            bar.set_postfix(last, refresh=False)
+            state = {name: part.state_dict() for name, part in self.parts.items()}
+            own = {"history": self.history, "done": self.done, "settings": self.settings}
+            save_state(self.path, state | own)
+
+    def note(self, **values: float) -> None:
+        """Add the numbers of the epoch that is under way to the history."""
+        for name, value in values.items():
+            self.history.setdefault(name, []).append(value)
+
+
+def run_settings(
+    imputer: torch.nn.Module,
+    x: torch.Tensor,
+    mask: torch.Tensor,
+    epochs: int,
+    seed: int,
+    batch_size: int = 32,
+    sharpness: float = 0.0,
+) -> list:
+    """Return what two trainings must have in common for one to continue the other.
+
+    Args:
+        imputer: What is trained; it has a `config`.
+        x: Clean training images.
+        mask: True = observed, on the device that trains.
+        epochs: All of them.
+        seed: Of the training.
+        batch_size: As in the notebook's `train`.
+        sharpness: The same.
+    """
+    device = mask.device
+    machine = [device.type, str(autocast_dtype(device))]
+    data = fingerprint(x, mask)
+    return [epochs, seed, batch_size, sharpness, imputer.config, data, *machine]
 
 
 def save_model(path: str | Path, model: torch.nn.Module, config: dict) -> None:

@@ -20,14 +20,31 @@ def pick_device() -> torch.device:
     return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
 
 
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Return bf16 where the device has it fast, fp16 on older GPUs, None (fp32) elsewhere."""
+def precision(device: torch.device) -> tuple[torch.dtype | None, str]:
+    """Choose the precision of convolutions: the fastest that the device computes in hardware.
+
+    Returns:
+        bf16 or fp16 for autocast, or None for fp32; and the reason in a few words.
+    """
     if device.type == "cuda":
         # is_bf16_supported() also counts slow emulation; Ampere (8.0) and later are fast
-        fast = torch.cuda.get_device_capability(device) >= (8, 0)
-        return torch.bfloat16 if fast else torch.float16
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if device.type == "cpu" and fast else None
+        if torch.cuda.get_device_capability(device) >= (8, 0):
+            return torch.bfloat16, "this GPU has it"
+        return torch.float16, "this GPU is older than bfloat16"
+    if device.type == "cpu" and _cpu_has_bf16():
+        return torch.bfloat16, "this processor has it"
+    return None, "no lower precision is fast here"
+
+
+def _cpu_has_bf16() -> bool:
+    """Ask torch by its private names, which may go: then fp32 is right as well, only slower."""
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, bool)() for name in names)
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the first part of `precision`."""
+    return precision(device)[0]
 
 
 def autocast(device: torch.device, dtype: torch.dtype | None) -> contextlib.AbstractContextManager:
