@@ -26,6 +26,7 @@ from in_process import called
 from PIL import Image
 
 import nogaps
+from nogaps.runtime.checkpoint import load_state
 
 notebook = import_module("nogaps.Assessment")
 ROOT, GOLDEN = Path(__file__).parents[1], Path(__file__).with_name("golden.npz")
