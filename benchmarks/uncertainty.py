@@ -25,10 +25,11 @@ from benchmarks.imputers import heads
 from nogaps.Assessment import corrupt
 from nogaps.figures import show_rows
 from nogaps.imputers import intervals
-from nogaps.imputers.intervals import Calibration
+from nogaps.imputers.intervals import Calibration, Ratios
 from nogaps.imputers.loading import CALIBRATION, load_imputer, weights_file, weights_fingerprint
 from nogaps.imputers.uncertainty import ensemble_terms, save_calibration
 from nogaps.prior.frames.files import load_frames, to_size
+from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, save_json
 
 RESULTS = harness.RESULTS / "uncertainty.json"
@@ -105,7 +106,7 @@ def calibrate(
     ratios = intervals.Ratios(val.error, scale, mask, val.groups)
     rows = {}
     for name, share in (("half", 0.5), ("nine tenths", 0.9)):
-        covered = intervals.cross_validate(ratios, level, share)
+        covered = cross_validate(ratios, level, share)
         splits = [float(q) for q in np.quantile(covered, [0.025, 0.975])]
         rows[name] = {"coverage": float(covered.mean()), "splits_95": splits}
     members, identity = len(ensemble.networks), weights_fingerprint(ensemble)
@@ -132,6 +133,26 @@ def draw(filled: Filled, calibration: Calibration, mask: torch.Tensor, out: Path
     figure = show_rows({k: v[pick] for k, v in rows.items()}, title, 10, ("error", "half-width"))
     with atomic(out) as temporary:
         figure.savefig(temporary)
+
+
+def cross_validate(
+    ratios: Ratios, level: float = 0.9, share: float = 0.5, splits: int = 200, seed: int = 0
+) -> np.ndarray:
+    """Return the mean coverage of groups left out, (splits,); a random `share` calibrates.
+
+    Raises:
+        BadInput: That share is too few groups, or leaves none to test.
+    """
+    rng, n = np.random.default_rng(seed), len(ratios.names)
+    most = round(share * n)
+    if most >= n:
+        raise BadInput(f"{most} of {n} groups to calibrate on leave none to test", "more groups")
+    means = []
+    for _ in range(splits):
+        order = rng.permutation(n)
+        covered = ratios.coverage(ratios.factor(level, order[:most]))
+        means.append(covered[order[most:]].mean())
+    return np.array(means)
 
 
 def main(

@@ -144,26 +144,6 @@ class Ratios:
         return np.bincount(inside, minlength=len(self.names)) / self.pixels
 
 
-def cross_validate(
-    ratios: Ratios, level: float = 0.9, share: float = 0.5, splits: int = 200, seed: int = 0
-) -> np.ndarray:
-    """Return the mean coverage of groups left out, (splits,); a random `share` calibrates.
-
-    Raises:
-        BadInput: That share is too few groups, or leaves none to test.
-    """
-    rng, n = np.random.default_rng(seed), len(ratios.names)
-    most = round(share * n)
-    if most >= n:
-        raise BadInput(f"{most} of {n} groups to calibrate on leave none to test", "more groups")
-    means = []
-    for _ in range(splits):
-        order = rng.permutation(n)
-        covered = ratios.coverage(ratios.factor(level, order[:most]))
-        means.append(covered[order[most:]].mean())
-    return np.array(means)
-
-
 def half_width(
     x_hat: torch.Tensor, scale: torch.Tensor, factor: float, mask: torch.Tensor
 ) -> torch.Tensor:

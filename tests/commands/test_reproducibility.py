@@ -30,6 +30,7 @@ from nibabel import Nifti1Image
 from PIL import Image
 from torch import nn
 
+from benchmarks.uncertainty import cross_validate
 from nogaps import interpolation as classical
 from nogaps import metrics, standin
 from nogaps.evaluation import label_free as hidden
@@ -103,7 +104,7 @@ def calibration(g: SimpleNamespace) -> list:
     ensemble, y = notebook.Ensemble([network]), notebook.corrupt(g.x, g.mask)
     calibrated = uncertainty.calibrate_ensemble(ensemble, y, g.x, g.mask, 0.5)
     ratios = intervals.Ratios(g.x - y, torch.ones_like(g.x), g.mask, list(range(20)))
-    return [vars(calibrated.calibration), intervals.cross_validate(ratios, 0.5, splits=4)]
+    return [vars(calibrated.calibration), cross_validate(ratios, 0.5, splits=4)]
 
 
 def classifier(g: SimpleNamespace) -> list:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from image_files import refused
 
+from benchmarks.uncertainty import cross_validate
 from nogaps.Assessment import corrupt
 from nogaps.imputers import intervals
 from nogaps.imputers.intervals import TERMS, Ratios
@@ -44,7 +45,7 @@ def test_new_groups_are_covered_as_promised() -> None:
     for seed in range(150):
         error, scale, mask, groups = simulated(40, seed)
         ratios = Ratios(error, scale, mask, groups)
-        covered.append(intervals.cross_validate(ratios, 0.9, splits=2, seed=seed).mean())
+        covered.append(cross_validate(ratios, 0.9, splits=2, seed=seed).mean())
     slack = 3 * np.std(covered) / len(covered) ** 0.5
     assert 0.9 - slack < np.mean(covered) < 0.9 + 2 / 21 + slack  # theorems 1 and 2 of the paper
 
@@ -59,7 +60,7 @@ def test_groups_count_alike_whatever_their_size_and_must_be_enough() -> None:
     assert ratios.factor(0.9) == pytest.approx(top)
     few = Ratios(error[:16], scale[:16], mask, groups[:16])
     assert "expected 9" in refused(lambda: few.factor(0.9))
-    assert "expected" in refused(lambda: intervals.cross_validate(ratios, share=0.99))
+    assert "expected" in refused(lambda: cross_validate(ratios, share=0.99))
 
 
 def test_scale_follows_the_error(clean: torch.Tensor, mask: torch.Tensor) -> None:
