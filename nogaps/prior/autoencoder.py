@@ -11,7 +11,7 @@ from diffusers import AutoencoderKL
 
 from nogaps.augmentation import warp
 from nogaps.metrics import gradient_energy, ssim_map
-from nogaps.prior.frames.files import load_frames, load_val, to_size
+from nogaps.prior.frames.files import load_training, to_size
 from nogaps.prior.loading import FirstStage
 from nogaps.prior.training import Loss, Schedule, by_main_process, fit
 from nogaps.prior.vqvae import VQVAE2, vqvae_loss
@@ -134,8 +134,7 @@ def train_autoencoder(
     Raises:
         BadInput: A file or the kind cannot be used, or `out` holds a run with other settings.
     """
-    train, _ = load_frames(frames)
-    val = load_val(frames)
+    train, val = load_training(frames)
     model, loss = _build(kind, schedule.seed, kl_weight, shape)
 
     def draw(n: int, generator: torch.Generator) -> torch.Tensor:

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, LDMPipeline, 
 
 from nogaps.augmentation import warp
 from nogaps.prior.autoencoder import encode
-from nogaps.prior.frames.files import load_frames, load_val, to_size
+from nogaps.prior.frames.files import load_training, to_size
 from nogaps.prior.loading import WEIGHTS, FirstStage, load_part, load_stage
 from nogaps.prior.pixel_space import TRANSFORMS, PixelSpace
 from nogaps.prior.training import Schedule, by_main_process, fit, step_generator
@@ -228,11 +228,11 @@ def train_diffusion(
         BadInput: A file or an option cannot be used, or `out` holds a run with other settings.
     """
     out, forward = Path(out), noise_schedule(prediction, noise)
-    train, _ = load_frames(frames)
+    train, val = load_training(frames)
     folder = out if start is None else Path(start)
     stage = _first_stage(space, folder / "vqvae", train).to(pick_device())
     shape, latents = _training_latents(stage, train, copies, schedule.seed, out / "diffusion")
-    z_val = encode(stage, load_val(frames)) * stage.config.scaling_factor
+    z_val = encode(stage, val) * stage.config.scaling_factor
     with torch.random.fork_rng([]):
         torch.manual_seed(schedule.seed)  # diffusers initialises from the global generator
         unet = build_denoiser(shape[1], shape[2:], widths, dropout)

@@ -22,7 +22,7 @@ from torch.func import functional_call
 from nogaps.augmentation import warp
 from nogaps.prior.autoencoder import reconstruction_loss, reconstruction_scores
 from nogaps.prior.diffusion import save_prior
-from nogaps.prior.frames.files import load_frames, load_val
+from nogaps.prior.frames.files import load_training
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import image_generators, latent_shape, sample_latents
 from nogaps.prior.training import Schedule, by_main_process, fit, make_accelerator
@@ -145,8 +145,7 @@ def refine_decoder(
     if not isinstance(prior.vqvae, AutoencoderKL):
         raise BadInput("has no AutoencoderKL to refine", path=out / "pipeline")
     bank = latent_bank(prior, out / "refine", samples, schedule.seed)
-    train, _ = load_frames(frames)
-    val = load_val(frames)
+    train, val = load_training(frames)
     with torch.random.fork_rng([]):
         torch.manual_seed(schedule.seed)  # the critic's initial weights
         pair = Pair(prior.vqvae)

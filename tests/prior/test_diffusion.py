@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 
-from nogaps.prior.diffusion import PREDICTIONS, diffusion_loss, noise_schedule, train_diffusion
+from nogaps.prior.autoencoder import build_autoencoder, train_autoencoder
+from nogaps.prior.diffusion import (
+    PREDICTIONS,
+    build_denoiser,
+    diffusion_loss,
+    noise_schedule,
+    save_prior,
+    train_diffusion,
+)
+from nogaps.prior.loading import load_prior
+from nogaps.prior.sampling import generate
 from nogaps.prior.training import Schedule
 from nogaps.runtime.errors import BadInput
 
@@ -44,6 +57,35 @@ def test_the_loss_is_squared_or_smooth_l1(beta: float, expected: float) -> None:
 
     forward, generator = noise_schedule("x0"), torch.Generator()
     assert float(diffusion_loss(Off(), z, generator, forward, beta)["loss"]) == expected
+
+
+@pytest.mark.parametrize("size", [(48, 80), (256, 128)])
+def test_priors_of_images_that_are_not_square_load_in_diffusers(
+    tmp_path: Path, size: tuple[int, int]
+) -> None:
+    """Every part alone; the lines of docs/prior.md sample from them."""
+    folder = tmp_path / "prior"
+    latents = size[0] // 4, size[1] // 4
+    stage, unet = build_autoencoder((8, 8, 8), 4), build_denoiser(4, latents, (16, 32))
+    save_prior(folder, stage, unet, noise_schedule().config)
+    boxes = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "prior.md").read_text(), re.S)
+    (code,) = (box for box in boxes if "subfolder" in box)
+    names: dict = {}
+    exec(code.replace("runs/mine/refined", str(folder)).replace("(40)", "(2)"), names)
+    assert names["images"].shape == (4, 1, *size) and names["images"].isfinite().all()
+    x = torch.cat(generate(2, 2, 2, prior=load_prior(folder, torch.device("cpu"))))
+    assert x.shape == (2, 1, *size)
+
+
+@pytest.mark.parametrize("size", [(64, 50), (20, 28)])
+def test_sizes_that_cannot_be_halved_are_one_line(tmp_path: Path, size: tuple[int, int]) -> None:
+    images = np.ones((2, 2 * size[0], 2 * size[1]), np.uint8)
+    split, path = np.array(["train", "val"]), tmp_path / "f.npz"
+    np.savez(path, images=images, split=split, group=split)
+    for stage in (train_autoencoder, train_diffusion):
+        with pytest.raises(BadInput, match=rf"f.npz: holds images of {size[0]}×{size[1]} to train"):
+            stage([path], tmp_path / "out", Schedule(1))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("choice", [{"prediction": "w"}, {"noise": "square"}, {"space": "fourier"}])

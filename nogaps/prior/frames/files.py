@@ -11,6 +11,8 @@ import torch
 from nogaps.images.npz import load_npz
 from nogaps.runtime.errors import BadInput
 
+HALVED = 8  # twice by the first stage, once by the denoiser
+
 
 def load_frames(
     paths: str | Path | Sequence[str | Path], split: str = "train"
@@ -58,6 +60,20 @@ def _read(path: str | Path, split: str) -> tuple[np.ndarray, np.ndarray]:
 def load_val(paths: Sequence[str | Path]) -> torch.Tensor:
     """Load the val images (N,1,H,W) of frame files; a file that is given twice counts once."""
     return to_size(load_frames(sorted(set(map(str, paths))), "val")[0])
+
+
+def load_training(paths: Sequence[str | Path]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Load the train frames (N,1,2H,2W) and the val images (M,1,H,W) of frame files.
+
+    Raises:
+        BadInput: As `load_frames`; or H and W are not such that both stages can halve them.
+    """
+    train, val = load_frames(paths)[0], load_val(paths)
+    height, width = val.shape[2:]
+    if height % HALVED or width % HALVED:
+        expected = f"multiples of {HALVED}: `nogaps prior prepare --size`"
+        raise BadInput(f"holds images of {height}×{width} to train on", expected, path=paths[0])
+    return train, val
 
 
 def unit_range(images: np.ndarray) -> torch.Tensor:
