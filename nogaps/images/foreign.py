@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import open_regular
 
-READ = {".npy": b"\x93NUMPY", ".npz": b"PK\x03\x04", ".png": b"\x89PNG"}  # by their first bytes
+READ = {  # by their first bytes
+    ".npy": rb"\x93NUMPY",
+    ".npz": rb"PK\x03\x04.{26}[^\0]{1,90}\.npy",
+    ".png": rb"\x89PNG",
+    ".nii": rb".{344}n\+1\0|.{4}n\+2\0",
+}
 PICTURES = {  # Pillow converts them
-    ".jpg": (b"\xff\xd8\xff",),
-    ".tif": (b"II*\0", b"MM\0*"),
-    ".gif": (b"GIF8",),
-    ".bmp": (b"BM",),
+    ".jpg": rb"\xff\xd8\xff",
+    ".tif": rb"II\*\0|MM\0\*",
+    ".gif": rb"GIF8",
+    ".bmp": rb"BM.{4}\0{4}",
 }
 SAME = {".jpeg": ".jpg", ".jpe": ".jpg", ".jfif": ".jpg", ".tiff": ".tif"}
 VOLUMES = (".hdr", ".img", ".hdr.gz", ".img.gz", ".mgz", ".mgh", ".mnc")  # nibabel does
@@ -37,19 +43,21 @@ def refuse_foreign(path: Path) -> None:
             read; the line has the command that renames or converts it.
     """
     with open_regular(path) as file:
-        start = file.read(132)
-    suffix = SAME.get(path.suffix.lower(), path.suffix.lower())
-    for kind, magics in (READ | PICTURES).items():
-        if start.startswith(magics):
+        start = file.read(348)
+    name, suffix = path.name.lower(), SAME.get(path.suffix.lower(), path.suffix.lower())
+    suffix = ".nii" if name.endswith(".nii.gz") else suffix
+    for kind, pattern in (READ | PICTURES).items():
+        if re.match(pattern, start, re.DOTALL):
             if kind != suffix:
                 command = shlex.join(["mv", str(path), str(path.with_suffix(kind))])
                 raise BadInput(f"is {kind} by its content", f"that name: {command}", path=path)
-            if kind in PICTURES:
-                _refuse(path, kind, _pillow(path, TO_NPY if kind == ".tif" else TO_PNG))
-    if start[128:] == b"DICM" or suffix in DICOM:
+            if kind in READ:
+                return
+            _refuse(path, kind, _pillow(path, TO_NPY if kind == ".tif" else TO_PNG))
+    if start[128:132] == b"DICM" or suffix in DICOM:
         _refuse(path, "DICOM", shlex.join(["dcm2niix", "-o", ".", str(path.parent)]))
     for ending in VOLUMES:
-        if path.name.lower().endswith(ending):
+        if name.endswith(ending):
             whole = str(path)[: -len(ending)] + ".nii.gz"
             _refuse(path, ending, shlex.join(["nib-convert", str(path), whole]))
 

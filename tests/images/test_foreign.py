@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +123,7 @@ def test_dicom_names_its_converter(tmp_path: Path) -> None:
         ("a.npy", "b.npz"),
         ("a", "b.png"),
         ("a.nii", "b.npy"),
+        ("a.dat", "b.nii"),
     ],
 )
 def test_a_wrong_ending_is_put_right(tmp_path: Path, name: str, like: str) -> None:
@@ -138,3 +140,12 @@ def test_a_wrong_ending_is_put_right(tmp_path: Path, name: str, like: str) -> No
         assert "to convert it" in refused(lambda: open_images(right))
     else:
         assert load(right).shape[1:] == LEVELS.shape[1:]
+
+
+def test_what_only_begins_alike_is_not_mistaken(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a.png", b"x")
+    (tmp_path / "a.txt").write_text("BM is how this text begins, as a bitmap does")
+    for name in ("a.zip", "a.txt"):
+        message = refused(lambda name=name: open_images(tmp_path / name))
+        assert "has an unknown ending" in message
