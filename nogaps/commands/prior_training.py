@@ -22,7 +22,6 @@ KLWeight = Annotated[float, Option(help="kl: weight of the KL term.")]
 Space = Annotated[str, Option(help="latent, or pixels without a first stage: haar, unshuffle.")]
 Prediction = Annotated[str, Option(help="What the denoiser predicts: v, epsilon or x0.")]
 Noise = Annotated[str, Option(help="Noise schedule: cosine or linear.")]
-SmoothL1 = Annotated[float, Option(help="Smooth L1 loss, quadratic below this; 0: MSE.")]
 Copies = Annotated[int, Option(help="Warped copies of each frame.")]
 Patience = Annotated[
     int, Option(help="Validations without progress before it stops early; 0: never.")
@@ -77,7 +76,6 @@ def train_diffusion(
     space: Space = "latent",
     prediction: Prediction = "v",
     noise: Noise = "cosine",
-    smooth_l1: SmoothL1 = 0.0,
     dropout: Dropout = 0.1,
     ema_decay: EmaDecay = 0.999,
     patience: Patience = 0,
@@ -98,7 +96,7 @@ def train_diffusion(
         steps, batch_size, learning_rate, ema_decay=ema_decay, patience=patience, seed=seed
     )
     first = SHIPPED if start == "shipped" else start and locate(start, FILES)
-    options = {"space": space, "prediction": prediction, "noise": noise, "smooth_l1": smooth_l1}
+    options = {"space": space, "prediction": prediction, "noise": noise}
     train_diffusion(frames, out, schedule, copies, dropout=dropout, start=first, **options)
     say({"pipeline": out / "pipeline"}, as_json, f"{out / 'pipeline'}: written")
 
@@ -137,7 +135,6 @@ def train(
     space: Space = "latent",
     prediction: Prediction = "v",
     noise: Noise = "cosine",
-    smooth_l1: SmoothL1 = 0.0,
     copies: Copies = 24,
     dropout: Dropout = 0.1,
     ema_decay: EmaDecay = 0.999,
@@ -163,7 +160,7 @@ def train(
         Schedule(diffusion_steps, 64, ema_decay=ema_decay, **early),
         Schedule(refine_steps, 16, 4e-4, ema_decay=0.995, seed=seed),
     )
-    options = {"space": space, "prediction": prediction, "noise": noise, "smooth_l1": smooth_l1}
+    options = {"space": space, "prediction": prediction, "noise": noise}
     options |= {"copies": copies, "dropout": dropout}
     result = train_prior(frames, out, *schedules, stage, kl_weight, latent_channels, **options)
     say({"pipeline": result}, as_json, f"{result}: written")

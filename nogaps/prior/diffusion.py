@@ -93,16 +93,14 @@ def diffusion_loss(
     z: torch.Tensor,
     generator: torch.Generator,
     forward: DDPMScheduler | None = None,
-    smooth_l1: float = 0.0,
 ) -> dict[str, torch.Tensor]:
-    """Return the error of the prediction at uniform times.
+    """Return the mean squared error of the prediction at uniform times.
 
     Args:
         model: The denoiser.
         z: Latents (N,C,H,W) of unit variance.
         generator: Of noise and times, on the CPU.
         forward: The forward process; else `noise_schedule()`.
-        smooth_l1: The smooth L1 loss is quadratic below this; 0: the mean squared error.
     """
     forward = forward or noise_schedule()
     noise = torch.randn(z.shape, generator=generator).to(z.device)
@@ -112,20 +110,20 @@ def diffusion_loss(
     targets = {"epsilon": noise, "sample": z, "v_prediction": forward.get_velocity(z, noise, t)}
     target = targets[forward.config.prediction_type]
     predicted = model(forward.add_noise(z, noise, t), t).sample.float()
-    if smooth_l1 > 0:
-        return {"loss": F.smooth_l1_loss(predicted, target, beta=smooth_l1)}
     return {"loss": F.mse_loss(predicted, target)}
 
 
 @torch.no_grad()
-def _validation_loss(model: UNet2DModel, z: torch.Tensor, **options: object) -> dict[str, float]:
+def _validation_loss(
+    model: UNet2DModel, z: torch.Tensor, forward: DDPMScheduler
+) -> dict[str, float]:
     """`diffusion_loss` with the same noise at every call, over four passes of z."""
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
     z = z.to(device)
     model.eval()
     with autocast(device, autocast_dtype(device)):
-        losses = [diffusion_loss(model, z, generator, **options)["loss"] for _ in range(4)]
+        losses = [diffusion_loss(model, z, generator, forward)["loss"] for _ in range(4)]
     return {"loss": float(torch.stack(losses).mean())}
 
 
@@ -206,7 +204,6 @@ def train_diffusion(
     space: str = "latent",
     prediction: str = "v",
     noise: str = "cosine",
-    smooth_l1: float = 0.0,
     dropout: float = 0.1,
     start: str | Path | None = None,
 ) -> None:
@@ -220,7 +217,6 @@ def train_diffusion(
         widths: See `build_denoiser`.
         space: "latent", or a pixel space without a trained first stage: "haar", "unshuffle".
         prediction, noise: See `noise_schedule`.
-        smooth_l1: See `diffusion_loss`.
         dropout: See `build_denoiser`.
         start: Folder of a prior whose denoiser is trained further, on its first stage.
 
@@ -245,10 +241,9 @@ def train_diffusion(
     config = {"stage": "diffusion", "files": [Path(f).name for f in frames], "latents": shape[0]}
     parts = () if start is None else ("vqvae", "unet")
     config |= {"start": [sha256(folder / part / WEIGHTS) for part in parts]}
-    config |= {"space": space, "smooth_l1": smooth_l1, **forward.config, **unet.config}
-    options = {"forward": forward, "smooth_l1": smooth_l1}
-    loss, validate = (partial(f, **options) for f in (diffusion_loss, _validation_loss))
-    validate = partial(validate, z=z_val)
+    config |= {"space": space, **forward.config, **unet.config}
+    loss = partial(diffusion_loss, forward=forward)
+    validate = partial(_validation_loss, z=z_val, forward=forward)
     unet = fit(unet, draw, loss, validate, out / "diffusion", schedule, config)
 
     def save() -> None:

@@ -40,23 +40,8 @@ def test_a_denoiser_that_knows_the_answer_has_no_loss(prediction: str, noise: st
             answer = {"x0": x0, "epsilon": epsilon, "v": alpha * epsilon - sigma * x0}[prediction]
             return type("Output", (), {"sample": answer})
 
-    for smooth_l1 in (0.0, 0.1):
-        generator = torch.Generator().manual_seed(2)
-        loss = diffusion_loss(Oracle(), x0, generator, forward, smooth_l1)["loss"]
-        assert float(loss) < 1e-4
-
-
-@pytest.mark.parametrize(("beta", "expected"), [(0.0, 4.0), (1.0, 1.5), (4.0, 0.5)])
-def test_the_loss_is_squared_or_smooth_l1(beta: float, expected: float) -> None:
-    """An error of 2 everywhere, whose smooth L1 loss is 2 - beta / 2, or 2² / (2 beta)."""
-    z = torch.zeros(2, 1, 4, 4)
-
-    class Off(torch.nn.Module):
-        def forward(self, z: torch.Tensor, t: torch.Tensor) -> object:
-            return type("Output", (), {"sample": torch.full_like(z, 2.0)})
-
-    forward, generator = noise_schedule("x0"), torch.Generator()
-    assert float(diffusion_loss(Off(), z, generator, forward, beta)["loss"]) == expected
+    generator = torch.Generator().manual_seed(2)
+    assert float(diffusion_loss(Oracle(), x0, generator, forward)["loss"]) < 1e-4
 
 
 @pytest.mark.parametrize("size", [(48, 80), (256, 128)])

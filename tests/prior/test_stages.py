@@ -168,13 +168,13 @@ def test_another_kind_of_first_stage(trained: Path, frames_file: Path, tmp_path:
 
 
 @pytest.mark.parametrize(
-    ("space", "prediction", "noise", "smooth_l1"),
-    [("haar", "x0", "linear", 0.1), ("unshuffle", "epsilon", "cosine", 0.0)],
+    ("space", "prediction", "noise"),
+    [("haar", "x0", "linear"), ("unshuffle", "epsilon", "cosine")],
 )
 def test_diffusion_on_pixels(
-    frames_file: Path, tmp_path: Path, space: str, prediction: str, noise: str, smooth_l1: float
+    frames_file: Path, tmp_path: Path, space: str, prediction: str, noise: str
 ) -> None:
-    options = {"prediction": prediction, "noise": noise, "smooth_l1": smooth_l1}
+    options = {"prediction": prediction, "noise": noise}
     schedules, nothing = (small(0), small(2), small(3)), {"copies": 1, "widths": (16, 32)}
     out = train_prior([frames_file], tmp_path, *schedules, space=space, **nothing, **options)
     prior = load_prior(out)
