@@ -19,7 +19,7 @@
 # - [Settings](#Settings)
 # - [Question 1 (25 %)](#Question-1-(25-%25)): a synthetic data set
 #   – [steps, scheduler and temperature](#Steps,-scheduler-and-temperature)
-#   – [the 2048 heads](#The-2048-heads)
+#   – [the synthetic heads](#The-synthetic-heads)
 # - [Question 2 (25 %)](#Question-2-(25-%25)): the mask and the data sets
 # - [Question 3 (50 %)](#Question-3-(50-%25)): the network
 #   – [training](#Training)
@@ -35,22 +35,23 @@
 # [summary](#scrollTo=summary).
 
 # %% [markdown]
-# A scanner lost about half of the pixels of 100 head images (64×64): slanted stripes, two columns
-# wide, are missing. This notebook fills them in with a network that has seen synthetic heads only:
+# Some pixels are missing from every head image (64×64) of `test_set.npy`; in the course's file they
+# are slanted stripes, about half of each image. This notebook fills them in with a network that has
+# seen synthetic heads only:
 #
-# 1. **Question 1** samples 2048 heads from a latent diffusion model and saves them.
+# 1. **Question 1** samples heads from a latent diffusion model and saves them.
 # 2. **Question 2** finds the mask of missing pixels and makes pairs of corrupted and clean images.
 # 3. **Question 3** trains U-Nets on these pairs, fills the test set and saves the result as
 #    `test_set_nogaps.npy`.
 #
-# Run it from top to bottom; Colab starts it with a GPU. Numbers in the text are of the model that
-# is shipped; what a run finds is printed by its cells.
+# Run it from top to bottom; Colab starts it with a GPU. Numbers in the text were measured once with
+# the shipped model; the cells print the results of this run.
 #
 # | profile | heads | networks × epochs | time on two CPU cores with AVX-512 |
 # |---|---|---|---|
 # | `smoke`, for tests | 48 | 2 × 2 | <!--n:smoke_seconds-->10<!--/n--> s |
 # | `cpu` | 2048 | 1 × 20 | <!--n:cpu_minutes-->5.7<!--/n--> min |
-# | `full`, handed in | 2048 | 3 × 60 | about an hour; the last cell prints it |
+# | `full`, handed in | 2048 | 3 × 60 | <!--n:full_minutes-->80<!--/n--> min on shared cores |
 #
 # With a GPU `full` is chosen by itself; its time there is not measured, the last cell prints it.
 #
@@ -63,8 +64,8 @@
 # ## Settings
 #
 # In Colab the settings are fields beside the next cell. `PRIOR` chooses the generative model:
-# `shipped` with this notebook, the `course`'s own, or the folder or Hub id of another. The course's
-# is set up from `COURSE_FILES`, its zip file, a path on Drive or here. `REPO_URL`, the address of
+# `shipped` (the model in this repository), `course` (the course's own), or a folder or Hub id. For
+# `course`, `COURSE_FILES` is the path of its zip file, on Drive or here. `REPO_URL`, the address of
 # your fork, is needed only where the notebook stands alone. Results go to `OUTPUT`; where that is
 # empty, to `nogaps` on Drive if it is mounted, else beside the notebook.
 
@@ -221,7 +222,8 @@ def choose_profile(name: str, device: torch.device) -> str:
 #
 # A latent diffusion model (LDM, Rombach et al. 2022) draws noise in the space of an autoencoder's
 # codes, removes it step by step with a U-Net, and decodes the result to an image. `generate` takes
-# the arguments of the course's own function: `PRIOR` is all that changes. The shipped model gives
+# the arguments of the course's own function: one line of the next cell changes with `PRIOR`; the
+# scheduler, and the sharpening of training images, follow from it. The shipped model gives
 # every image its own seed (an idea of Karras et al. 2022): image *k* is the same in any batch size.
 # The course's has one seed for a call, and its heads differ between batch sizes and kinds of GPU;
 # it is called in chunks. With both an interrupted run goes on where it stopped.
@@ -244,9 +246,9 @@ def choose_profile(name: str, device: torch.device) -> str:
 # ### Steps, scheduler and temperature
 #
 # The same seeds under each choice. The schedulers are DDIM (Song et al. 2021) and, where the model
-# can take it, DPM-Solver++ (`dpm`, Lu et al. 2022). What too few steps leave is measured against
-# many more steps from the same noise. *Gradient energy*, the mean squared difference of neighbours
-# over the variance, tells how sharp the heads are.
+# can take it, DPM-Solver++ (`dpm`, Lu et al. 2022). Each choice is compared with the reference in
+# the last row, made from the same seeds. *Gradient energy*, the mean squared difference of
+# neighbours over the variance, tells how sharp the heads are.
 
 # %% tags=["active-ipynb"]
 # few = 8 if name != "smoke" else 2
@@ -289,7 +291,7 @@ def choose_profile(name: str, device: torch.device) -> str:
 # a network that learns from smooth heads fills smoothly.
 
 # %% [markdown]
-# ### The 2048 heads
+# ### The synthetic heads
 #
 # The file that is saved here is read back in the next cell, and everything below uses what was
 # read.
@@ -297,14 +299,15 @@ def choose_profile(name: str, device: torch.device) -> str:
 # %% tags=["active-ipynb"]
 # SCHEDULER, TEMPERATURE, BATCH_SIZE = best, 1.0, 64
 # SAMPLES = RUN / "samples"
-# start = time.monotonic()
+# there, start = (SAMPLES / "images.npy").exists(), time.monotonic()
 # batches = generate(
 #     profile.num_samples, profile.inference_steps, BATCH_SIZE, SCHEDULER, TEMPERATURE, seed=SEED,
 #     out=SAMPLES, **options,
 # )
 # seconds["sampling"] = time.monotonic() - start
+# made = "read back from" if there else f"in {seconds['sampling']:.0f} s, saved as"
 # print(f"{SCHEDULER}, {profile.inference_steps} steps, temperature {TEMPERATURE}:",
-#       f"{len(batches)} batches in {seconds['sampling']:.0f} s, saved as images.npy")
+#       f"{len(batches)} batches {made} images.npy")
 
 # %% tags=["active-ipynb"]
 # synthetic = torch.from_numpy(load_images(SAMPLES / "images.npy"))
@@ -323,8 +326,8 @@ def choose_profile(name: str, device: torch.device) -> str:
 # synthetic images in the same way; build a `TensorDataset` and `DataLoader` of corrupted and clean
 # images, split 80/20 into training and validation, and one for the test set; show ten of each.*
 #
-# Missing pixels are exactly 0, but so is an observed pixel here and there, and some observed
-# values are tiny: neither the zeros of one image nor a threshold give the mask. What is missing is
+# Missing pixels are exactly 0, but an observed pixel can be 0 as well, or tiny; the next cells
+# count both. So neither the zeros of one image nor a threshold give the mask. What is missing is
 # missing in *every* image: a pixel counts as observed if any image is non-zero there.
 
 
@@ -414,7 +417,8 @@ def make_datasets(
 # - *The mask as second channel:* kriged pixels are told from observed ones.
 # - *Observed pixels copied* (Wang et al. 2022): they are known, their error is 0, bit for bit.
 # - *The mean of several networks* (Lakshminarayanan et al. 2017): their errors differ, and how far
-#   they lie apart tells how sure they are.
+#   they lie apart tells how sure they are. With one network, as in `cpu`, that spread is 0, and
+#   *fast* and *best* below are the same.
 #
 # *Original here:* kriging as the first layer of the network, with weights for any mask that follow
 # from the training images' covariance alone; an untrained `Imputer` is exactly kriging. Sources
@@ -513,7 +517,7 @@ class UNet(nn.Module):
 
 # %%
 class Imputer(nn.Module):
-    """`x_hat = imputer(y, mask)`: standardise, krige, add the U-Net's residual, keep what was seen.
+    """`x_hat = imputer(y, mask)`: standardise, krige, add the U-Net's residual, copy the observed.
 
     covariance: from `autocovariance` of the training images; stored with the weights. Any image
     size: the network sees the image padded to a multiple of 2 ** levels.
@@ -571,11 +575,11 @@ class Imputer(nn.Module):
 # |---|---|---|
 # | loss | MSE over the hole | the observed pixels are known |
 # | optimiser | AdamW, weight decay 1e-3, gradients clipped at norm 1 | robust default |
-# | learning rate | rises to 2e-3, then a cosine to 0 | ends in a quiet minimum |
-# | batch | 32 | BatchNorm needs a fair sample |
+# | learning rate | rises to 2e-3, then a cosine to 0 | small last steps leave less noise |
+# | batch | 32 | large enough for stable batch statistics |
 # | epochs, widths, networks | see `PROFILES` | see the table of changes below |
 # | dropout | 0.1, at the bottom only | the augmentation regularises already |
-# | weights used | moving average (EMA) | single checkpoints scatter |
+# | weights used | moving average (EMA) | less noisy than the last weights |
 #
 # After *n* steps the average's decay is (1+n)/(10+n), and at most 0.999: it looks back over about
 # the last tenth of the steps. The decay that is reached at the end is printed below.
@@ -667,7 +671,7 @@ def training_batches(
 ) -> Iterator[tuple[float, torch.Tensor]]:
     """(learning rate, augmented clean images) of one epoch, shuffled; repeats for the same seed."""
     generator = torch.Generator().manual_seed(seed * 100_000 + epoch)
-    whole = len(train_set) >= batch_size  # BatchNorm does not like a small last batch
+    whole = len(train_set) >= batch_size  # BatchNorm is unstable with a small last batch
     loader = DataLoader(train_set, batch_size, shuffle=True, generator=generator, drop_last=whole)
     for k, (_, x) in enumerate(loader):
         rate = learning_rate(epoch * len(loader) + k, epochs * len(loader))
@@ -705,7 +709,7 @@ def train(
         batches = training_batches(train_set, epoch, epochs, batch_size, seed, device, sharpness)
         loss = train_epoch(imputer, ema, optimizer, scaler, batches, mask)
         run.note(training=loss, validation=validate(ema.module, val_loader, mask))
-    return ema.module.eval(), run.history
+    return ema.module.eval(), run.history | {"seconds": run.seconds}
 
 
 # %%
@@ -780,12 +784,12 @@ def fill(
 # print(f"{weights:,} weights a network; the coursework's reference has",
 #       f"{sum(p.numel() for p in reference.parameters()):,}")
 # untrained = validate(imputer, DataLoader(val_set, 128), on)  # that is kriging
-# start = time.monotonic()
 # SHARPNESS = 1.2 if PRIOR == "course" else 0.0  # for a model whose heads are soft
 # trained, histories = train_ensemble(profile, train_set, val_set, on, RUN, SEED, SHARPNESS)
-# seconds["training"] = time.monotonic() - start
+# seconds["training"] = sum(sum(history["seconds"]) for history in histories)
 # folders = [RUN]
-# if name == "full" and OUTPUT.resolve() == SOURCE.resolve():  # what `nogaps fill` uses from now on
+# in_place = OUTPUT.resolve() == SOURCE.resolve()
+# if in_place and (name, PRIOR) == ("full", "shipped"):  # what `nogaps fill` uses from now on
 #     folders.append(SOURCE / "nogaps" / "weights" / "imputer")
 # for folder in folders:
 #     save_model(folder / "imputer.safetensors", trained, trained.config)
@@ -808,10 +812,10 @@ def fill(
 # print(f"training images: augmented {means[0]:.5f}, as they are {plain:.5f}")
 
 # %% [markdown]
-# The two losses are not of the same images: training images are turned and scaled, which
-# interpolates between pixels and smooths them, and smooth images are easier to fill. Whether a
-# network has learnt its images by heart is seen from the last line: then its error on training
-# images *as they are* lies well below that on validation images.
+# The two losses are not of the same images: augmented images differ in sharpness from the
+# originals, and smooth images are easier to fill. Whether a network has learnt its images by heart
+# is seen from the last line: then its error on training images *as they are* lies well below that
+# on validation images.
 
 # %% [markdown]
 # ### The test set, filled
@@ -931,8 +935,8 @@ def fill(
 #           f"by subject {min(covered.values()):.1%} to {max(covered.values()):.1%};",
 #           f"rank correlation with the error {rank_correlation(half, x_hat - x, mask):.2f}")
 #     maps["|error|"] = (x_hat - x).abs()
-# show_rows(maps, f"Half-width of the {level:.0%} interval beside the error", 5, zoom=3,
-#           size_rows=list(maps)[1:])
+# title = f"Half-width of the {level:.0%} interval" + " beside the error" * bool(scores)
+# show_rows(maps, title, 5, zoom=3, size_rows=list(maps)[1:])
 # plt.show()
 
 # %% [markdown]

@@ -134,7 +134,7 @@ def training(room: Path) -> Arrays:
     pairs = notebook.make_datasets(x, mask, 0)
     profile = notebook.Profile(30, 1, 3, 1, (8, 16), 32)  # 24 images: one step an epoch
     trained, (history,) = notebook.train_ensemble(profile, *pairs, mask, room)
-    found = {name: np.array(losses) for name, losses in history.items()}
+    found = {name: np.array(history[name]) for name in ("training", "validation")}
     weights = load_state(room / "training-0.safetensors")["imputer"]
     found["head"] = weights["unet.head.weight"].flatten().numpy()
     augmented = notebook.augment(x[:FEW], torch.Generator().manual_seed(0), 1.0).numpy()

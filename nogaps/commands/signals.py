@@ -11,7 +11,7 @@ CONTINUES = "the same command continues where it stopped"
 SAVED = "the same command continues from its last state, at most 5 minutes old"
 
 received = 0  # the number of the signal, if one came
-advice = STARTS_AGAIN  # what the command that runs will do when it is given again
+advice = STARTS_AGAIN  # what a repeated call of the running command does
 
 
 def install() -> None:

@@ -51,7 +51,7 @@ sizes, contrasts and parts of the body less holds; `nogaps fill` notes where siz
 
 @dataclass(frozen=True)
 class About:
-    """What is known of an imputer besides its weights; nothing else is claimed in a card.
+    """Facts for the model card that the weights do not hold.
 
     Attributes:
         data: What it learnt from.
@@ -60,7 +60,7 @@ class About:
         summary: Of the notebook's run.
     """
 
-    data: str = "Who published it has not said."
+    data: str = "The training data were not stated."
     licence: str | None = None
     results: dict | None = None
     summary: dict | None = None
@@ -76,9 +76,9 @@ def model_card(
     """Write the card of an imputer, its metadata valid for the Hub.
 
     Args:
-        about: What is known besides the weights.
-        networks: How many.
-        weights: How many in all networks.
+        about: Facts that the weights do not hold.
+        networks: Number of networks.
+        weights: Number of weights of all networks together.
         trained: What they were trained for.
         calibration: Of the intervals.
 
@@ -91,9 +91,9 @@ def model_card(
         parts += [*_intervals(calibration), "## Limits", LIMITS, "## Licence"]
         data = _metadata(about)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        missing = str(error)[:80] or type(error).__name__
-        raise BadInput(f"model card: a measured file lacks {missing}", "it whole") from error
-    licence = LICENCES.get(about.licence, about.licence) or "not said"
+        problem = f"model card: a measured file lacks an entry ({type(error).__name__}: {error})"
+        raise BadInput(problem[:200], "one of benchmarks.imputers") from error
+    licence = LICENCES.get(about.licence, about.licence) or "not stated"
     parts.append(f"Weights: {licence}. Code: MIT.")
     body = "\n\n".join(parts)
     return ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body}\n")
@@ -125,11 +125,11 @@ def _metadata(about: About) -> ModelCardData:
 
 
 def _head(networks: int, weights: int, trained: TrainedOn | None) -> str:
-    which = "one U-Net" if networks == 1 else f"the mean of {networks} U-Nets"
+    description = "one U-Net" if networks == 1 else f"the mean of {networks} U-Nets"
     text = f"""# Filling the missing lines of head MRIs
 
-`x_hat = imputer(y, mask)`: {which}, {weights:,} weights, each of which adds to kriging what kriging
-misses; observed pixels come back bit for bit."""
+`x_hat = imputer(y, mask)`: {description}, {weights:,} weights, each of which adds to kriging what
+kriging misses; observed pixels come back bit for bit."""
     if trained is not None:
         text += " Trained for images of {}×{} under one mask.".format(*trained.size)
     return text
@@ -156,8 +156,8 @@ def _tables(results: dict | None) -> Iterator[str]:
         return
     yield (
         "Over the missing pixels of real heads that no training has seen, under the course's mask, "
-        "per image and then averaged; 95 % intervals by bootstrap over subjects. *More*: what this "
-        "imputer gains, in dB, image by image."
+        "per image and then averaged; 95 % intervals by bootstrap over subjects. *More*: PSNR of "
+        "this imputer minus the row's, image by image."
     )
     for name, rows in results["tables"].items():
         lines = [f"| {name} | hole RMSE | PSNR / dB | SSIM | more / dB |", "|---|---|---|---|---|"]
@@ -191,7 +191,8 @@ def _intervals(calibration: Calibration | None) -> Iterator[str]:
         f"{calibration.groups} groups (conformal risk control, arXiv 2208.02814)."
     )
     if not isinstance(measured := calibration.measured, dict):
-        yield f"What they cover was not measured on real heads; calibrated {measured}."
+        source = f"; calibrated {measured}" if measured else ""
+        yield f"What they cover was not measured on real heads{source}."
         return
     lines = ["| heads | groups | hole pixels covered | 5th to 95th percentile of groups |"]
     lines.append("|---|---|---|---|")
@@ -202,6 +203,6 @@ def _intervals(calibration: Calibration | None) -> Iterator[str]:
     yield "\n".join(lines)
     left = ", ".join(f"{n}: {row['coverage']:.1%}" for n, row in measured["left out"].items())
     yield (
-        f"Of groups left out of the calibration, by the share that calibrates ({left}). "
+        f"Coverage of groups not used for calibration, by the share of groups used: {left}. "
         "`python -m benchmarks.uncertainty runs/frames/heads.npz runs/frames/heads_t1.npz`"
     )

@@ -28,7 +28,7 @@ from nogaps.interpolation import observed_moments
 from nogaps.runtime.errors import BadInput
 
 TERMS = ("image", "spread", "contrast", "brightness")
-FLOOR = 1e-3  # of the scale, a quarter of a grey level: keeps the ratio of error to scale finite
+FLOOR = 1e-3  # smallest scale, a quarter of a grey level: nothing is divided by zero
 
 
 @dataclass(frozen=True)
@@ -109,17 +109,17 @@ class Ratios:
         hole = (~mask).expand_as(error)
         ratio = (error.abs().double() / scale.double())[hole].numpy()
         images = hole.flatten(1).sum(1).numpy()
-        self.names, which = np.unique(np.asarray(groups)[images > 0], return_inverse=True)
+        self.names, group_index = np.unique(np.asarray(groups)[images > 0], return_inverse=True)
         order = np.argsort(ratio, kind="stable")
         self.ratio = ratio[order]
-        self.group = np.repeat(which, images[images > 0])[order]
+        self.group = np.repeat(group_index, images[images > 0])[order]
         self.pixels = np.bincount(self.group, minlength=len(self.names))
 
     def factor(self, level: float, picks: np.ndarray | None = None) -> float:
         """Return the least factor whose risk bound keeps the level.
 
-        Of n groups, at most 1 - level - level / n of the hole pixels may lie outside, each group
-        counting the same: the bound of conformal risk control for a loss of at most 1.
+        With n groups the mean share outside, each group weighted equally, must be at most
+        1 - level - level / n (arXiv 2208.02814, theorem 1).
 
         Args:
             level: Share of hole pixels to cover.
@@ -135,8 +135,8 @@ class Ratios:
         if n < least:
             raise BadInput(f"{n} groups are too few for intervals of {level:.0%}", f"{least}")
         share = np.cumsum((picked / self.pixels)[self.group]) / n
-        inside = level + level / n
-        return float(self.ratio[np.searchsorted(share, min(inside, share[-1]) - 1e-12)])
+        required = level + level / n
+        return float(self.ratio[np.searchsorted(share, min(required, share[-1]) - 1e-12)])
 
     def coverage(self, factor: float) -> np.ndarray:
         """Return the share of each group's hole pixels inside, in the order of `names`."""

@@ -1,7 +1,7 @@
 """The course's own model: set up, called by the arguments of ours, and checked.
 
 Its engine needs one global seed, prints a line and a bar per batch, and cannot be resumed. So it is
-called in chunks with seeds of their own, and what it prints is kept back. What its DDIM and DDPM do
+called in chunks with seeds of their own, and its output is captured. What its DDIM and DDPM do
 with temperature and few steps stands in monai-generative 0.2.3, `generative/networks/schedulers`.
 """
 
@@ -11,6 +11,7 @@ import contextlib
 import io
 import subprocess
 import sys
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -22,6 +23,7 @@ import torch
 
 from nogaps.prior.sampling import IMAGES, PARTIAL, Process, check_settings, is_finished
 from nogaps.runtime.batches import MANIFEST, StoredArray, make_batches, npy_header, unfinished
+from nogaps.runtime.device import name_of, pick_device
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_json, load_npy, save_json, save_npy
 
@@ -33,13 +35,13 @@ PACKAGE, ENGINE = "ese_invldm", "ese-invldm"  # the module, and the folder that 
 
 
 def set_up(files: str | Path, folder: str | Path = ".") -> None:
-    """Make the course's package importable; what is there already is not done again.
+    """Make the course's package importable; steps that were done before are skipped.
 
     The engine's weights are loaded by pickle, as the course hands them out.
 
     Args:
         files: The zip file that the course hands out, `cw1_files.zip`.
-        folder: Where it is unpacked and its `run.sh` fetches the engine. Files there are kept.
+        folder: Where it is unpacked and its `run.sh` fetches the engine. Existing files are kept.
 
     Raises:
         BadInput: A step failed.
@@ -47,27 +49,40 @@ def set_up(files: str | Path, folder: str | Path = ".") -> None:
     folder = Path(folder)
     if find_spec(PACKAGE):
         return
-    if not (folder / ENGINE).is_dir():
-        if not (folder / "run.sh").exists():
-            _unpack(Path(files), folder)
+    ready = folder / ENGINE / ".nogaps-ready"  # a script that failed may leave half an engine
+    if not ready.exists():
+        _unpack(Path(files), folder)
         call = ["bash", "run.sh"]
         done = subprocess.run(call, cwd=folder, capture_output=True, text=True)
-        if done.returncode or not (folder / ENGINE).is_dir():
-            last = (done.stderr.strip().splitlines() or ["it printed no error"])[-1]
+        if done.returncode or not ready.parent.is_dir():
             expected = f"a folder {ENGINE} beside it; it needs the internet"
-            raise BadInput(f"failed ({last})", expected, path=folder / "run.sh")
-    sys.path.append(str((folder / ENGINE).resolve()))
+            raise BadInput(f"failed ({_last(done.stderr)})", expected, path=folder / "run.sh")
+        ready.touch()
+    sys.path.append(str(ready.parent.resolve()))
+
+
+def _last(printed: str) -> str:
+    """The last line of an output, which names the error."""
+    return (printed.strip().splitlines() or ["it printed no error"])[-1]
 
 
 def _unpack(files: Path, folder: Path) -> None:
-    """Unpack a zip file; files of its that are there already are kept."""
+    """Unpack a zip file, but do not overwrite files of the folder."""
     if not files.exists():
-        expected = "the course's zip file; to read it from Drive, set MOUNT_DRIVE"
+        expected = (
+            "the course's zip file: set COURSE_FILES to it; for one on Drive, MOUNT_DRIVE too"
+        )
         raise BadInput("is missing", expected, path=files)
     try:
-        with zipfile.ZipFile(files) as archive:
-            names = [name for name in archive.namelist() if not (folder / name).exists()]
-            archive.extractall(folder, names)
+        with zipfile.ZipFile(files) as archive, tempfile.TemporaryDirectory(dir=folder) as unpacked:
+            archive.extractall(unpacked)
+            # one that was interrupted leaves no half files
+            for path in sorted(Path(unpacked).rglob("*")):
+                target = folder / path.relative_to(unpacked)
+                if path.is_dir():
+                    target.mkdir(exist_ok=True)
+                elif not target.exists():
+                    path.replace(target)
     except zipfile.BadZipFile as error:
         raise BadInput("is not a zip file", "the course's zip file", path=files) from error
     if not (folder / "run.sh").exists():
@@ -83,7 +98,7 @@ def _course_generate() -> Callable[..., list[torch.Tensor]]:
         if isinstance(error, ModuleNotFoundError) and error.name == PACKAGE:
             problem = f"the package {PACKAGE} is not installed"
         expected = "the course's package, or use the shipped prior"
-        raise BadInput(problem, expected, path="prior 'course'") from error
+        raise BadInput(problem, expected) from error
     return generate
 
 
@@ -106,7 +121,7 @@ def generate(
         scheduler: "ddim", with which the temperature does nothing, or "ddpm", which is wrong with
             fewer steps than in training.
         temperature: Scale of the noise, 0 to 1.
-        seed: Seed of the first chunk; those of the others follow from it.
+        seed: Seed of the first 256 images or so; those of the others follow from it.
         out: A folder to which `images.npy` and its manifest are written; if they are there and of
             the same arguments, they are read back, and an interrupted call is continued. The
             manifest's "values" is `describe` of what the model returned, before values outside
@@ -130,11 +145,21 @@ def generate(
     check_settings(num_samples, batch_size, Process(num_inference_steps, scheduler, temperature))
     _check_limits(num_inference_steps, scheduler, temperature)
     if out is None:
-        x = _chunk(settings, 0, num_samples)
+        x = torch.cat([_chunk(settings, *span) for span in _spans(settings)])
     else:
-        _sample_to(Path(out), {"prior": "course", **settings})
+        _sample_to(Path(out), {"prior": "course", "device": name_of(pick_device()), **settings})
         x = torch.from_numpy(load_npy(Path(out) / IMAGES))
     return list(x.clamp(0, 1).split(batch_size))
+
+
+def _spans(settings: dict) -> list[tuple[int, int]]:
+    """First image and number of images of each call of the engine, in whole batches."""
+    n, chunk = settings["num_samples"], _chunk_size(settings)
+    return [(start, min(chunk, n - start)) for start in range(0, n, chunk)]
+
+
+def _chunk_size(settings: dict) -> int:
+    return max(1, CHUNK // settings["batch_size"]) * settings["batch_size"]
 
 
 def _sample_to(out: Path, manifest: dict) -> None:
@@ -143,29 +168,33 @@ def _sample_to(out: Path, manifest: dict) -> None:
     def settings() -> dict | None:
         return None if is_finished(out, manifest) else manifest
 
+    def make(start: int, stop: int) -> list[np.ndarray]:
+        return [_chunk(manifest, start, stop - start).numpy()]
+
     if settings() is None:
         return
-    n, dtype = manifest["num_samples"], np.dtype("<f4")
-    shape = (1, 64, 64)
+    n, shape, dtype = manifest["num_samples"], (1, 64, 64), np.dtype("<f4")
     raw = StoredArray(out / PARTIAL / IMAGES, n, shape, dtype, npy_header((n, *shape), dtype))
-    chunk = max(1, CHUNK // manifest["batch_size"]) * manifest["batch_size"]
     with unfinished(out / PARTIAL, settings) as known:
         if known is None:
             return
-        make = lambda start, stop: [_chunk(known, start, stop - start).numpy()]  # noqa: E731
-        make_batches(out / PARTIAL, [raw], chunk, make, "sampling")
+        make_batches(out / PARTIAL, [raw], _chunk_size(manifest), make, "sampling")
         x = torch.from_numpy(raw.read(0, n))
         save_json(out / MANIFEST, {**manifest, "values": describe(x)})
         save_npy(out / IMAGES, x.clamp(0, 1).numpy())
 
 
 def _chunk(settings: dict, start: int, count: int) -> torch.Tensor:
-    """Images `start` and following, (count,1,64,64), unclipped; the engine's prints are dropped."""
-    own = {key: value for key, value in settings.items() if key != "prior"}
+    """Images `start` and following, (count,1,64,64), unclipped; the engine's output is captured."""
+    own = {key: settings[key] for key in settings.keys() - {"prior", "device"}}
     own |= {"num_samples": count, "seed": (settings["seed"] + 1_000_003 * start) % 2**32}
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        batches = _course_generate()(**own)
+    generate, printed = _course_generate(), io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            batches = generate(**own)
+    except Exception as error:  # of the engine: whatever it is, the user must read it
+        problem = f"failed ({type(error).__name__}: {_last(str(error))})"
+        raise BadInput(problem, "a working engine; see docs/students.md", path=PACKAGE) from error
     return _join(batches, count)
 
 
@@ -189,21 +218,20 @@ def _join(batches: list[torch.Tensor], num_samples: int) -> torch.Tensor:
 
     Raises BadInput if they are not tensors of that shape, or hold NaN or values outside [0,1].
     """
-    engine = "ese_invldm"
     if not isinstance(batches, (list, tuple)) or not all(map(torch.is_tensor, batches)):
         problem = f"returned a {type(batches).__name__}"
-        raise BadInput(problem, "a list of tensors", path=engine)
+        raise BadInput(problem, "a list of tensors", path=PACKAGE)
     shapes = [tuple(batch.shape) for batch in batches]
     count = sum(shape[0] for shape in shapes)
     if any(shape[1:] != (1, 64, 64) for shape in shapes) or count != num_samples:
         returned = ", ".join(map(str, dict.fromkeys(shapes))) or "nothing"
         expected = f"({num_samples}, 1, 64, 64) in all"
-        raise BadInput(f"returned {returned}", expected, path=engine)
+        raise BadInput(f"returned {returned}", expected, path=PACKAGE)
     x = torch.cat([batch.detach().float().cpu() for batch in batches])
     low, high = float(x.min()), float(x.max())
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # also false for NaN
         problem = f"returned values in [{low:.3g}, {high:.3g}]"
-        raise BadInput(problem, "[0, 1]", path=engine)
+        raise BadInput(problem, "[0, 1]", path=PACKAGE)
     return x
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import time
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -152,24 +153,25 @@ def fingerprint(*tensors: torch.Tensor) -> str:
 
 
 class Epochs:
-    """The epochs of a training that continues where it was interrupted, to the same bits.
+    """Runs training epochs and saves the state after each; an interrupted run resumes to the bit.
 
     Args:
         path: File of the state, written after every epoch.
-        settings: Which two runs must have in common for one to continue the other.
+        settings: What must be equal for a saved run to be resumed.
         parts: Objects with `state_dict` and `load_state_dict`, by name.
 
     Attributes:
         history: Numbers of each epoch that is done, by name.
+        seconds: How long each of them took, in whatever run.
     """
 
     def __init__(self, path: str | Path, settings: list, parts: dict[str, Any]) -> None:
         self.path, self.settings, self.parts = path, settings, parts
         self.history: dict[str, list[float]] = {}
-        self.done = 0
+        self.seconds: list[float] = []
         state = load_state(path)
         if state is not None and state["settings"] == settings:
-            self.history, self.done = state["history"], state["done"]
+            self.history, self.seconds = state["history"], state["seconds"]
             for name, part in parts.items():
                 part.load_state_dict(state[name])
 
@@ -178,16 +180,18 @@ class Epochs:
 
         Dropout draws from the global generator, which is put back after each epoch.
         """
-        bar = progress(range(self.done, epochs), "training", initial=self.done, total=epochs)
+        done = len(self.seconds)
+        bar = progress(range(done, epochs), "training", initial=done, total=epochs)
         for epoch in bar:
+            began = time.monotonic()
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 torch.manual_seed(seed * 100_000 + epoch)
                 yield epoch
-            self.done = epoch + 1
             last = {name: f"{values[-1]:.5f}" for name, values in self.history.items()}
             bar.set_postfix(last, refresh=False)
+            self.seconds.append(time.monotonic() - began)
             state = {name: part.state_dict() for name, part in self.parts.items()}
-            own = {"history": self.history, "done": self.done, "settings": self.settings}
+            own = {"history": self.history, "seconds": self.seconds, "settings": self.settings}
             save_state(self.path, state | own)
 
     def note(self, **values: float) -> None:
@@ -205,21 +209,22 @@ def run_settings(
     batch_size: int = 32,
     sharpness: float = 0.0,
 ) -> list:
-    """Return what two trainings must have in common for one to continue the other.
+    """Return what must be equal for a saved training to be resumed.
 
     Args:
-        imputer: What is trained; it has a `config`.
+        imputer: The network, of which the layers count as well; it has a `config`.
         x: Clean training images.
         mask: True = observed, on the device that trains.
-        epochs: All of them.
-        seed: Of the training.
+        epochs: Total number of epochs.
+        seed: Seed of the training.
         batch_size: As in the notebook's `train`.
-        sharpness: The same.
+        sharpness: As in the notebook's `train`.
     """
     device = mask.device
     machine = [device.type, str(autocast_dtype(device))]
     data = fingerprint(x, mask)
-    return [epochs, seed, batch_size, sharpness, imputer.config, data, *machine]
+    layers = hashlib.sha256(repr(imputer).encode()).hexdigest()[:16]
+    return [epochs, seed, batch_size, sharpness, imputer.config, layers, data, *machine]
 
 
 def save_model(path: str | Path, model: torch.nn.Module, config: dict) -> None:

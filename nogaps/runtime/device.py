@@ -30,16 +30,17 @@ def precision(device: torch.device) -> tuple[torch.dtype | None, str]:
         # is_bf16_supported() also counts slow emulation; Ampere (8.0) and later are fast
         if torch.cuda.get_device_capability(device) >= (8, 0):
             return torch.bfloat16, "this GPU has it"
-        return torch.float16, "this GPU is older than bfloat16"
+        if torch.cuda.get_device_capability(device) >= (7, 0):
+            return torch.float16, "this GPU has no bfloat16"
     if device.type == "cpu" and _cpu_has_bf16():
         return torch.bfloat16, "this processor has it"
     return None, "no lower precision is fast here"
 
 
 def _cpu_has_bf16() -> bool:
-    """Ask torch by its private names, which may go: then fp32 is right as well, only slower."""
+    """Ask torch by private functions; where a version lacks them, fp32 is right as well."""
     names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, bool)() for name in names)
+    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

@@ -21,9 +21,9 @@ import numpy as np
 
 from nogaps.runtime.errors import BadInput
 
-ABANDONED = 3600.0  # seconds after which nobody writes to a temporary file any more
+ABANDONED = 3600.0  # age in seconds at which a temporary file counts as abandoned
 IN_MEMORY = 1 << 32  # bytes of an array that is read whole
-HEADER, JSON_FILE = 10_000, 1 << 24  # bytes of a .npy header, as numpy has it, and of a JSON file
+HEADER, JSON_FILE = 10_000, 1 << 24  # most bytes of a .npy header (numpy's limit), of a JSON file
 
 
 @contextlib.contextmanager
@@ -80,7 +80,7 @@ def _abandoned(folder: Path, start: str, suffix: str = "") -> list[Path]:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until the bytes of a file are on the disk: a name must not get there before them."""
+    """Wait until the bytes of a file are on the disk, before a rename can reach it."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
@@ -246,8 +246,8 @@ def load_images(path: str | Path) -> np.ndarray:
         (N,1,H,W) float32 in [0,1].
 
     Raises:
-        BadInput: The array has another shape, is not of floating point, or holds values outside
-            [0,1] or too small for float32, NaN, or no images.
+        BadInput: The array has another shape, is not of floating point, or holds no images, NaN,
+            or values outside [0,1] or below the range of float32.
     """
     array = load_npy(path)
     if array.ndim != 4 or array.shape[1] != 1 or 0 in array.shape:
@@ -268,7 +268,7 @@ def load_images(path: str | Path) -> np.ndarray:
 
 
 def samples_file(path: str | Path) -> Path:
-    """Return the file itself, or `images.npy` of a folder of `sample`."""
+    """Return the file itself, or `images.npy` inside a folder that `nogaps sample` wrote."""
     return Path(path) / "images.npy" if os.path.isdir(path) else Path(path)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from course_engine import ENGINE, write_files
+from course_engine import ENGINE, RUN, write_files
 from in_process import called
 
 from nogaps.prior import course
@@ -50,7 +50,7 @@ def test_it_is_set_up_once(engine: ModuleType, tmp_path: Path) -> None:
     [
         (
             None,
-            "is missing, expected the course's zip file; to read it from Drive, set MOUNT_DRIVE",
+            "is missing, expected the course's zip file: set COURSE_FILES",
         ),
         ("not a zip", "is not a zip file"),
         ("echo 'no network' >&2; exit 1", r"run.sh: failed \(no network\), expected a folder"),
@@ -80,6 +80,7 @@ def test_it_takes_our_place(
     x = torch.cat(batches)
     assert torch.equal(x, torch.from_numpy(load_images(out / "images.npy")))
     assert len(torch.unique(x[:, 0, 0, 0])) > 500, "chunks of one seed"
+    assert torch.equal(torch.cat(course.generate(600, 20, 8, "ddim", 1.0, seed=0)), x)
     first = torch.cat(engine.generate(256, 20, 8, "ddim", 1.0, 0)).float().clamp(0, 1)
     assert torch.equal(x[:256], first), "the first chunk is the course's own call"
     engine.CALLS.clear()
@@ -134,6 +135,28 @@ def test_it_is_checked(
     monkeypatch.setattr(engine, "generate", lambda **_: list(value.split(2)))
     with pytest.raises(BadInput, match="ese_invldm: returned"):
         course.generate(5, 10, 2)
+
+
+def test_an_error_of_the_engine_is_one_line(
+    engine: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def generate(**_: object) -> None:
+        raise RuntimeError("Weights only load failed.\nuse weights_only=False")
+
+    monkeypatch.setattr(engine, "generate", generate)
+    with pytest.raises(BadInput, match=r"failed \(RuntimeError: use weights_only=False\)"):
+        course.generate(5, 10, 2)
+
+
+def test_a_set_up_that_failed_is_done_again(tmp_path: Path) -> None:
+    broken = "mkdir -p ese-invldm; echo 'no network' >&2; exit 1"
+    files = write_files(tmp_path / "cw1_files.zip", f"test -e again || {{ {broken}; }}\n" + RUN)
+    with pytest.raises(BadInput, match="no network"):
+        course.set_up(files, tmp_path)
+    (tmp_path / "again").touch()
+    before = list(sys.path)
+    course.set_up(files, tmp_path)
+    assert sys.path.pop() == str((tmp_path / "ese-invldm").resolve()) and sys.path == before
 
 
 @pytest.mark.parametrize(
