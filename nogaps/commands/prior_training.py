@@ -19,7 +19,6 @@ Channels = Annotated[
     int | None, Option(help="Channels of the latents. Else 16 for kl, 12 for vqvae2.")
 ]
 KLWeight = Annotated[float, Option(help="kl: weight of the KL term.")]
-Space = Annotated[str, Option(help="latent, or pixels without a first stage: haar, unshuffle.")]
 Prediction = Annotated[str, Option(help="What the denoiser predicts: v, epsilon or x0.")]
 Noise = Annotated[str, Option(help="Noise schedule: cosine or linear.")]
 Copies = Annotated[int, Option(help="Warped copies of each frame.")]
@@ -73,7 +72,6 @@ def train_diffusion(
     batch_size: Batch = 64,
     learning_rate: Rate = 1e-3,
     copies: Copies = 24,
-    space: Space = "latent",
     prediction: Prediction = "v",
     noise: Noise = "cosine",
     dropout: Dropout = 0.1,
@@ -96,7 +94,7 @@ def train_diffusion(
         steps, batch_size, learning_rate, ema_decay=ema_decay, patience=patience, seed=seed
     )
     first = SHIPPED if start == "shipped" else start and locate(start, FILES)
-    options = {"space": space, "prediction": prediction, "noise": noise}
+    options = {"prediction": prediction, "noise": noise}
     train_diffusion(frames, out, schedule, copies, dropout=dropout, start=first, **options)
     say({"pipeline": out / "pipeline"}, as_json, f"{out / 'pipeline'}: written")
 
@@ -132,7 +130,6 @@ def train(
     stage: Stage = "kl",
     latent_channels: Channels = None,
     kl_weight: KLWeight = 1e-4,
-    space: Space = "latent",
     prediction: Prediction = "v",
     noise: Noise = "cosine",
     copies: Copies = 24,
@@ -160,7 +157,7 @@ def train(
         Schedule(diffusion_steps, 64, ema_decay=ema_decay, **early),
         Schedule(refine_steps, 16, 4e-4, ema_decay=0.995, seed=seed),
     )
-    options = {"space": space, "prediction": prediction, "noise": noise}
+    options = {"prediction": prediction, "noise": noise}
     options |= {"copies": copies, "dropout": dropout}
     result = train_prior(frames, out, *schedules, stage, kl_weight, latent_channels, **options)
     say({"pipeline": result}, as_json, f"{result}: written")

@@ -15,7 +15,6 @@ from nogaps.augmentation import warp
 from nogaps.prior.autoencoder import encode
 from nogaps.prior.frames.files import load_training, to_size
 from nogaps.prior.loading import WEIGHTS, FirstStage, load_part, load_stage
-from nogaps.prior.pixel_space import TRANSFORMS, PixelSpace
 from nogaps.prior.training import Schedule, by_main_process, fit, step_generator
 from nogaps.runtime.batches import make_npy
 from nogaps.runtime.checkpoint import fingerprint
@@ -156,17 +155,6 @@ def _training_latents(
     return shape, latents
 
 
-def _first_stage(space: str, folder: Path, frames: torch.Tensor) -> FirstStage:
-    """The trained stage in `folder`, or a pixel space, measured on the frames."""
-    if space == "latent":
-        return load_stage(folder)
-    if space not in TRANSFORMS:
-        raise BadInput(f"space {space!r} is unknown", f"one of latent, {', '.join(TRANSFORMS)}")
-    stage = PixelSpace(space)
-    stage.measure(2 * to_size(frames) - 1)
-    return stage
-
-
 def _begin_from(unet: UNet2DModel, folder: Path, forward: DDPMScheduler) -> None:
     """Copy the weights of the prior in `folder`. Raises BadInput if it is of another kind."""
     kind = load_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type")
@@ -201,7 +189,6 @@ def train_diffusion(
     schedule: Schedule,
     copies: int = 24,
     widths: Sequence[int] = (96, 192),
-    space: str = "latent",
     prediction: str = "v",
     noise: str = "cosine",
     dropout: float = 0.1,
@@ -215,7 +202,6 @@ def train_diffusion(
         schedule: How long and how fast.
         copies: Warped copies of each frame.
         widths: See `build_denoiser`.
-        space: "latent", or a pixel space without a trained first stage: "haar", "unshuffle".
         prediction, noise: See `noise_schedule`.
         dropout: See `build_denoiser`.
         start: Folder of a prior whose denoiser is trained further, on its first stage.
@@ -226,7 +212,7 @@ def train_diffusion(
     out, forward = Path(out), noise_schedule(prediction, noise)
     train, val = load_training(frames)
     folder = out if start is None else Path(start)
-    stage = _first_stage(space, folder / "vqvae", train).to(pick_device())
+    stage = load_stage(folder / "vqvae").to(pick_device())
     shape, latents = _training_latents(stage, train, copies, schedule.seed, out / "diffusion")
     z_val = encode(stage, val) * stage.config.scaling_factor
     with torch.random.fork_rng([]):
@@ -241,7 +227,7 @@ def train_diffusion(
     config = {"stage": "diffusion", "files": [Path(f).name for f in frames], "latents": shape[0]}
     parts = () if start is None else ("vqvae", "unet")
     config |= {"start": [sha256(folder / part / WEIGHTS) for part in parts]}
-    config |= {"space": space, **forward.config, **unet.config}
+    config |= {**forward.config, **unet.config}
     loss = partial(diffusion_loss, forward=forward)
     validate = partial(_validation_loss, z=z_val, forward=forward)
     unet = fit(unet, draw, loss, validate, out / "diffusion", schedule, config)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from diffusers import UNet2DModel
+from diffusers import AutoencoderKL, UNet2DModel
 from diffusers.models.modeling_utils import ModelMixin
 
+from nogaps.prior.vqvae import VQVAE2
 from nogaps.runtime.checkpoint import load_tensors
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.errors import BadInput
@@ -23,11 +23,7 @@ from nogaps.runtime.networks import build
 FILES = ("*.json", "*/*.json", "*/*.safetensors")  # of a prior on the Hub
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SHIPPED = Path(__file__).parents[1] / "weights" / "prior"
-STAGES = {
-    "AutoencoderKL": "diffusers",
-    "PixelSpace": "nogaps.prior.pixel_space",
-    "VQVAE2": "nogaps.prior.vqvae",
-}  # first stages by class name, and the module that defines each
+STAGES = {kind.__name__: kind for kind in (AutoencoderKL, VQVAE2)}  # first stages
 LEVELS = 10_000  # of noise, at most
 Part = TypeVar("Part", bound=ModelMixin)
 
@@ -84,7 +80,7 @@ def load_stage(folder: str | Path) -> FirstStage:
     name = load_json(path).get("_class_name")
     if not isinstance(name, str) or name not in STAGES:
         raise BadInput(f"describes {name!r:.40}", f"one of {', '.join(STAGES)}", path=path)
-    return load_part(getattr(import_module(STAGES[name]), name), folder)
+    return load_part(STAGES[name], folder)
 
 
 def _load_schedule(path: Path) -> dict:

@@ -20,7 +20,6 @@ def train_prior(
     stage: str = "kl",
     kl_weight: float = 1e-4,
     latent_channels: int | None = None,
-    space: str = "latent",
     **options: object,
 ) -> Path:
     """Train all stages of a prior; the same call continues an interrupted run.
@@ -28,13 +27,12 @@ def train_prior(
     Args:
         frames: Files of `prior prepare`; one given twice counts twice.
         out: Folder of the prior.
-        autoencoder: Schedule of the first stage, which a pixel space does not need.
+        autoencoder: Schedule of the first stage.
         diffusion: Schedule of the second stage.
         refinement: Schedule of the third stage, for a "kl" first stage; 0 steps: none.
         stage: "kl" or "vqvae2".
         kl_weight: Of the KL term, for "kl".
         latent_channels: Channels of the latents; else 16 for "kl", 12 for "vqvae2".
-        space: See `train_diffusion`.
         **options: Further arguments of `train_diffusion`.
 
     Returns:
@@ -44,11 +42,10 @@ def train_prior(
         BadInput: A file or an option cannot be used, or `out` holds a run with other settings.
     """
     out = Path(out)
-    if space == "latent":
-        shape = {"latent_channels": latent_channels} if latent_channels else {}
-        train_autoencoder(frames, out, autoencoder, stage, kl_weight, **shape)
-    train_diffusion(frames, out, diffusion, space=space, **options)
-    if not refinement.steps or space != "latent" or stage != "kl":
+    shape = {"latent_channels": latent_channels} if latent_channels else {}
+    train_autoencoder(frames, out, autoencoder, stage, kl_weight, **shape)
+    train_diffusion(frames, out, diffusion, **options)
+    if not refinement.steps or stage != "kl":
         return out / "pipeline"
     refine_decoder(frames, out, refinement)
     return out / "refined"

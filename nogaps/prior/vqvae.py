@@ -14,11 +14,10 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from diffusers import ModelMixin
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput
+from diffusers.models.autoencoders.vae import DecoderOutput, DiagonalGaussianDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from torch import nn
 
-from nogaps.prior.pixel_space import without_spread
 from nogaps.runtime.errors import BadInput
 
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -253,7 +252,9 @@ class VQVAE2(ModelMixin, ConfigMixin):
         """Return latents (N,latent_channels,H/2,W/2) fp32 of x (N,in_channels,H,W) in [-1,1]."""
         bottom, top = self._quantize(x)
         z = self.quantizer_bottom.standardize(bottom.vectors)
-        return without_spread(join_levels(z, self.quantizer_top.standardize(top.vectors)))
+        z = join_levels(z, self.quantizer_top.standardize(top.vectors))
+        moments = torch.cat([z, torch.zeros_like(z)], 1)  # without spread
+        return AutoencoderKLOutput(DiagonalGaussianDistribution(moments, deterministic=True))
 
     def decode(self, z: torch.Tensor) -> DecoderOutput:
         """Return images (N,in_channels,2h,2w) of the codes nearest to latents z."""

@@ -176,7 +176,7 @@ def test_all_stages_of_a_prior(frames_file: Path, tmp_path: Path) -> None:
     done(tmp_path, f"prior train-autoencoder {common}")
     done(tmp_path, f"prior train-diffusion {common} --copies 0")
     assert (tmp_path / "p" / "pipeline" / "model_index.json").exists()
-    options = "--space haar --diffusion-steps 1 --copies 0 --refine-steps 0 --json"
+    options = "--autoencoder-steps 1 --diffusion-steps 1 --copies 0 --refine-steps 0 --json"
     result = json.loads(done(tmp_path, f"prior train --frames {frames_file} --out q {options}").out)
     assert result == {"pipeline": "q/pipeline"} and (tmp_path / "q/pipeline").is_dir()
 

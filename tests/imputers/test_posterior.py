@@ -7,17 +7,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from pixel_space import PixelSpace
 
 from nogaps.Assessment import corrupt
 from nogaps.imputers.posterior import TOP, Posterior, ddim_step, renoise
 from nogaps.interpolation import linear
 from nogaps.prior.diffusion import PREDICTIONS, build_denoiser, noise_schedule
 from nogaps.prior.loading import Prior
-from nogaps.prior.pixel_space import PixelSpace
 from nogaps.prior.vqvae import VQVAE2
 from nogaps.runtime.errors import BadInput
 
-STAGES = ("kl", "vqvae2", "haar", "unshuffle")
+STAGES = ("kl", "vqvae2", "haar")
 
 
 def posterior(prior: Prior, **settings: object) -> Posterior:
@@ -35,7 +35,7 @@ def with_stage(prior: Prior, name: str) -> Prior:
             stage = VQVAE2(width=16, inner_width=8, blocks=1, num_codes=16).eval()
             unet = build_denoiser(12, 32, (16, 32)).eval()
         else:
-            stage, unet = PixelSpace(name), build_denoiser(16, 16, (16, 32)).eval()
+            stage, unet = PixelSpace(), build_denoiser(16, 16, (16, 32)).eval()
     return dataclasses.replace(prior, vqvae=stage, unet=unet.requires_grad_(False))
 
 
@@ -129,7 +129,7 @@ def test_a_perfect_denoiser_gives_the_truth(
 ) -> None:
     y = corrupt(0.6 * clean[:1], mask)
     top = y[mask].quantile(TOP)
-    truth, stage = (0.6 * clean[:1] / top).clamp(0, 1), PixelSpace("haar")
+    truth, stage = (0.6 * clean[:1] / top).clamp(0, 1), PixelSpace()
     unet = Oracle(stage.encode(2 * truth - 1).latent_dist.mean, prediction)
     schedule = dict(noise_schedule(prediction).config)
     prior = dataclasses.replace(prior, vqvae=stage, unet=unet, scheduler=schedule)

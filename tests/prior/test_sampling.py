@@ -14,12 +14,12 @@ import torch
 from conftest import ROOT
 from diffusers import DiffusionPipeline, UNet2DModel
 from PIL import Image
+from pixel_space import PixelSpace
 from typer.testing import CliRunner
 
 from nogaps.commands.main import app
 from nogaps.prior import sampling
 from nogaps.prior.loading import SHIPPED, Prior, load_prior
-from nogaps.prior.pixel_space import PixelSpace
 from nogaps.prior.sampling import generate, image_generators, sample_to
 from nogaps.prior.schedulers import PREDICTIONS, SCHEDULERS
 from nogaps.runtime.errors import BadInput
@@ -52,7 +52,7 @@ def test_image_k_depends_on_seed_and_temperature_but_on_no_batch(
 
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_diversity_grows_with_temperature(prior: Prior, scheduler: str) -> None:
-    stage = PixelSpace("haar", factor=2, scaling_factor=5.0)  # an untrained decoder normalises
+    stage = PixelSpace(factor=2, scaling_factor=5.0)  # an untrained decoder normalises
     linear = dataclasses.replace(prior, vqvae=stage)
 
     def diversity(temperature: float) -> float:
