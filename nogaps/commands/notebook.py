@@ -54,9 +54,10 @@ def check(
     table: Annotated[Path | None, Option("--csv", help="Write a line per DIR.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Is the submission in each DIR valid? Every finding with its fix; exit 1 if there is one.
+    """Is the submission in each DIR valid? Errors and notes, each with its fix; exit 1 for errors.
 
-    Of several it also says which were filled the same way, or nearly so: where to look.
+    Errors are breaches of the course's sheet, notes what a marker may like to know. Of several it
+    also says which were filled the same way, or nearly so: where to look.
 
     Example: nogaps check handed-in/*/ --test-set test_set.npy --truth truth.npy --csv marks.csv
     """
@@ -86,7 +87,7 @@ def report(
 ) -> None:
     """Write the executed notebook as one HTML page, with its results and what `check` finds.
 
-    The page needs no network and runs nothing of the notebook's. Exit 1 if `check` finds a fault.
+    The page needs no network and runs nothing of the notebook's. Exit 1 if `check` finds an error.
 
     Example: nogaps report . -o report.html
     """
@@ -95,7 +96,7 @@ def report(
     result = write_report(notebook, output, test_set)
     text = f"{result['report']}: written, {result['bytes'] / 1e6:.1f} MB, {result['check']}"
     say(result, as_json, text)
-    raise typer.Exit(1 if result["findings"] else 0)
+    raise typer.Exit(1 if result["valid"] is False else 0)
 
 
 @command()

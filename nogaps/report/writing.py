@@ -63,17 +63,13 @@ def write_report(
     with atomic(output) as temporary:
         temporary.write_bytes(html)
     findings = row["findings"] if row else []
-    verdict = f"not checked: {reason}"
-    if row:
-        count = f"{len(findings)} finding{'s' * (len(findings) != 1)}"
-        verdict = "valid" if row["valid"] else f"NOT VALID, {count}"
     return {
         "report": output,
         "bytes": len(html),
         "figures": sum(len(pictures(out)) for cell in notebook.cells for out in outputs(cell)),
         "code_cells": code_cells,
         "valid": row["valid"] if row else None,
-        "check": verdict,
+        "check": submission.verdict(row) if row else f"not checked: {reason}",
         "findings": findings,
     }
 

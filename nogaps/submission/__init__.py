@@ -2,9 +2,15 @@
 
 from nogaps.submission.arrays import RESULT, check_array
 from nogaps.submission.findings import Finding
-from nogaps.submission.folder import DELIVERABLES, as_text, check_submission, notebook_of, report
+from nogaps.submission.folder import (
+    DELIVERABLES,
+    as_text,
+    check_submission,
+    notebook_of,
+    report,
+    verdict,
+)
 from nogaps.submission.notebook import NOTEBOOK, check_notebook
-from nogaps.submission.notes import notes
 
 __all__ = [
     "DELIVERABLES",
@@ -16,6 +22,6 @@ __all__ = [
     "check_notebook",
     "check_submission",
     "notebook_of",
-    "notes",
     "report",
+    "verdict",
 ]

@@ -7,12 +7,14 @@ from itertools import permutations
 import numpy as np
 
 from nogaps.masks import shared_mask
-from nogaps.submission.findings import COPY, Finding, Findings, images, numbered, printable
+from nogaps.submission.findings import NOTES, Finding, Findings, numbered
 from nogaps.submission.holes import check_holes, surroundings
-from nogaps.submission.observed import check_observed, places
+from nogaps.submission.observed import check_observed, likeliest
 
 RESULT = "test_set_nogaps.npy"
-RANGES = {"[-1, 1]": (2, -1), "[0, 255]": (255, 0), "[0, 65535]": (65535, 0)}  # a*x + b
+SCALES = {"[0, 1]": (1, 0), "[-1, 1]": (2, -1), "[0, 255]": (255, 0), "[0, 65535]": (65535, 0)}
+SAME_SCALE = 0.1  # mean difference of quantiles up to which images are written in a scale
+CLIPPED = 0.02  # mean change up to which clipping to [0, 1] spoils nothing
 EXTREME = 1e6  # beyond it sums of values could overflow
 
 
@@ -23,12 +25,12 @@ def check_array(y: np.ndarray, x_hat: np.ndarray, file: str = RESULT) -> list[Fi
 
     Args:
         y: The test set, (N,1,H,W) float32 in [0,1], missing pixels 0 in every image.
-        x_hat: Whatever was loaded from `file`; valid if it is (N,1,H,W) float32 in [0,1] with
-            y's observed pixels and filled holes.
+        x_hat: Whatever was loaded from `file`; valid if it is (N,1,H,W), in the intensities and the
+            order of `y`, with filled holes.
         file: Its name in the findings.
 
     Returns:
-        The findings, [] for a valid array.
+        The errors and notes; [] for float32 in [0,1] with y's observed pixels and filled holes.
 
     Raises:
         BadInput: `y` is not such a set.
@@ -38,106 +40,102 @@ def check_array(y: np.ndarray, x_hat: np.ndarray, file: str = RESULT) -> list[Fi
     x = _as_images(y, x_hat, findings)
     if x is None:
         return findings
-    if len(x) < len(y):
-        place = places(y, np.nan_to_num(x, posinf=0, neginf=0).clip(-EXTREME, EXTREME), mask)
-        lost = numbered("input", np.setdiff1d(np.arange(len(y)), place))
-        findings.add("dropped", f"{len(x)} of {len(y)} images, no filling of {lost}")
-        if (np.diff(place) <= 0).any():
-            return findings
-        y = y[place]  # the rest can be compared image by image
-    x, bad = _finite(y, x, mask, findings)
+    bad = ~np.isfinite(x)
+    if bad.any():
+        nan, where = int(np.isnan(x).sum()), numbered("image", np.flatnonzero(bad.any((1, 2, 3))))
+        findings.add("finite", f"{nan} NaN and {int(bad.sum()) - nan} infinite values in {where}")
     x, rescaled = _in_range(y, x, mask, findings)
-    rounding = 0.003 if rescaled else 1e-3 if x_hat.dtype.itemsize < 4 else 0.0
-    unlike = ((np.abs(x - y) > rounding) & ~bad)[:, 0][:, mask]
-    comparable = check_observed(y, x, mask, unlike, findings)
-    check_holes(x, mask, comparable, comparable & ~unlike.any(1), findings)
+    x = np.where(bad, 0, x).clip(-EXTREME, EXTREME)
+    if len(x) != len(y):
+        place, count = likeliest(y, x, mask), f"{len(x)} of {len(y)} images"
+        if (np.diff(place) <= 0).any():
+            findings.add("number", count)
+            return findings
+        lost = numbered("input", np.setdiff1d(np.arange(len(y)), place))
+        findings.add("number", f"{count}, no filling of {lost}")
+        y = y[place]  # the rest can be compared image by image
+    x = np.where(bad, np.where(mask, y, surroundings(y, mask)), x)
+    rounding = 0.004 if rescaled else 1e-3 if x_hat.dtype.itemsize < 4 else 0.0
+    unlike = (np.abs(x - y) > rounding)[:, 0][:, mask]
+    comparable, place = check_observed(y, x, mask, unlike, findings)
+    check_holes(x, y[place], mask, comparable, comparable & ~unlike.any(1), findings)
     return findings
 
 
 def _as_images(y: np.ndarray, x_hat: np.ndarray, findings: Findings) -> np.ndarray | None:
-    """Return x_hat as float32 (K,1,H,W), K <= N; None where nothing is left to compare."""
-    if not isinstance(x_hat, np.ndarray):
-        kind = type(x_hat).__name__
-        findings.add("unreadable", f"a {kind}", "one array", f"np.save({RESULT!r}, x_hat)")
+    """Return x_hat as float32 (K,1,H,W), 0 < K <= N; None where nothing can be compared."""
+    if not isinstance(x_hat, np.ndarray) or x_hat.dtype.kind not in "fiu":
+        kind = str(x_hat.dtype if isinstance(x_hat, np.ndarray) else type(x_hat))
+        findings.add("unreadable", kind, "one array of numbers", f"np.save({RESULT!r}, x_hat)")
         return None
     if x_hat.dtype != np.float32 or not x_hat.dtype.isnative:
-        findings.add("dtype", printable(str(x_hat.dtype)))
-    fewer = x_hat.shape[1:] == y.shape[1:] and 0 < len(x_hat) < len(y)
-    shaped = x_hat if fewer or x_hat.shape == y.shape else _reshaped(y, x_hat, findings)
-    if shaped is not None and shaped.dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return shaped.astype(np.float32)
-    if fewer:
-        findings.add("dropped", f"{len(x_hat)} of {len(y)} images")
-    return None
+        findings.add("dtype", str(x_hat.dtype))
+    x = x_hat if x_hat.shape[1:] == y.shape[1:] else _reshaped(y, x_hat, findings)
+    if x is None:
+        return None
+    if not 0 < len(x) <= len(y):
+        findings.add("number", f"{len(x)} images, the test set has {len(y)}")
+        return None
+    with np.errstate(over="ignore"):
+        return x.astype(np.float32)
 
 
 def _reshaped(y: np.ndarray, x_hat: np.ndarray, findings: Findings) -> np.ndarray | None:
     """Name the wrong shape; return x_hat with y's axes where the fix is certain, else None."""
     n, _, height, width = y.shape
-    problem, images_only = f"shape {x_hat.shape}", (n, height, width)
+    problem, expected = f"shape {x_hat.shape}", f"{y.shape}"
     flat = tuple(size for size in x_hat.shape if size != 1)
-    wanted = tuple(size for size in y.shape if size != 1)
-    fix = "save one filled image for each of the test set, in one channel, at its size"
-    reshaped = None
-    if flat in (wanted, (n, height * width), (y.size,)):
-        reshaped = x_hat.reshape(y.shape)
-        fix = f"save x_hat{'[:, None]' if x_hat.shape == images_only else f'.reshape{y.shape}'}"
-    elif sorted(flat) == sorted(images_only):
-        axes = next(p for p in permutations(range(3)) if tuple(flat[k] for k in p) == images_only)
-        reshaped = x_hat.reshape(flat).transpose(axes)[:, None]
+    fix = f"save x_hat.reshape(-1, 1, {height}, {width})"
+    if flat[-2:] == (height, width) and len(flat) < 4:
+        findings.add("axes", problem, expected, fix)
+    elif flat in ((n, height * width), (y.size,)):
+        findings.add("shape", problem, expected, fix)
+    elif sorted(flat) == sorted((n, height, width)):
+        axes = next(p for p in permutations(range(3)) if [flat[k] for k in p] == [n, height, width])
         fix = f"save np.squeeze(x_hat).transpose{axes}[:, None]"
-        problem += ", the axes exchanged"
-    findings.add("shape", problem, f"{y.shape}", fix)
-    return reshaped
-
-
-def _finite(
-    y: np.ndarray, x: np.ndarray, mask: np.ndarray, findings: Findings
-) -> tuple[np.ndarray, np.ndarray]:
-    """Name values that are not finite; return x with plausible ones there, and where, bool."""
-    bad = ~np.isfinite(x)
-    if not bad.any():
-        return x, bad
-    nan, wrong = int(np.isnan(x).sum()), bad.any((1, 2, 3))
-    infinite = int(bad.sum()) - nan
-    findings.add("finite", f"{nan} NaN and {infinite} infinite values in {images(wrong)}")
-    x, likely = x.copy(), np.where(mask, y, surroundings(y, mask))
-    for k in np.flatnonzero(wrong):
-        a, b = _affine(y[k, 0], x[k, 0], mask & ~bad[k, 0])
-        x[k] = np.where(bad[k], np.clip(a * likely[k] + b, -EXTREME, EXTREME), x[k])
-    return x, bad
-
-
-def _affine(y: np.ndarray, x: np.ndarray, where: np.ndarray) -> tuple[float, float]:
-    """Return a and b of x = a*y + b by least squares, for images (H,W)."""
-    known, seen = y[where].astype(np.float64), x[where].astype(np.float64)
-    if len(known) < 2 or known.std() == 0:
-        return 1.0, 0.0
-    a, b = np.polyfit(known, seen, 1)
-    return a, b
+        findings.add("shape", f"{problem}, the axes exchanged", expected, fix)
+        x_hat = x_hat.reshape(flat).transpose(axes)
+    else:
+        findings.add("shape", problem, expected)
+        return None
+    return x_hat.reshape(-1, 1, height, width)
 
 
 def _in_range(
     y: np.ndarray, x: np.ndarray, mask: np.ndarray, findings: Findings
 ) -> tuple[np.ndarray, bool]:
-    """Name values outside [0,1]; return x brought back from a known range, and whether it was."""
-    low, high = float(x.min()), float(x.max())
-    if low >= 0 and high <= 1:
+    """Name values outside [0,1]; return x brought back from a known scale, and whether it was.
+
+    The scale is that in which the quantiles of the observed pixels are those of the test set: a few
+    extreme values, and the order of the images, do not matter.
+    """
+    values, observed = x[np.isfinite(x)], x[:, 0][:, mask]
+    observed = observed[np.isfinite(observed)]
+    if not len(observed) or (values.min() >= 0 and values.max() <= 1):
         return x, False
-    true = y[:, 0][:, mask].astype(np.float64)
-
-    def distance(values: np.ndarray) -> float:
-        seen = values[:, 0][:, mask].astype(np.float64)
-        return abs(seen.mean() - true.mean()) + abs(seen.std() - true.std())
-
-    problem, nearest, back, fix = f"values in [{low:.3g}, {high:.3g}]", distance(x), x, ""
-    rescaled = False
-    for name, (a, b) in RANGES.items():
-        values = (x - b) / np.float32(a)
-        if values.min() > -0.05 and values.max() < 1.05 and distance(values) < min(nearest, 0.15):
-            nearest, back, rescaled = distance(values), values, True
-            problem = f"values in [{low:.3g}, {high:.3g}]: the images are written in {name}"
-            fix = f"save {'(x_hat + 1) / 2' if b else f'x_hat / {a}'}; {COPY}"
-    findings.add("range", problem, fix=fix)
-    return back.clip(-EXTREME, EXTREME), rescaled
+    probes = np.linspace(0.05, 0.95, 19)
+    known, seen = (np.quantile(v.astype(float), probes) for v in (y[:, 0][:, mask], observed))
+    scales = dict(SCALES)
+    if known.std() > 0.01 and seen.std() > 0:
+        a, b = np.polyfit(known, seen, 1)
+        scales[f"a*y + b, a {a:.3g}, b {b:.3g}"] = (a, b)
+    misfits = {name: np.abs((seen - b) / a - known).mean() for name, (a, b) in scales.items()}
+    name = min(SCALES, key=misfits.__getitem__)
+    if misfits[name] > SAME_SCALE:
+        name = min(misfits, key=misfits.__getitem__)
+    problem = f"values in [{values.min():.3g}, {values.max():.3g}]"
+    a, b = scales[name]
+    if misfits[name] > SAME_SCALE or a <= 0:
+        findings.add("range", problem)
+    elif name != "[0, 1]":
+        moved = f"(x_hat {'-' if b > 0 else '+'} {abs(b):.4g})" if b else "x_hat"
+        problem += f": the images are written in {name}"
+        findings.add("range", problem, fix=f"save {moved} / {a:.4g}")
+        return (x - np.float32(b)) / np.float32(a), True
+    elif np.abs(values - values.clip(0, 1)).clip(max=1).mean() > CLIPPED:
+        findings.add("range", problem)
+    else:
+        wild = values.min() < -1 or values.max() > 2
+        findings.add("range" if wild else "overshoot", problem, fix=NOTES["overshoot"][1])
+        return x.clip(0, 1), False
+    return x, False

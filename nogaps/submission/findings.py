@@ -1,4 +1,4 @@
-"""What `nogaps check` reports: findings, and the words they are made of."""
+"""What `nogaps check` reports: errors and notes, and the table of both."""
 
 from __future__ import annotations
 
@@ -12,78 +12,59 @@ import numpy as np
 from nogaps.runtime.errors import BadInput
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
-COPY = "copy the observed pixels: x_hat = torch.where(mask, y, x_hat)"
+ERROR, NOTE = "error", "note"
 RUN_AGAIN = "restart the kernel, run all cells from top to bottom, save"
 IN_ORDER = "fill the test set in its order (DataLoader with shuffle=False), each image once"
-# of each check: what is expected and how to fix it, where a finding does not say it itself
-CHECKS: dict[str, tuple[str, str]] = {
-    # the folder
-    "outside": (
-        "a file in the folder",
-        "put the file itself there: a clone or an archive would hold the link only",
-    ),
-    "other-test-set": (
-        "the test set of this check",
-        "check against that file (--test-set), or run the notebook on this one",
-    ),
-    "stale": (
-        "the file that the notebook wrote",
-        "run the notebook again and hand in both; it prints 'test_set_nogaps.npy sha256: …'",
-    ),
-    "not-checked": (
-        "a submission that can be checked",
-        "correct that and check again; please report an error of this program",
-    ),
-    # the notebook
+PRINT_HASH = (
+    "none is needed; to show it, run a last cell: import hashlib; print('test_set_nogaps.npy"
+    " sha256:', hashlib.sha256(open('test_set_nogaps.npy', 'rb').read()).hexdigest())"
+)
+DROP_WIDGETS = (
+    "remove the entry, the outputs stay: import nbformat; n = nbformat.read('Assessment.ipynb', 4);"
+    " n.metadata.pop('widgets'); nbformat.write(n, 'Assessment.ipynb')"
+)
+FILL = "put the network's values into all pixels that are 0 in every image of the test set"
+NOT_FINITE = "find the division by 0 or the fp16 overflow that makes them; 0 would be no filling"
+Words = tuple[str, str]  # what is expected, and how to fix it; "" where a finding says it itself
+ERRORS: dict[str, Words] = {  # breaches of the course's sheet, and what nobody could mark
+    "not-checked": ("a submission that can be checked", "correct that and check again"),
+    "missing-file": ("a file of this name in the folder", "hand it in"),
+    "outside": ("a file in the folder", "put it there itself; a clone holds the link only"),
+    "unreadable": ("", ""),
     "notebook-name": ("Assessment.ipynb", "rename it"),
-    "notebook-size": ("under 3 MB", "save figures at a lower resolution and print less"),
-    "questions": (
-        "the headings Question 1, Question 2, Question 3",
-        "open each question with a markdown heading such as '## Question 1: …', in order",
-    ),
-    "not-executed": ("every code cell executed, outputs saved", RUN_AGAIN),
-    "out-of-order": ("counts from 1 upwards in one pass", RUN_AGAIN),
+    "not-executed": ("every code cell executed", RUN_AGAIN),
+    "no-outputs": ("the outputs of the cells", "run all cells, save with their outputs"),
     "error-output": ("no errors", f"correct the cell; {RUN_AGAIN}"),
-    "figures": (
-        "a figure of 10 images in each question",
-        "show the images with matplotlib (plt.show()) and save the notebook with its outputs",
+    "figures": ("10 images shown in each question", "show them with plt.show(), run all, save"),
+    "widgets": ("a notebook that GitHub can show", DROP_WIDGETS),
+    "shape": ("", "save one filled image for each of the test set, in one channel"),
+    "number": ("one filling of each input", IN_ORDER),
+    "finite": ("finite values", NOT_FINITE),
+    "range": ("[0, 1]", "save the images in the intensities of the test set"),
+    "scaled": ("the intensities of the test set", "undo the scaling: (x_hat - b) / a"),
+    "orientation": ("that of the test set", "leave rows and columns; undo every augmentation"),
+    "order": ("image k holds input k", IN_ORDER),
+    "inverted-mask": ("the opposite", "mask is True where observed: torch.where(mask, y, x_hat)"),
+    "not-filled": ("filled holes", FILL),
+}
+NOTES: dict[str, Words] = {  # what the sheet does not ask for, but a marker may like to know
+    "questions": ("Question 1, 2 and 3", "open each with a heading such as '## Question 1: …'"),
+    "out-of-order": ("counts from 1 upwards in one pass", RUN_AGAIN),
+    "traceback": ("no traceback", "look at what failed in that cell"),
+    "notebook-size": ("under 3 MB", "save figures at a lower resolution and print less"),
+    "machine-path": ("relative paths", "change it in the code; in a library's warning it may stay"),
+    "no-hash": ("the sha256 of the file it wrote", PRINT_HASH),
+    "stale": ("the file that the notebook wrote", "hand in both files of one run"),
+    "other-test-set": (
+        "that of this check",
+        "check against that file (--test-set), or run on this",
     ),
-    "machine-path": ("no path of your machine", "use paths relative to the notebook, run it again"),
-    # the array
-    "dtype": (
-        "float32",
-        "fill in [0, 1] and save x_hat.astype(np.float32), observed pixels as they were",
-    ),
-    "dropped": (
-        "a filling of each input",
-        "fill every image of the test set, in its order (drop_last=False)",
-    ),
-    "finite": (
-        "finite values",
-        "find the division by 0 or the fp16 overflow that makes them; do not replace them by 0",
-    ),
-    "range": ("[0, 1]", "x_hat.clamp(0, 1) before saving"),
-    "inverted-mask": (
-        "the opposite",
-        "mask is True where observed: x_hat = torch.where(mask, y, network)",
-    ),
-    "orientation": (
-        "the orientation of the test set",
-        "leave rows and columns as they are; undo every augmentation",
-    ),
-    "shuffled": ("image k holds input k", IN_ORDER),
-    "duplicated": ("image k holds input k", IN_ORDER),
-    "scaled": ("y itself", f"undo the scaling, (x_hat - b) / a; {COPY}"),
-    "observed-changed": ("no difference", COPY),
-    "not-filled": ("filled holes", "fill all pixels that are 0 in every image of the test set"),
-    "constant-fill": (
-        "a filling that follows the image",
-        "fill each hole from the observed pixels around it",
-    ),
-    "seams": (
-        "about 1, as between observed pixels",
-        "use the mask of the test set itself; fill in the intensities of the image at hand",
-    ),
+    "references": ("sources with links", "name and link your sources"),
+    "axes": ("", ""),
+    "dtype": ("float32", "keep the images in float32, from the network to np.save"),
+    "overshoot": ("[0, 1]", "x_hat.clamp(0, 1) before saving"),
+    "observed-changed": ("no difference", "copy them: x_hat = torch.where(mask, y, x_hat)"),
+    "seams": ("about 1", "fill under the test set's own mask, in the intensities of each image"),
 }
 
 
@@ -91,7 +72,7 @@ CHECKS: dict[str, tuple[str, str]] = {
 class Finding:
     """One fault of a submission: in which file, what was found, what was expected, how to fix it.
 
-    `check` is the name of the fault, such as "shape".
+    `check` is the name of the fault, such as "shape"; `level` is "error" or "note".
     """
 
     check: str
@@ -99,10 +80,11 @@ class Finding:
     found: str
     expected: str
     fix: str
+    level: str
 
     def __str__(self) -> str:
         """Return all of it on one line."""
-        text = f"[{self.check}] {self.file}: {self.found}; expected {self.expected}."
+        text = f"{self.level} [{self.check}] {self.file}: {self.found}; expected {self.expected}."
         return " ".join(f"{text} To fix: {self.fix}".split())
 
 
@@ -111,12 +93,14 @@ class Findings(list[Finding]):
 
     def __init__(self, file: str) -> None:
         super().__init__()
-        self.file = file
+        self.file = printable(file)
 
     def add(self, check: str, problem: str, expected: str = "", fix: str = "") -> None:
         """Append a finding about the file, by default with the words of CHECKS."""
-        usual = CHECKS.get(check, ("", ""))
-        self.append(Finding(check, self.file, problem, expected or usual[0], fix or usual[1]))
+        level = ERROR if check in ERRORS else NOTE
+        usual = (ERRORS | NOTES)[check]
+        found, wanted = printable(problem, 300), expected or usual[0]
+        self.append(Finding(check, self.file, found, wanted, fix or usual[1], level))
 
 
 def printable(text: str, length: int = 80) -> str:
@@ -138,11 +122,6 @@ def numbered(name: str, places: Iterable[int], shown: int = 5) -> str:
     numbers = [str(int(place)) for place in places]
     more = f" and {len(numbers) - shown} more" if len(numbers) > shown else ""
     return f"{name}{'s' * (len(numbers) != 1)} {', '.join(numbers[:shown])}{more}"
-
-
-def images(chosen: np.ndarray) -> str:
-    """Return the numbers of the images where (N,) bool says so, as `numbered`."""
-    return numbered("image", np.flatnonzero(chosen))
 
 
 def span(values: np.ndarray) -> str:

@@ -15,12 +15,12 @@ from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_images, load_npy, sha256
 from nogaps.runtime.progress import progress
 from nogaps.submission.arrays import RESULT, check_array
-from nogaps.submission.findings import Finding, Findings, printable
+from nogaps.submission.findings import ERROR, NOTE, Finding, Findings, printable
 from nogaps.submission.notebook import NOTEBOOK, check_notebook, load_notebook, printed_sha256
-from nogaps.submission.notes import DELIVERABLES, INTEGRITY, notes
 from nogaps.submission.references import REFERENCES, check_references
 
-LARGE = 1 << 28  # bytes of a file whose hash takes long
+DELIVERABLES = (NOTEBOOK, RESULT, REFERENCES)
+INTEGRITY = "the course also asks for its signed integrity form, which no program can check"
 
 
 def check_submission(folder: str | Path, test_set: str | Path | None = None) -> list[Finding]:
@@ -31,7 +31,7 @@ def check_submission(folder: str | Path, test_set: str | Path | None = None) -> 
         test_set: The corrupted images; else `folder/test_set.npy`.
 
     Returns:
-        The findings, [] for a valid submission.
+        The errors and notes; a submission is valid if no finding has the level "error".
 
     Raises:
         BadInput: There is no such folder, or the test set cannot be used.
@@ -44,14 +44,12 @@ def check_submission(folder: str | Path, test_set: str | Path | None = None) -> 
     notebook = folder / (notebook_of(folder) or NOTEBOOK)
     references, result = folder / REFERENCES, folder / RESULT
     findings = _check_file(notebook) or check_notebook(notebook)
+    findings += _check_file(result) or _check_array(y, result)
     checks = {finding.check for finding in findings}
-    findings += _check_file(references) or check_references(references)
-    faults = _check_file(result) or _check_array(y, result)
-    unread = {"missing-file", "outside", "unreadable"} & (checks | {f.check for f in faults})
-    if not unread and os.path.getsize(result) <= max(LARGE, 2 * y.nbytes):
-        cells, executed = load_notebook(notebook).cells, "not-executed" not in checks
-        findings += _check_origin(cells, executed, result, source if faults else None)
-    return findings + faults
+    if not checks & {"missing-file", "outside", "unreadable", "shape", "number"}:
+        whole = not checks & {"not-executed", "no-outputs"}
+        findings += _check_origin(load_notebook(notebook).cells, whole, result, source)
+    return findings + (_check_file(references) or check_references(references))
 
 
 def _load_test_set(source: Path) -> np.ndarray:
@@ -73,7 +71,7 @@ def notebook_of(folder: Path) -> str | None:
 
 def _check_file(path: Path) -> list[Finding]:
     """Check that a file is there, and in the folder itself."""
-    findings = Findings(printable(path.name))
+    findings = Findings(path.name)
     if not os.path.isfile(path):
         problem = "not a regular file" if os.path.lexists(path) else "missing"
         fix = "run the notebook from top to bottom" if path.name == RESULT else "hand it in"
@@ -82,7 +80,7 @@ def _check_file(path: Path) -> list[Finding]:
             fix += f", or rename {printable(min(others))} if that is it"
         findings.add("missing-file", problem, f"{path.name} in the folder", fix)
     elif not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(path.parent)):
-        findings.add("outside", f"a symbolic link to {printable(os.path.realpath(path))}")
+        findings.add("outside", f"a symbolic link to {os.path.realpath(path)}")
     return findings
 
 
@@ -92,30 +90,28 @@ def _check_array(y: np.ndarray, result: Path) -> list[Finding]:
     except BadInput as error:
         findings = Findings(result.name)
         fix = "write it again with np.save(..., allow_pickle=False) and copy the whole file"
-        findings.add("unreadable", printable(error.problem, 160), "one array in .npy format", fix)
+        findings.add("unreadable", error.problem, "one array in .npy format", fix)
         return findings
 
 
 def _check_origin(
-    cells: Sequence[NotebookNode], executed: bool, result: Path, source: Path | None
+    cells: Sequence[NotebookNode], whole: bool, result: Path, source: Path
 ) -> list[Finding]:
-    """Check by the hashes that the cells printed whether they wrote the result.
+    """Check by the hashes that the cells printed whether they filled `source` into `result`.
 
-    Args:
-        cells: Those of the notebook.
-        executed: Whether they hold all their outputs, so that a hash is expected.
-        result: The filled test set.
-        source: The test set, which may be another one than the notebook's; None: it fits.
+    whole: Whether the cells hold all their outputs, so that a hash may be expected.
     """
     findings = Findings(result.name)
-    used = printed_sha256(cells, "test_set.npy")
-    if source and used not in (None, expected := sha256(source)):
+    used, expected = printed_sha256(cells, "test_set.npy"), sha256(source)
+    if used not in (None, expected):
         problem = f"the notebook filled a test set with sha256 {used[:16]}…"
         findings.add("other-test-set", problem, f"{printable(source.name)} with {expected[:16]}…")
     printed, digest = printed_sha256(cells, RESULT), sha256(result)
-    if printed != digest and (printed or executed):
-        says = f"the notebook printed {printed[:16]}…" if printed else "the notebook prints none"
-        findings.add("stale", f"sha256 {digest[:16]}…, {says}")
+    if printed is None and whole:
+        findings.add("no-hash", "the notebook does not print which file it wrote")
+    elif printed not in (None, digest):
+        problem = f"sha256 {digest[:16]}…, the notebook printed {printed[:16]}…"
+        findings.add("stale", problem)
     return findings
 
 
@@ -127,7 +123,7 @@ def report(folders: Sequence[str | Path], test_set: str | Path | None = None) ->
         test_set: The corrupted images for all of them; else each folder's own.
 
     Returns:
-        A row for each: {"dir", "valid", "findings": [dict, …], "notes": [str, …]}.
+        A row for each: {"dir", "valid", "findings": [dict, …]}; valid: no finding is an error.
 
     Raises:
         BadInput: The common test set, or the only folder, cannot be used.
@@ -140,29 +136,31 @@ def report(folders: Sequence[str | Path], test_set: str | Path | None = None) ->
 
 def _row(folder: str | Path, test_set: str | Path | None, alone: bool) -> dict:
     try:
-        findings, remarks = check_submission(folder, test_set), notes(folder, test_set)
+        findings = check_submission(folder, test_set)
     except Exception as error:  # whatever a stranger's files provoke
         if alone and isinstance(error, BadInput):
             raise
         kind = "" if isinstance(error, BadInput) else f"{type(error).__name__}: "
-        findings, remarks = Findings(printable(str(folder))), [INTEGRITY]
-        findings.add("not-checked", printable(f"{kind}{error}", 200))
-    faults = [asdict(finding) for finding in findings]
-    return {"dir": str(folder), "valid": not faults, "findings": faults, "notes": remarks}
+        findings = Findings(str(folder))
+        findings.add("not-checked", f"{kind}{error}")
+    valid = all(finding.level != ERROR for finding in findings)
+    return {"dir": str(folder), "valid": valid, "findings": [asdict(f) for f in findings]}
+
+
+def verdict(row: dict) -> str:
+    """Return the verdict of a row of `report`: "valid", "NOT VALID, 2 errors, 1 note"."""
+    levels = [finding["level"] for finding in row["findings"]]
+    counts = [(levels.count(level), level) for level in (ERROR, NOTE)]
+    words = [f"{count} {level}{'s' * (count != 1)}" for count, level in counts if count]
+    return ", ".join(["valid" if row["valid"] else "NOT VALID", *words])
 
 
 def as_text(rows: Sequence[dict]) -> str:
-    """Return the rows of `report` as text: a line for each folder, finding, score and note.
-
-    A note that all of several folders have stands once, at the end.
-    """
-    common = list[str]()
-    if len(rows) > 1:
-        common = [note for note in rows[0]["notes"] if all(note in row["notes"] for row in rows)]
+    """Return the rows of `report` as text: a line for each folder, error, note and score."""
     lines = []
     for row in rows:
-        lines.append(f"{row['dir']}: {'valid' if row['valid'] else 'NOT VALID'}")
-        lines += [f"  {Finding(**finding)}" for finding in row["findings"]]
+        lines.append(f"{row['dir']}: {verdict(row)}")
+        findings = sorted(row["findings"], key=lambda finding: finding["level"])
+        lines += [f"  {Finding(**finding)}" for finding in findings]
         lines += [f"  {name}: {value:.4f}" for name, value in row.get("scores", {}).items()]
-        lines += [f"  note: {note}" for note in row["notes"] if note not in common]
-    return "\n".join(lines + [f"note, for all: {note}" for note in common])
+    return "\n".join([*lines, INTEGRITY])

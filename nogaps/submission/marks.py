@@ -5,21 +5,25 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from nogaps.evaluation.scoring import read_like, read_truth
+from nogaps.evaluation.scoring import read_truth
 from nogaps.imputers.loading import load_imputer
 from nogaps.metrics import summarize
-from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import atomic, sha256
+from nogaps.runtime.files import atomic, load_npy, sha256
 from nogaps.submission.arrays import RESULT
+from nogaps.submission.findings import ERROR, NOTE
 from nogaps.submission.similarity import others
+
+UNSCORED = {"missing-file", "outside", "unreadable", "shape", "number", "finite", "range"}
 
 
 def score_folders(rows: list[dict], test_set: str | Path | None, truth: str | Path) -> None:
     """Add "scores" to rows of `submission.report`: rmse, psnr, kriging_rmse, kriging_psnr.
 
-    An array that cannot be scored gets {}, a row that could not be checked nothing.
+    An array that cannot be scored gets {}, a row that could not be checked nothing. It is scored as
+    it is: no value is clipped, and only axes of length 1 are put in place.
 
     Args:
         rows: What `submission.report` returned.
@@ -39,11 +43,10 @@ def score_folders(rows: list[dict], test_set: str | Path | None, truth: str | Pa
             kriging = load_imputer(quality="fast").kriging(y, mask)
             known[digest] = (x, y, mask, _brief(kriging, x, mask, "kriging_"))
         x, y, mask, beside = known[digest]
-        try:
-            x_hat = read_like(Path(row["dir"]) / RESULT, y, source)
-        except BadInput:
-            row["scores"] = {}
-        else:
+        row["scores"] = {}
+        if not UNSCORED & {f["check"] for f in row["findings"] if f["file"] == RESULT}:
+            array = load_npy(Path(row["dir"]) / RESULT).reshape(y.shape)
+            x_hat = torch.from_numpy(array.astype(np.float32))
             row["scores"] = _brief(x_hat, x, mask) | beside
 
 
@@ -53,7 +56,7 @@ def _brief(x_hat: torch.Tensor, x: torch.Tensor, mask: torch.Tensor, start: str 
 
 
 def write_csv(path: str | Path, rows: list[dict], alike: dict | None = None) -> None:
-    """Write one line per submission: dir, valid, names of findings, scores, what it is like.
+    """Write one line per submission: dir, valid, errors, notes, scores, what it is like.
 
     Args:
         path: The file to write.
@@ -66,10 +69,13 @@ def write_csv(path: str | Path, rows: list[dict], alike: dict | None = None) -> 
         open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
         writer = csv.writer(file)
-        writer.writerow(["dir", "valid", "findings", *scores, "same_as", "nearly_same_as"])
+        writer.writerow(["dir", "valid", "errors", "notes", *scores, "same_as", "nearly_same_as"])
         for row in rows:
-            names = " ".join(finding["check"] for finding in row["findings"])
+            names = [
+                " ".join(f["check"] for f in row["findings"] if f["level"] == level)
+                for level in (ERROR, NOTE)
+            ]
             values = [f"{row['scores'][s]:.4f}" if row.get("scores") else "" for s in scores]
             like = [others(alike, row["dir"], same) if alike else [] for same in (True, False)]
-            first = [row["dir"], str(row["valid"]).lower(), names]
+            first = [row["dir"], str(row["valid"]).lower(), *names]
             writer.writerow([*first, *values, *map("; ".join, like)])

@@ -1,4 +1,4 @@
-"""What a submission's notebook must be: each fault becomes one `Finding`."""
+"""What a submission's notebook holds, and what it must be: each fault becomes one `Finding`."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ FENCE = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
 HEADING = re.compile(r"^(?:#{1,6}\s|<h[1-6]).*?\bquestion\s*(\d+)", re.I | re.M)
 BASE64 = r"([A-Za-z0-9+/=\s]+)"
 EMBEDDED = re.compile(rf"data:image/(?:png|jpe?g);base64,{BASE64}")
+WIDGETS = "application/vnd.jupyter.widget-state+json"
+# a line of code that is more than a comment
+WORKING = re.compile(r"^[ \t]*[^\s#]", re.M)
+OMITTED = (
+    "in Colab, Edit → Notebook settings, switch off 'Omit code cell output when saving this"
+    " notebook', run all cells, save"
+)
+# a worker that is cleaned up after its work prints one as well
+TRACEBACK = re.compile(r"^(Exception ignored.*\n)?Traceback \(most recent call last\)", re.M)
 # what precedes must not make it the middle of an address or of a relative path
 MACHINE_PATH = re.compile(
     r"(?<![\w.:/~}-])(?:file://)?/(?:home|root|Users|tmp|work|var/folders|private|mnt|media|Volumes|scratch|rds|vol)/[^\s\"'`<>()\[\],;]*"
@@ -97,32 +106,38 @@ def printed_sha256(cells: Sequence[NotebookNode], name: str) -> str | None:
 
 
 def check_notebook(path: str | Path) -> list[Finding]:
-    """Check a notebook: its name, size, questions, execution, errors, figures, paths.
+    """Check a notebook: its name, format, questions, execution, outputs, figures, paths.
 
     Returns:
-        The findings, [] for a valid notebook.
+        The errors and notes, [] for a notebook that needs none.
     """
     path = Path(path)
-    findings = Findings(printable(path.name))
+    findings = Findings(path.name)
     if path.name != NOTEBOOK:
         findings.add("notebook-name", f"the notebook is named {findings.file}")
     try:
         notebook = load_notebook(path)
     except BadInput as error:
-        fix = "save the executed notebook again in format 4 and copy the whole file"
-        findings.add("unreadable", printable(error.problem, 120), EXPECTED, fix)
+        fix = (
+            "open it in Jupyter, save it (in format 4; if too large, without outputs that need much"
+        )
+        findings.add("unreadable", error.problem, error.expected, f"{fix}), copy the whole file")
         return findings
     if (size := path.stat().st_size) >= MAX_BYTES:
         findings.add("notebook-size", f"{size / 1e6:.1f} MB")
+    widgets = notebook.metadata.get("widgets", {WIDGETS: ["state"]})
+    if not isinstance(widgets, dict) or "state" not in (widgets.get(WIDGETS) or []):
+        findings.add("widgets", "'state' is missing from metadata.widgets: GitHub shows nothing")
     _check_questions(notebook.cells, findings)
-    _check_execution(notebook.cells, findings)
-    if any(outputs(cell) for cell in notebook.cells):
-        _check_figures(notebook.cells, findings)
+    _check_execution(notebook, findings)
     for place, cell in enumerate(notebook.cells, 1):
         for output in outputs(cell):
             if output.output_type == "error":
-                error = printable(f"{output.ename}: {output.evalue}")
-                findings.add("error-output", f"cell {place} ends in {error}")
+                findings.add(
+                    "error-output", f"cell {place} ends in {output.ename}: {output.evalue}"
+                )
+        if any(not match[1] for text in texts(cell) for match in TRACEBACK.finditer(text)):
+            findings.add("traceback", f"cell {place} printed the traceback of an error")
     _check_paths(notebook, findings)
     return findings
 
@@ -135,30 +150,32 @@ def _headings(cell: NotebookNode) -> list[int]:
     return [n for n in numbers if n in QUESTIONS]
 
 
-def _check_questions(cells: Sequence[NotebookNode], findings: Findings) -> None:
-    order = list(dict.fromkeys(n for cell in cells for n in _headings(cell)))
-    missing = [str(n) for n in QUESTIONS if n not in order]
-    if missing:
-        findings.add("questions", f"no heading for Question {' and '.join(missing)}")
-    elif order != sorted(order):
-        findings.add("questions", f"the questions come in the order {', '.join(map(str, order))}")
+def _is_executed(cell: NotebookNode) -> bool:
+    """Return whether a code cell was executed; Colab may save it without its count."""
+    info = cell.metadata.get("executionInfo")
+    done = isinstance(info, dict) and info.get("status") == "ok"
+    return cell.execution_count is not None or bool(outputs(cell)) or done
 
 
-def _check_execution(cells: Sequence[NotebookNode], findings: Findings) -> None:
-    """Check that the code cells were executed, from top to bottom in one pass."""
-    code = [(n, c) for n, c in enumerate(cells, 1) if c.cell_type == "code" and c.source.strip()]
-    left = [place for place, cell in code if cell.execution_count is None]
+def _check_execution(notebook: NotebookNode, findings: Findings) -> None:
+    """Check that the code cells were executed in one pass, and hold what the sheet asks for."""
+    code = [(n, c) for n, c in enumerate(notebook.cells, 1) if c.cell_type == "code"]
+    code = [(n, c) for n, c in code if WORKING.search(c.source) or _is_executed(c)]
+    left = [place for place, cell in code if not _is_executed(cell)]
+    colab = notebook.metadata.get("colab")
+    omitted = OMITTED if isinstance(colab, dict) and colab.get("private_outputs") else ""
     if left:
         count = f"{len(left)} of {len(code)} code cells not executed"
-        findings.add("not-executed", f"{count}, first cell {left[0]}")
-    elif not any(outputs(cell) for _, cell in code):
-        findings.add("not-executed", "no code cell has an output")
-    else:
-        for expected, (place, cell) in enumerate(code, 1):
-            if (count := cell.execution_count) != expected:
-                problem = f"cell {place} has execution count {count}, not {expected}"
-                findings.add("out-of-order", problem)
-                return
+        findings.add("not-executed", f"{count}, first cell {left[0]}", fix=omitted)
+    if not any(outputs(cell) for _, cell in code):
+        if not left:
+            findings.add("no-outputs", "no code cell has an output", fix=omitted)
+        return
+    for expected, (place, cell) in enumerate(code, 1):
+        if not left and cell.execution_count not in (None, expected):
+            problem = f"cell {place} has execution count {cell.execution_count}, not {expected}"
+            findings.add("out-of-order", problem)
+            return
 
 
 def count_figures(cells: Sequence[NotebookNode]) -> dict[int, int]:
@@ -173,9 +190,13 @@ def count_figures(cells: Sequence[NotebookNode]) -> dict[int, int]:
     return counts
 
 
-def _check_figures(cells: Sequence[NotebookNode], findings: Findings) -> None:
-    """Check that every question shows a figure; what it shows is for the marker to see."""
+def _check_questions(cells: Sequence[NotebookNode], findings: Findings) -> None:
+    """Check that each question is opened, in order, and shows a figure; what, a marker sees."""
     counts = count_figures(cells)
+    if (order := [n for n in counts if n]) != list(QUESTIONS):
+        findings.add("questions", f"headings of questions: {order}")
+    if not any(outputs(cell) for cell in cells):
+        return
     empty = [f"Question {n}: no figure" for n, count in sorted(counts.items()) if n and not count]
     if empty or not any(counts.values()):
         findings.add("figures", "; ".join(empty) or "no figure in the notebook")
@@ -186,14 +207,11 @@ def _check_paths(notebook: NotebookNode, findings: Findings) -> None:
     contents = {"metadata": _as_json(notebook.metadata)}
     for place, cell in enumerate(notebook.cells, 1):
         contents[f"cell {place}"] = "\n".join([cell.source, *texts(cell), _as_json(cell.metadata)])
-    places: dict[str, str] = {}
-    for place, text in contents.items():
-        for match in MACHINE_PATH.findall(text):
-            places.setdefault(printable(match, 60), place)
-    if places:
-        listed = ", ".join(f"{path} ({place})" for path, place in list(places.items())[:3])
-        more = f" and {len(places) - 3} more" if len(places) > 3 else ""
-        findings.add("machine-path", listed + more)
+    seen = {path: place for place, text in contents.items() for path in MACHINE_PATH.findall(text)}
+    if seen:
+        listed = [f"{printable(path, 60)} ({place})" for path, place in list(seen.items())[:3]]
+        listed += [f"{len(seen) - 3} more"] * (len(seen) > 3)
+        findings.add("machine-path", ", ".join(listed))
 
 
 def _as_json(metadata: NotebookNode) -> str:

@@ -12,6 +12,7 @@ from nogaps.submission.findings import Findings, numbered, span
 EXACT = 1 - 1e-5  # a correlation above which one image is an affine map of another
 LIKE = 0.5  # a correlation below which an image resembles nothing
 TIE = 1e-9  # a difference of correlations that is rounding
+SCALED = 0.05  # from here on a factor - 1, or an offset, is no rounding
 
 # how an image may have been moved, and what moves it back
 MOVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -51,31 +52,14 @@ def _unit(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
 
 
-def places(y: np.ndarray, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return which inputs y (N,1,H,W) fewer outputs x (K,1,H,W) belong to, (K,) int.
+def likeliest(y: np.ndarray, x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return which inputs y (N,1,H,W) outputs x (K,1,H,W) resemble most, (K,) int.
 
-    The places rise if that explains the outputs about as well as any other order.
+    It is the first K if these explain the outputs about as well: single images can be confused.
     """
-    _, r = _correlations(y, x, mask)
-    best, rising = r.max(0), _rising(r[0])
-    kept = r[0, np.arange(len(x)), rising].mean() > best.max(1).mean() - 0.05
-    return rising if kept else best.argmax(1)
-
-
-def _rising(r: np.ndarray) -> np.ndarray:
-    """Return rising columns, one for each row of r (K,N), with the greatest sum.
-
-    By dynamic programming over the rows.
-    """
-    sums, best = [], np.zeros(r.shape[1] + 1)
-    for row in r:
-        sums.append(best[:-1] + row)
-        best = np.concatenate([[-np.inf], np.maximum.accumulate(sums[-1])])
-    columns, stop = [], r.shape[1]
-    for values in reversed(sums):
-        stop = int(values[:stop].argmax())
-        columns.append(stop)
-    return np.array(columns[::-1])
+    r = _unit(x, mask) @ _unit(y, mask).T
+    first = r.diagonal().mean() > r.max(1).mean() - 0.05
+    return np.arange(len(x)) if first else r.argmax(1)
 
 
 class Causes(NamedTuple):
@@ -110,24 +94,21 @@ def _causes(
 
     seen, true = x[:, 0][:, mask].astype(np.float64), y[own][:, 0][:, mask]
     affine = np.abs(unmoved) > EXACT
-    # a few wild pixels do not make another image
-    elsewhere = ~affine & ((place != own) | (move > 0)) & (share > 0.2)
-    certain = elsewhere & (best > EXACT)
     empty = ((x[:, 0][:, ~mask] == 0).mean(1) > 0.95) != ((seen == 0).mean(1) > 0.95)
-    inverted = empty & ~affine & ~certain & (share > 0.5)
-    # an output that copies no input: another must explain twice as much as its own
-    likely = elsewhere & (best > LIKE) & (1 - best < 0.5 * (1 - unmoved))
-    moved = certain | (likely & ~inverted)
+    inverted = empty & ~affine & (best < EXACT) & (share > 0.5)
+    # a few wild pixels do not make another image
+    moved = ~affine & ~inverted & ((place != own) | (move > 0)) & (share > 0.2)
+    moved &= (best > LIKE) & (1 - best < 0.5 * (1 - unmoved))
     a = np.sign(unmoved) * seen.std(1) / np.maximum(true.std(1), 1e-12)
     b = seen.mean(1) - a * true.mean(1)
-    scaled = affine & ((np.abs(a - 1) > 0.002) | (np.abs(b) > 0.002))
+    scaled = affine & ((np.abs(a - 1) > SCALED) | (np.abs(b) > SCALED))
     move = moves[np.where(moved, move, 0)]
     return Causes(inverted, scaled, np.where(moved, place, own), move, a, b)
 
 
 def check_observed(
     y: np.ndarray, x: np.ndarray, mask: np.ndarray, unlike: np.ndarray, findings: Findings
-) -> np.ndarray:
+) -> tuple[np.ndarray, np.ndarray]:
     """Name why observed pixels differ.
 
     Args:
@@ -138,11 +119,12 @@ def check_observed(
         findings: Takes the findings.
 
     Returns:
-        (N,) bool, the images whose holes can be judged all the same.
+        (N,) bool, the images whose holes can be judged all the same; (N,) int, the inputs that
+        they belong to.
     """
-    own, comparable = np.flatnonzero(unlike.any(1)), np.ones(len(y), bool)
+    own, comparable, place = np.flatnonzero(unlike.any(1)), np.ones(len(y), bool), np.arange(len(y))
     if not len(own):
-        return comparable
+        return comparable, place
     why = _causes(y, x[own], own, mask, unlike[own].mean(1))
 
     def listed(which: np.ndarray) -> str:
@@ -153,34 +135,27 @@ def check_observed(
         findings.add("inverted-mask", problem)
     for move in dict.fromkeys(why.move[why.move != ""]):
         findings.add("orientation", f"{listed(why.move == move)}: {move}")
-    _check_order(own, why.place, len(y), findings)
+    place[own] = why.place
+    _check_order(place, findings)
     if why.scaled.any():
         a, b = span(why.a[why.scaled]), span(why.b[why.scaled])
         problem = f"{listed(why.scaled)}: the observed pixels are a*y + b, a {a}, b {b}"
         findings.add("scaled", problem)
     rest = ~(why.inverted | why.scaled | (why.move != "") | (why.place != own))
-    if rest.any():
+    if rest.sum() > (why.place != own).sum():  # else single images are in place by chance
         most = float(np.abs(x - y)[own[rest], 0][:, mask].max())
         count = f"{int(unlike[own[rest]].sum())} observed pixels differ"
         findings.add("observed-changed", f"{count}, by up to {most:.2g}, in {listed(rest)}")
     comparable[own[why.inverted | (why.move != "")]] = False
-    return comparable
+    return comparable, place
 
 
-def _check_order(changed: np.ndarray, place: np.ndarray, n: int, findings: Findings) -> None:
-    """Name outputs (changed) that hold another input (place)."""
-    wrong = place != changed
-    if not wrong.any():
-        return
-    outputs, inputs = changed[wrong], place[wrong]
-    assigned = np.arange(n)
-    assigned[outputs] = inputs
-    lost = np.setdiff1d(np.arange(n), assigned)
-    shifts = np.unique((inputs - outputs + n // 2) % n - n // 2)
-    pairs = [f"image {k} holds input {j}" for k, j in zip(outputs, inputs, strict=True)]
-    problem = "; ".join(pairs[:4]) + (f"; {len(pairs) - 4} more" if len(pairs) > 4 else "")
-    problem += f"; no filling of {numbered('input', lost)}" if len(lost) else ""
-    if len(shifts) == 1 and len(outputs) > n / 2:
-        findings.add("shuffled", f"off by {abs(shifts[0])}: {problem}")
-    else:  # a few neighbours may be confused where the observed pixels are only roughly right
-        findings.add("duplicated" if len(lost) > 0.1 * len(outputs) else "shuffled", problem)
+def _check_order(place: np.ndarray, findings: Findings) -> None:
+    """Name outputs k that hold another input (place[k])."""
+    outputs = np.flatnonzero(place != np.arange(len(place)))
+    if len(outputs):
+        pairs = [f"image {k} holds input {place[k]}" for k in outputs]
+        problem = "; ".join(pairs[:4]) + (f"; {len(pairs) - 4} more" if len(pairs) > 4 else "")
+        lost = np.setdiff1d(np.arange(len(place)), place)
+        problem += f"; no filling of {numbered('input', lost)}" if len(lost) else ""
+        findings.add("order", problem)

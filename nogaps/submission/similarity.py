@@ -45,7 +45,6 @@ class Likeness:
     identical: np.ndarray  # images with the same bits in the holes
     alike: np.ndarray  # images with a distance below NEAR, or with the same bits
     compared: np.ndarray  # images that can be compared
-    rms: np.ndarray  # difference over all hole pixels, in the units of the images
     plain: np.ndarray  # (S,) bool: interpolation explains nearly every image
 
     def pairs(self) -> list[tuple[int, int]]:
@@ -67,29 +66,22 @@ def compare_fillings(
         mask: (H,W) bool, True = observed.
     """
     count = len(fillings)
-    identical, alike, compared, finite_pairs, squares = np.zeros((5, count, count))
-    plain = np.zeros(count)
+    identical, alike, compared = np.zeros((3, count, count))
+    plain, readable = np.zeros((2, count))
     for k in range(len(interpolations[0])):
         values = _holes(fillings, k, mask)
         finite = np.isfinite(values).all(1)
         values[~finite] = 0
         rest, explained = _rest(values, _holes(interpolations, k, mask))
-        plain += explained & finite
-        usable, known = finite & ~explained, finite[:, None] & finite
+        plain, readable = plain + (explained & finite), readable + finite
+        usable = finite & ~explained
         both = usable[:, None] & usable
-        numbers: dict[bytes, int] = {}
-        number = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in values])
+        _, number = np.unique(values, axis=0, return_inverse=True)
         same = both & (number[:, None] == number)
         identical += same
         alike += same | (both & (_distance(rest, mask) < NEAR))
         compared += both
-        products = values @ values.T
-        size = np.diag(products)
-        squares += np.maximum(size[:, None] + size - 2 * products, 0) * known
-        finite_pairs += known
-    rms = np.sqrt(squares / np.maximum(finite_pairs * np.count_nonzero(~mask), 1))
-    mostly = plain > (1 - QUARTER) * np.diag(finite_pairs)
-    return Likeness(identical, alike, compared, rms, mostly)
+    return Likeness(identical, alike, compared, plain > (1 - QUARTER) * readable)
 
 
 def _holes(images: Sequence[np.ndarray], k: int, mask: np.ndarray) -> np.ndarray:
@@ -141,9 +133,9 @@ def compare_folders(
         test_set: For all of them; else each folder's own.
 
     Returns:
-        "pairs": a list of {"dirs": [two names], "identical", "alike", "images": counts, "rms"},
-        where a name of SHIPPED stands for the shipped imputer; "plain": folders filled without a
-        network; "not_compared": {folder: reason}.
+        "pairs": a list of {"dirs": [two names], "identical", "alike", "images": counts}, where a
+        name of SHIPPED stands for the shipped imputer; "plain": folders filled without a network;
+        "not_compared": {folder: reason}.
     """
     result: dict[str, object] = {"pairs": [], "plain": [], "not_compared": {}}
     sets: dict[str, tuple[np.ndarray, dict[str, np.ndarray]]] = {}
@@ -154,21 +146,16 @@ def compare_folders(
                 sets[digest] = (load_images(source), {})
             y, arrays = sets[digest]
             shared_mask(y, str(source))
-            arrays[folder] = _read(Path(folder) / RESULT, y)
+            x = load_npy(Path(folder) / RESULT, mmap=True)
+            if x.dtype.kind not in "fiu" or x.size != y.size or x.shape[0] != len(y):
+                raise BadInput(f"has {x.dtype} of shape {x.shape}", f"{y.shape}", path=RESULT)
+            arrays[folder] = x.reshape(y.shape)
         except (BadInput, OSError, ValueError) as error:
             result["not_compared"][folder] = printable(reason_of(error), 160)
     for y, arrays in sets.values():
         if arrays:
             _compare(y, arrays, result)
     return result
-
-
-def _read(path: Path, y: np.ndarray) -> np.ndarray:
-    """Read a result with the axes of y, memory-mapped."""
-    x = load_npy(path, mmap=True)
-    if x.dtype.kind not in "fiu" or x.size != y.size or x.shape[0] != len(y):
-        raise BadInput(f"has {x.dtype} of shape {x.shape}", f"float32 of {y.shape}", path=path)
-    return x.reshape(y.shape)
 
 
 def _compare(y: np.ndarray, arrays: dict[str, np.ndarray], result: dict) -> None:
@@ -180,9 +167,9 @@ def _compare(y: np.ndarray, arrays: dict[str, np.ndarray], result: dict) -> None
     result["plain"] += [n for n, plain in zip(names, likeness.plain, strict=True) if plain]
     for a, b in likeness.pairs():
         if names[a] in arrays:  # that the two qualities of one imputer are alike is not news
-            pair = {"dirs": [names[a], names[b]], "identical": int(likeness.identical[a, b])}
-            pair |= {"alike": int(likeness.alike[a, b]), "images": len(y)}
-            result["pairs"].append(pair | {"rms": float(likeness.rms[a, b])})
+            counts = {"identical": likeness.identical[a, b], "alike": likeness.alike[a, b]}
+            counts = {key: int(count) for key, count in counts.items()} | {"images": len(y)}
+            result["pairs"].append({"dirs": [names[a], names[b]], **counts})
 
 
 def _references(y: np.ndarray, seen: np.ndarray) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
@@ -213,20 +200,18 @@ def others(result: dict, folder: str, same: bool) -> list[str]:
 
 
 def as_text(result: dict) -> str:
-    """Return what `compare_folders` returned as text: a line for each group of submissions."""
+    """Return what `compare_folders` returned as text: a line for each submission."""
     lines = []
-    if result["pairs"]:
+    if pairs := result["pairs"]:
         lines.append("same or nearly the same filled pixels, the reason is not known; look:")
-    for names in _groups(result["pairs"]):
-        pairs = [pair for pair in result["pairs"] if pair["dirs"][0] in names]
-        names.sort(key=lambda name: name in SHIPPED)  # submissions first
-        identical, alike = (_span([pair[key] for pair in pairs]) for key in ("identical", "alike"))
-        count, rms = pairs[0]["images"], max(pair["rms"] for pair in pairs)
-        how = f"the same in all {count} images"
-        if identical != f"{count}":
-            how = f"nearly or quite the same in {alike} of {count} images, to the bit in "
-            how += f"{identical}; RMS difference, as stored, up to {rms:.4f}"
-        lines.append(f"  {', '.join(names)}: {how}")
+    for name in dict.fromkeys(n for pair in pairs for n in pair["dirs"] if n not in SHIPPED):
+        like = [
+            "{} in {alike} of {images} images, to the bit in {identical}".format(other, **pair)
+            for pair in pairs
+            for other in pair["dirs"]
+            if name in pair["dirs"] and other != name
+        ]
+        lines.append(f"  {name}: as {'; as '.join(like)}")
     if result["plain"]:
         lines.append("filled without a network, which is the same for everybody, or not at all:")
         lines.append(f"  {', '.join(result['plain'])}")
@@ -234,20 +219,3 @@ def as_text(result: dict) -> str:
         lines.append("not compared:")
         lines += [f"  {folder}: {why}" for folder, why in result["not_compared"].items()]
     return "\n".join(lines)
-
-
-def _span(numbers: Sequence[int]) -> str:
-    low, high = min(numbers), max(numbers)
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def _groups(pairs: Sequence[dict]) -> list[list[str]]:
-    """Return the names that pairs connect, directly or through other submissions."""
-    groups: list[list[str]] = []
-    for pair in pairs:
-        own = set(pair["dirs"]) - set(SHIPPED)
-        joined = [group for group in groups if own & set(group)]
-        groups = [group for group in groups if group not in joined]
-        names = [name for group in joined for name in group] + pair["dirs"]
-        groups.append(list(dict.fromkeys(names)))
-    return groups

@@ -189,8 +189,8 @@ def test_check_scores_and_writes_a_table(files: Path) -> None:
     assert not any(row["valid"] for row in rows)
     with open(files / "marks.csv", newline="") as file:
         good, bad = csv.DictReader(file)
-    assert list(good)[:3] == ["dir", "valid", "findings"]
-    assert good["valid"] == "false" and "missing-file" in good["findings"]  # no notebook there
+    assert list(good)[:4] == ["dir", "valid", "errors", "notes"]
+    assert good["valid"] == "false" and "missing-file" in good["errors"]  # no notebook there
     assert float(good["rmse"]) == 0 and float(good["kriging_rmse"]) > 0.08
     assert bad["rmse"] == "" and bad["valid"] == "false"
 

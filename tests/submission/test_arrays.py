@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from submissions import ARRAYS, GOOD, TRUTH, Y, named
+from spoilt_arrays import ARRAYS
+from submissions import GOOD, TRUTH, Y, named
 
 from nogaps.runtime.errors import BadInput
 from nogaps.submission import check_array

@@ -44,8 +44,6 @@ def test_honest_networks_are_not_listed(fillings: Fillings) -> None:
     """The nearest known: the same recipe on the same images, one network and the mean of three."""
     likeness = compared(fillings, *(fillings[n] for n in ("first", "second", "third", "best")))
     assert likeness.pairs() == [] and not likeness.alike[~np.eye(4, dtype=bool)].any()
-    assert likeness.rms[0, 1] == pytest.approx(0.0139, abs=0.001)
-    assert likeness.rms[0, 3] == pytest.approx(0.0080, abs=0.001)
     assert compared(fillings, fillings["first"], fillings["two"]).pairs() == []
     for scale in (0.01, 0.03, 0.05, 0.1):
         rng = np.random.default_rng(0)
@@ -88,7 +86,7 @@ def test_copies_are_listed(fillings: Fillings, name: str) -> None:
     if name == "two images exchanged":
         assert likeness.identical[0, 2] == COUNT - 2
     if name == "itself":
-        assert likeness.identical[0, 2] == COUNT and likeness.rms[0, 2] == 0
+        assert likeness.identical[0, 2] == COUNT
 
 
 def test_blends_and_parts_are_listed(fillings: Fillings) -> None:
@@ -147,9 +145,9 @@ def test_folders_of_one_test_set_are_compared(folders: Path) -> None:
     assert {Path(name).name for name in result["not_compared"]} == {"gus", "jim"}
     assert similarity.others(result, str(folders / "fay"), same=False) == ["(interpolation)"]
     text = similarity.as_text(result)
-    assert text.count("\n") == 7 and "as stored, up to 0.0" in text
+    assert text.count("\n") == 10
     assert "the reason is not known; look" in text
-    assert "emil, nogaps fill: the same in all 24 images" in text
+    assert "/emil: as nogaps fill in 24 of 24 images, to the bit in 24" in text
 
 
 def test_the_command_lists_them(folders: Path) -> None:
@@ -158,7 +156,8 @@ def test_the_command_lists_them(folders: Path) -> None:
     done = called(*arguments, "--json", cwd=folders)
     assert done.code == 1 and json.loads(done.out)["alike"]["pairs"][0]["dirs"] == ["anna", "ben"]
     rows = list(csv.DictReader((folders / "m.csv").open(newline="")))
-    assert list(rows[0])[:3] == ["dir", "valid", "findings"]
+    assert list(rows[0])[:4] == ["dir", "valid", "errors", "notes"]
+    assert [row["errors"] for row in rows] == [*[""] * 4, "unreadable"]
     assert [row["same_as"] for row in rows] == [
         "ben; nogaps fill --quality fast",
         "anna; nogaps fill --quality fast",
