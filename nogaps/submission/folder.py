@@ -74,8 +74,7 @@ def _check_file(path: Path) -> list[Finding]:
     findings = Findings(path.name)
     if not os.path.isfile(path):
         problem = "not a regular file" if os.path.lexists(path) else "missing"
-        fix = "run the notebook from top to bottom" if path.name == RESULT else "hand it in"
-        others = {other.name for other in path.parent.glob(f"*{path.suffix}")}
+        fix, others = "hand it in", {other.name for other in path.parent.glob(f"*{path.suffix}")}
         if others := others - {*DELIVERABLES, "test_set.npy", "README.md"}:
             fix += f", or rename {printable(min(others))} if that is it"
         findings.add("missing-file", problem, f"{path.name} in the folder", fix)
