@@ -52,8 +52,8 @@ def train_imputer(
         The file, and the RMSE over the holes of the validation images.
 
     Raises:
-        BadInput: Sizes differ, the mask is unclear, or `out` holds a run that is not to be
-            continued, or that another process trains.
+        BadInput: Sizes differ, the mask is unclear, the images are corrupted themselves, or `out`
+            holds a run that is not to be continued, or that another process trains.
     """
     out, device = Path(out), pick_device()
     try:
@@ -84,6 +84,9 @@ def _load(images: Path, test_set: str | Path) -> tuple[torch.Tensor, torch.Tenso
     if x.shape[1:] != mask.shape[1:]:
         held, expected = ("×".join(map(str, size)) for size in (x.shape[2:], mask.shape[2:]))
         raise BadInput(f"holds images of {held}", f"{expected} as {test_set}", path=images)
+    if not x[:, ~mask[0]].any():
+        problem = f"is 0 wherever {test_set} is in every image: corrupted"
+        raise BadInput(problem, "complete images to learn from", path=images)
     if len(x) < LEAST_TO_TRAIN:
         raise BadInput(f"holds {len(x)} images", f"at least {LEAST_TO_TRAIN}", path=images)
     return x, mask

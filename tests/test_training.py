@@ -111,3 +111,12 @@ def test_a_run_writes_an_imputer_and_is_not_mixed_with_another(
             train_imputer(images, y, out, **{"profile": "smoke", **options})
         assert "\n" not in str(caught.value)
     assert sha256(out / "imputer.safetensors") == weights
+
+
+def test_corrupted_images_are_nothing_to_learn_from(
+    tmp_path: Path, corrupted: torch.Tensor
+) -> None:
+    save_npy(tmp_path / "y.npy", corrupted.numpy())
+    with pytest.raises(BadInput, match=r"y\.npy: is 0 wherever .* expected complete images"):
+        train_imputer(tmp_path / "y.npy", tmp_path / "y.npy", tmp_path / "run", "smoke")
+    assert not (tmp_path / "run").exists()

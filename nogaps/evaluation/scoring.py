@@ -14,6 +14,7 @@ from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_images
 from nogaps.standin import kind_of, subjects
 
+PIXELS, ROWS = 512, 1024  # that are compared, of an image; images at a time
 LEAST = 6  # rows and columns: the window of the SSIM is mirrored at the borders
 
 
@@ -27,7 +28,7 @@ def read_truth(
         mask_from: .npy file of y.
 
     Raises:
-        BadInput: A file cannot be used, or they differ in shape.
+        BadInput: A file cannot be used, or they differ in shape or order.
     """
     array = load_images(mask_from)
     y = torch.from_numpy(array)
@@ -36,7 +37,9 @@ def read_truth(
         problem = f"holds images of {size} pixels"
         raise BadInput(problem, f"at least {LEAST}×{LEAST} for SSIM", path=mask_from)
     mask = torch.from_numpy(shared_mask(array, str(mask_from)))[None, None]
-    return read_like(truth, y, mask_from), y, mask
+    x = read_like(truth, y, mask_from)
+    _check_order(x, y, mask, truth, mask_from)
+    return x, y, mask
 
 
 def read_like(path: str | Path, y: torch.Tensor, mask_from: str | Path) -> torch.Tensor:
@@ -46,6 +49,31 @@ def read_like(path: str | Path, y: torch.Tensor, mask_from: str | Path) -> torch
         expected = f"{tuple(y.shape)} as {mask_from} has"
         raise BadInput(f"has shape {tuple(images.shape)}", expected, path=path)
     return images
+
+
+def _check_order(
+    x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor, path: str | Path, mask_from: str | Path
+) -> None:
+    """Raise BadInput where the observed pixels of an image are those of another one, or turned."""
+
+    def observed(images: torch.Tensor) -> torch.Tensor:
+        values = images[:, 0][:, mask[0, 0]]
+        return values[:, :: -(-values.shape[1] // PIXELS)].contiguous()
+
+    known = observed(y)
+    for start in range(0, len(x), ROWS):
+        exact = "donot_use_mm_for_euclid_dist"
+        apart = torch.cdist(observed(x[start : start + ROWS]), known, compute_mode=exact)
+        own = apart.diagonal(start).clone()
+        nearest, other = apart.min(1)
+        if (wrong := nearest < own / 2).any():
+            k = int(wrong.nonzero()[0])
+            problem = f"image {start + k} is image {int(other[k])} of {mask_from}"
+            raise BadInput(problem, "the same order", path=path)
+        if x.shape[2] == x.shape[3]:
+            turned = observed(x[start : start + ROWS].mT) - known[start : start + ROWS]
+            if turned.norm(dim=1).mean() < own.mean() / 2:
+                raise BadInput(f"is {mask_from} transposed", "the same axes", path=path)
 
 
 def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) -> dict[str, dict]:
@@ -60,10 +88,11 @@ def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) ->
         `summarize` of each filling by name; kriging has the covariance of the shipped imputer.
 
     Raises:
-        BadInput: A file cannot be used, or they differ in shape.
+        BadInput: A file cannot be used, or they differ in shape or order.
     """
     x, y, mask = read_truth(truth, mask_from)
     x_hat = read_like(output, y, mask_from)
+    _check_order(x_hat, y, mask, output, mask_from)
     fillings = {
         "linear": linear()(y, mask),
         "biharmonic": biharmonic(y, mask),
