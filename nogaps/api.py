@@ -12,6 +12,7 @@ import torch
 from nogaps.filling.arrays import fill_array
 from nogaps.filling.method import Filling, FillingMethod
 from nogaps.filling.survey import MISSING
+from nogaps.images.layout import check_axes
 from nogaps.imputers.loading import load_imputer
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.errors import Advice, BadInput
@@ -21,7 +22,7 @@ Mask = np.ndarray | torch.Tensor | None
 Model = str | Path | FillingMethod | Filling | None
 WORDS = {
     Advice.MASK: "a mask (mask=), or missing pixels that are NaN (missing='nan')",
-    Advice.MISSING_NAN: "numbers (or missing='nan')",
+    Advice.MISSING_NAN: "missing='nan' if NaN is what is missing, else mask=",
     Advice.QUALITY_BEST: "all of its networks (quality='best')",
 }
 
@@ -90,6 +91,7 @@ def fill(
         raise BadInput(f"has shape {array.shape}", "(H,W), (N,H,W) or (N,1,H,W)", path="y")
     if missing not in MISSING:
         raise BadInput(f"missing {missing!r}: is unknown", "'zero' or 'nan'")
+    check_axes("y", array.shape)
     images = array.reshape(-1, 1, *array.shape[-2:])
     try:
         imputer = model if callable(model) else _load(y, model, quality)

@@ -54,7 +54,8 @@ def fill(
     mask: Annotated[
         Path | None,
         Option(
-            help="Bool .npy, (H,W) or (N,1,H,W), True = observed; or a PNG, or a NIfTI of 0 and 1."
+            help="Bool .npy, (H,W) or (N,1,H,W), True = observed; or a picture, a folder of them "
+            "with the names of the images, or a NIfTI, black or 0 = missing."
         ),
     ] = None,
     plane: Annotated[

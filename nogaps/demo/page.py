@@ -24,7 +24,7 @@ DOWNLOADS = {  # keys of `downloads`
 }
 WORDS = {
     Advice.MASK: "a mask (under “Options”)",
-    Advice.MISSING_NAN: "numbers (or “NaN” under “Options”)",
+    Advice.MISSING_NAN: "“NaN” under “Options” if that is what is missing, else a mask",
     Advice.QUALITY_BEST: "the quality “best” (under “Options”)",
     Advice.PLANE: "the plane of the slices (under “Options”)",
 }

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from nogaps.filling.method import Filling, FillingMethod, as_method
-from nogaps.filling.survey import MISSING, nan_masks, same_mask, survey
+from nogaps.filling.survey import nan_masks, same_mask, split, survey
 from nogaps.images.arrays import ImageSource
 from nogaps.images.scaling import Span, rounded
 from nogaps.masks import shared_mask_of
@@ -47,17 +47,15 @@ def fill_array(
         raise BadInput(problem, "(N,1,H,W) integers or floats", path="y")
     source, method = _Memory(y), as_method(imputer)
     if mask is None:
-        hole = MISSING[missing]
         masks = nan_masks if missing == "nan" else same_mask(shared_mask_of(source))
     elif mask.shape not in (y.shape, (1, *y.shape[1:])) or mask.dtype.kind != "b":
         problem = f"has shape {mask.shape} and dtype {mask.dtype}"
         raise BadInput(problem, "bool, (1,1,H,W) or (N,1,H,W), as y", path="mask")
     else:
-        hole, every = "False in the mask", mask[:, 0]
-        one = same_mask(every[0])
+        every, one = mask[:, 0], same_mask(mask[0, 0])
         masks = one if len(mask) == 1 else lambda start, part: every[start : start + len(part)]
     batch = images_at_a_time(source.shape, batch_size, method.device)
-    scaled = survey(source, masks, missing, hole, batch).scaled
+    scaled = survey(source, masks, missing, "" if mask is None else "mask", batch).scaled
     out = [np.empty_like(y), *[np.empty(y.shape, np.float32)] * half_width]
     for start in range(0, len(y), batch):
         images = y[start : start + batch, 0]
@@ -94,7 +92,7 @@ def fill_batch(
 
     Args:
         images: (n,H,W), integers or floats; what they hold where pixels are missing is ignored.
-        mask: Bool (n,H,W) or (1,H,W), True = observed.
+        mask: Bool (n,H,W) or (1,H,W), True = observed; see `split` for NaN.
         method: What fills.
         scaled: Whether values are scaled to [0,1], image by image, and back.
         half_width: Whether half-widths are returned as well.
@@ -105,8 +103,11 @@ def fill_batch(
     Raises:
         BadInput: The method gives values that are not finite, or it has no intervals.
     """
-    seen = np.broadcast_to(mask, images.shape)
-    wide = np.where(seen, images, 0).astype(np.result_type(images.dtype, np.float64))
+    mask, holes = split(images, mask)
+    seen, holes = (np.broadcast_to(part, images.shape) for part in (mask, holes))
+    wide = np.where(seen & ~np.isnan(images), images, 0).astype(
+        np.result_type(images.dtype, np.float64)
+    )
     span = Span(wide, seen) if scaled else None
     y = np.where(seen, span.down(wide), 0) if span else wide
     results = _call(method.with_half_width if half_width else method, y, mask, method.device)
@@ -115,7 +116,7 @@ def fill_batch(
         raise BadInput("the imputer gave NaN or infinity", "values in [0, 1]")
     x_hat = np.clip(x_hat, 0, 1)
     out = images.copy()
-    out[~seen] = rounded(span.up(x_hat) if span else x_hat, images.dtype)[~seen]
+    out[holes] = rounded(span.up(x_hat) if span else x_hat, images.dtype)[holes]
     return [out, *((span.width(part) if span else part) for part in half)]
 
 

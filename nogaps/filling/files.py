@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +40,7 @@ class _Job:
     source: ImageSource
     masks: Masks | None
     missing: str
-    hole: str
+    given: str
     method: FillingMethod
     half_width: bool
     batch: int
@@ -49,7 +49,7 @@ class _Job:
         """Check all images: the report, and a digest of values and masks; keep a mask in folder."""
         mask = zero_mask(self.source) if self.masks is None else None
         masks = self.masks or same_mask(mask)
-        whole = survey(self.source, masks, self.missing, self.hole, self.batch)
+        whole = survey(self.source, masks, self.missing, self.given, self.batch)
         if mask is not None:
             save_npy(folder / MASK, mask)
         return whole.report(self.source, self.method, self.half_width), whole.digest
@@ -123,7 +123,8 @@ def fill_file(
         input: .npy, .npz, .nii, .nii.gz, .png or a folder of PNGs; see `open_images`.
         output: A file or folder of the same kind.
         imputer: What fills, `x_hat = imputer(y, mask)`.
-        mask: A bool .npy, a PNG or a NIfTI, True = observed; see `open_mask`.
+        mask: A bool array, a picture, a folder of them or a NIfTI, True = observed; see
+            `open_mask`. It is compared with the images, see `MaskCheck`.
         missing: Without a mask: a pixel is missing where it is zero in every image ("zero", see
             `shared_mask_of`) or, image by image, where it is NaN ("nan").
         batch_size: Images of 64×64 at a time, else 256, on a CPU 32; of larger ones, fewer.
@@ -143,16 +144,17 @@ def fill_file(
         raise BadInput(f"batch size {batch_size}: is too small", "at least 1")
     method = as_method(imputer)
     with _opened(input, output, mask, uncertainty, axis, plane) as (source, given):
-        masks, hole = nan_masks if missing == "nan" else None, MISSING[missing]
-        if given is not None:
-            masks, hole = (lambda start, images: given.read(start, len(images))), f"False in {mask}"
+        masks = given.read if given else nan_masks if missing == "nan" else None
         batch = images_at_a_time(source.shape, batch_size, method.device)
-        job = _Job(source, masks, missing, hole, method, uncertainty is not None, batch)
+        name = "" if mask is None else str(mask)
+        job = _Job(source, masks, missing, name, method, uncertainty is not None, batch)
         with _workplace(job, Path(output)) as (folder, report):
             job.fill(folder, report.scaled, progress)
             if processes.is_main():
                 job.save(folder, output, uncertainty)
-        return report
+        return (
+            replace(report, notes=(*report.notes, given.note)) if given and given.note else report
+        )
 
 
 @contextmanager

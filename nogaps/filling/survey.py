@@ -12,7 +12,8 @@ import torch
 from nogaps.filling.method import FillingMethod, PlainMethod
 from nogaps.images.arrays import ImageSource
 from nogaps.images.nifti import NiftiFile
-from nogaps.masks import shared_mask_of
+from nogaps.images.png import PngSource, some
+from nogaps.masks import MaskCheck, shared_mask_of
 from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.errors import Advice, BadInput
 
@@ -72,55 +73,75 @@ class Survey:
             plane = source.plane
             notes += _slice_notes(source)
         numbers = (self.missing_pixels, len(self.masks), self.scaled)
+        if isinstance(source, PngSource) and source.others:
+            notes.append(f"left out: {len(source.others)} files ({some(source.others)})")
         return FillReport(*source.shape, *numbers, plane, tuple(notes))
 
 
-def survey(source: ImageSource, masks: Masks, missing: str, hole: str, batch: int) -> Survey:
-    """Read all images once and check every value.
+def survey(source: ImageSource, masks: Masks, missing: str, given: str, batch: int) -> Survey:
+    """Read all images once and check every value, and every mask that was given.
 
     Args:
         source: The images.
         masks: Their masks.
-        missing: "zero" allows no NaN, "nan" allows it where pixels are missing.
-        hole: What a missing pixel is, in words.
+        missing: Where no masks are given: "zero" allows no NaN, "nan" where pixels are missing.
+        given: The name of the masks that were given, "" if they are in the images.
         batch: Images that are read at a time.
 
     Raises:
-        BadInput: No pixel is missing, an image has no observed pixel, or values are not finite.
+        BadInput: No pixel is missing, an image has no observed pixel, a mask is not that of its
+            image, or values are not finite.
     """
     digest, kinds, missing_pixels, scaled = hashlib.sha256(), set[str](), 0, False
+    hole = f"False in {given}" if given else MISSING[missing]
+    check = MaskCheck(given, source.name)
     for start in range(0, source.shape[0], batch):
         images = source.read(start, min(start + batch, source.shape[0]))
         mask = masks(start, images)
-        observed = np.broadcast_to(mask, images.shape)
-        empty = ~observed.any((1, 2))
+        observed, holes = split(images, mask)
+        empty = ~np.broadcast_to(mask, images.shape).any((1, 2))
         if empty.any():
-            problem = f"every pixel of image {start + int(empty.argmax())} is {hole}"
+            problem = f"every pixel of {source.name(start + int(empty.argmax()))} is {hole}"
             raise BadInput(problem, "observed ones", path=source.path)
-        _check_values(source, images, observed, missing)
-        values = images[observed]
-        scaled |= bool(images.dtype.kind != "f" or values.min() < 0 or values.max() > 1)
-        missing_pixels += images.size - values.size
+        if np.isinf(images).any():
+            raise BadInput("holds infinite values", "finite ones", path=source.path)
+        if given:
+            check.add(start, images, mask)
+        elif missing == "zero" and np.isnan(images).any():
+            raise BadInput("holds NaN", path=source.path, advice=Advice.MISSING_NAN)
+        values = images[np.broadcast_to(observed, images.shape) & ~np.isnan(images)]
+        scaled |= bool(images.dtype.kind != "f" or ((values < 0) | (values > 1)).any())
+        missing_pixels += int(np.count_nonzero(np.broadcast_to(holes, images.shape)))
         kinds |= {fingerprint(torch.tensor(one)) for one in mask}
         digest.update(images.tobytes())
         digest.update(mask.tobytes())
     if not missing_pixels:
-        asked = {"advice": Advice.MASK} if hole in MISSING.values() else {}
+        asked = {} if given else {"advice": Advice.MASK}
         expected = "" if asked else "missing pixels"
         raise BadInput(f"no pixel is {hole}", expected, path=source.path, **asked)
     return Survey(missing_pixels, scaled, frozenset(kinds), digest.hexdigest())
 
 
-def _check_values(
-    source: ImageSource, images: np.ndarray, observed: np.ndarray, missing: str
-) -> None:
-    if np.isinf(images).any():
-        raise BadInput("holds infinite values", "finite ones", path=source.path)
+def split(images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return what is given to an imputer, and what is filled: all but values outside of a scan.
+
+    NaN marks missing pixels, unless an image has it at observed ones too: then it is neither a
+    value nor missing, and stays.
+
+    Args:
+        images: (n,H,W).
+        masks: Bool (n,H,W) or (1,H,W), True = observed.
+
+    Returns:
+        Observed and filled pixels, bool, of the shape of masks, or (n,H,W) where NaN counts.
+    """
     nan = np.isnan(images)
-    if missing == "zero" and nan.any():
-        raise BadInput("holds NaN", path=source.path, advice=Advice.MISSING_NAN)
-    if (nan & observed).any():
-        raise BadInput("holds NaN at observed pixels", "numbers there", path=source.path)
+    outside = nan & (nan & masks).any((1, 2), keepdims=True)
+    if not outside.any():
+        return masks, ~masks
+    holes = ~(masks | outside)
+    observed = masks & ~outside | ~holes.any((1, 2), keepdims=True)  # nothing to fill: all is seen
+    return observed, holes
 
 
 def same_mask(mask: np.ndarray) -> Masks:
@@ -138,7 +159,7 @@ def zero_mask(source: ImageSource) -> np.ndarray:
     try:
         return shared_mask_of(source)
     except BadInput as error:
-        if isinstance(source, NiftiFile) and not source.upright:
+        if isinstance(source, NiftiFile) and source.plane and not source.upright:
             problem = f"{error.problem} and no mask is given (--mask)"
             raise BadInput(problem, path=source.path, advice=Advice.PLANE) from error
         raise
@@ -163,8 +184,9 @@ def _training_notes(
 
 def _slice_notes(source: NiftiFile) -> Iterator[str]:
     """How the slices of a NIfTI are unlike the heads that the shipped networks know."""
-    if not source.upright:
-        plane = f"{source.plane} " if source.plane else ""
-        yield f"{plane}slices as they are stored: --plane would turn them upright"
+    if not source.plane:
+        yield "slices as they are stored: the file does not tell its orientation"
+    elif not source.upright:
+        yield f"{source.plane} slices as they are stored: --plane would turn them upright"
     if source.plane not in ("", "sagittal"):
         yield f"{source.plane} slices: the shipped networks were trained on sagittal ones"

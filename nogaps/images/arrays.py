@@ -8,17 +8,17 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Literal, NamedTuple
+from typing import IO, Literal
 
 import numpy as np
 
+from nogaps.images.layout import SHAPES, Layout, check_layout
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, check_length, open_regular, parsing, read_npy_header
 
 LIMIT = 8 << 30  # bytes that a compressed file may unpack to
 IMAGE_PIXELS = 1 << 26  # of one image, which is held in memory several times over
 BLOCK = 1 << 20
-SHAPES = {4: "(N, 1, H, W)", 3: "(N, H, W)", 2: "(H, W)"}
 
 
 class ImageSource:
@@ -45,6 +45,10 @@ class ImageSource:
     def slices(self) -> int:
         """See the class."""
         return self.shape[0]
+
+    def name(self, index: int) -> str:
+        """Return what an error calls an image: its file, or its number counted from 0."""
+        return f"image {index}"
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Read images start to stop-1.
@@ -111,20 +115,6 @@ class ImageSource:
     def __exit__(self, *_: object) -> None:
         """Release the file."""
         self.close()
-
-
-class Layout(NamedTuple):
-    """How an array lies in a file: `offset` bytes of header, then its values, in C or F order."""
-
-    dtype: np.dtype
-    offset: int
-    shape: tuple[int, ...]
-    order: Literal["C", "F"] = "C"
-
-    @property
-    def size(self) -> int:
-        """Bytes of the whole file."""
-        return self.offset + math.prod(self.shape) * self.dtype.itemsize
 
 
 class ArrayFile(ImageSource):
@@ -204,26 +194,6 @@ def map_anew(images: np.ndarray) -> np.ndarray:
         return images
     place = images.offset, images.shape
     return np.asarray(np.memmap(images.filename, images.dtype, "r", *place))
-
-
-def check_layout(path: Path, layout: Layout, kinds: str, shapes: dict[int, str]) -> None:
-    """Raise BadInput for a type or shape that no array of images has.
-
-    Args:
-        path: The file.
-        layout: Of its array.
-        kinds: The types that may be, numpy's letters.
-        shapes: In words, by how many axes there are.
-    """
-    shape, kind = layout.shape, layout.dtype.kind
-    if len(shape) not in shapes or (shapes is SHAPES and len(shape) == 4 and shape[1] != 1):
-        expected = " or ".join(dict.fromkeys(shapes.values()))
-        raise BadInput(f"has shape {shape}", expected, path=path)
-    if min(shape) < 1:
-        raise BadInput(f"is empty, shape {shape}", "at least one image", path=path)
-    if kind not in kinds:
-        expected = "bool" if kinds == "b" else "integers or floats"
-        raise BadInput(f"has dtype {str(layout.dtype)[:40]}", expected, path=path)
 
 
 def check_pixels(path: Path, height: int, width: int) -> None:

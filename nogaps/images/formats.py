@@ -10,7 +10,7 @@ from nogaps.images.arrays import ImageSource, open_npy
 from nogaps.images.foreign import refuse_foreign
 from nogaps.images.nifti import open_nifti
 from nogaps.images.npz import open_npz
-from nogaps.images.png import PngSource, files_within
+from nogaps.images.png import PngSource, files_within, is_junk, some
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import parsing
 
@@ -91,8 +91,10 @@ def check_output(source: ImageSource, output: str | Path) -> None:
             if old in new.parents or new in old.parents:
                 problem = "lies inside the input or around it"
                 raise BadInput(problem, "another place", path=output)
-            if new.exists() and not set(files_within(new)) <= set(source.names):
-                raise BadInput("holds other files", "a new or an empty folder", path=output)
+            files = set(files_within(new)) if new.exists() else set()
+            if others := sorted({name for name in files if not is_junk(name)} - {*source.names}):
+                problem = f"holds other files ({some(others)})"
+                raise BadInput(problem, "a new or an empty folder", path=output)
 
 
 def check_half_widths(path: str | Path, others: Iterable[str | Path]) -> None:

@@ -9,7 +9,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from nogaps.images.arrays import ArrayFile, Layout, check_layout, check_unpacked, unpack
+from nogaps.images.arrays import ArrayFile, check_unpacked, unpack
+from nogaps.images.layout import Layout, check_layout
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import check_length, open_regular, parsing
 
@@ -31,6 +32,7 @@ class NiftiFile(ArrayFile):
     Attributes:
         space: (I, J, K), voxels of one volume.
         affine: Of voxels to RAS+, (4, 4).
+        oriented: Whether the file has an affine; nibabel supplies one where it has not.
         scaling: Slope and intercept: a value is slope * stored + intercept.
         axis: The stored axis that the slices cut.
         plane: The one of PLANES that they show, "" if the affine does not tell.
@@ -42,6 +44,8 @@ class NiftiFile(ArrayFile):
     def __init__(self, path: Path, raw: IO[bytes], layout: Layout, image: Any) -> None:
         self.space = (*layout.shape, 1)[:3]
         self.affine = image.affine
+        header = image.header
+        self.oriented = bool(header["sform_code"] or header["qform_code"])
         self.scaling = (float(image.dataobj.slope), float(image.dataobj.inter))
         self.zero = self.scaling[1]
         self.axis, self.plane, self.upright = 0, "", False
@@ -104,6 +108,9 @@ class NiftiFile(ArrayFile):
         """Per stored axis its closest canonical axis and direction, (3, 2)."""
         from nibabel import io_orientation
 
+        if not self.oriented:
+            problem = "does not tell its orientation (sform_code and qform_code are 0)"
+            raise BadInput(problem, "no --plane: slices as they are stored", path=self.path)
         with parsing(self.path, "a NIfTI image with an affine"):
             axes = io_orientation(self.affine)
             lost = np.isnan(axes[:, 0])

@@ -13,13 +13,12 @@ import numpy as np
 
 from nogaps.images.arrays import (
     BLOCK,
-    SHAPES,
     ArrayFile,
-    check_layout,
     check_unpacked,
     npy_layout,
     unpack,
 )
+from nogaps.images.layout import SHAPES, check_layout
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import IN_MEMORY, open_regular, parsing
 
@@ -63,8 +62,8 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         yield archive
 
 
-def open_npz(path: str | Path) -> NpzFile:
-    """Open the one array of an .npz, or the one named "images", as `open_npy` does.
+def open_npz(path: str | Path, kinds: str = "fiu", name: str = "images") -> NpzFile:
+    """Open the one array of an .npz, or the one of this name, as `open_npy` does.
 
     Raises:
         BadInput: As `open_npy`; or several arrays, or more than LIMIT bytes in all.
@@ -72,18 +71,18 @@ def open_npz(path: str | Path) -> NpzFile:
     path = Path(path)
     with _opened(path) as archive:
         arrays = [name for name in archive.namelist() if name.endswith(".npy")]
-        member = arrays[0] if len(arrays) == 1 else "images.npy"
+        member = arrays[0] if len(arrays) == 1 else f"{name}.npy"
         if member not in arrays:
-            names = ", ".join(name[:20] for name in arrays[:4]) or "no array"
-            raise BadInput(f"holds {names}", "one array or one named images", path=path)
+            names = ", ".join(array[:20] for array in arrays[:4]) or "no array"
+            raise BadInput(f"holds {names}", f"one array or one named {name}", path=path)
         if (damaged := archive.testzip()) is not None:
             raise ValueError(f"wrong checksum of {damaged}")
         with archive.open(member) as file:
             layout = npy_layout(file)
-            check_layout(path, layout, "fiu", SHAPES)
+            check_layout(path, layout, kinds, SHAPES)
         with archive.open(member) as file:
             raw = unpack(file, layout.size)
-        source = NpzFile("npz", path, raw, layout)
+        source = NpzFile("npz", path, raw, layout, kinds)
         source.member = member
         return source
 

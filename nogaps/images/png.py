@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from nogaps.runtime.files import atomic, atomic_folder, open_regular, parsing
 
 SIDEWAYS = range(5, 9)  # orientations of EXIF that swap rows and columns
 BITS = {"L": 8, "I;16": 16, "I": 16}  # of Pillow's modes of grey levels
+JUNK = {".ds_store", "thumbs.db", "desktop.ini", ".directory"}  # what file managers leave
 
 
 @contextlib.contextmanager
@@ -110,19 +112,23 @@ class PngSource(ImageSource):
     """One grey PNG, or those in a folder and in the folders within; 8 or 16 bits, of one size.
 
     Attributes:
-        names: Of the files, relative to `folder`, in their order; hidden ones do not count.
+        names: Of the files, relative to `folder`, in their order, of which numbers are a part;
+            hidden ones do not count.
+        others: Names of the other files in the folder.
     """
+
+    suffixes = (".png",)
 
     def __init__(self, path: Path) -> None:
         self.path, self.kind = path, "folder" if path.is_dir() else "png"
-        self.folder, self.names = path.parent, [path.name]
+        self.folder, self.names, self.others = path.parent, [path.name], list[str]()
         if self.kind == "folder":
-            with parsing(path, "a folder of PNGs"):
-                self.folder, self.names = path, sorted(filter(_is_png, files_within(path)))
+            self._list()
         if not self.names:
             for file in filter(Path.is_file, (path / name for name in sorted(files_within(path)))):
                 refuse_foreign(file)
-            raise BadInput("holds no .png file", "at least one", path=path)
+            held = f" ({len(self.others)} others: {some(self.others)})" if self.others else ""
+            raise BadInput(f"holds no {self.suffixes[0]} file{held}", "at least one", path=path)
         first = self._header(self.names[0])
         for name in self.names[1:]:
             if (other := self._header(name)) != first:
@@ -131,6 +137,31 @@ class PngSource(ImageSource):
                     f"is {problem}", f"{expected} as {self.names[0]}", path=self.folder / name
                 )
         self.shape, self.dtype = (len(self.names), *first[:2]), _dtype(first[2])
+
+    def _list(self) -> None:
+        with parsing(self.path, "a folder of PNGs"):
+            names = sorted((n for n in files_within(self.path) if not _is_hidden(n)), key=in_order)
+        self.folder = self.path
+        self.names = [name for name in names if name.lower().endswith(self.suffixes)]
+        self.others = [name for name in names if name not in set(self.names)]
+        self._check_names()
+
+    def _check_names(self) -> None:
+        """Raise BadInput where some of the images are masks, by their names."""
+        groups = [[name for name in self.names if is_mask(name) == which] for which in (0, 1)]
+        if not all(groups):
+            return
+        expected = "the masks in a folder of their own (--mask FOLDER)"
+        places = [{os.path.dirname(name) for name in names} for names in groups]
+        if all(len(place) == 1 and place != {""} for place in places) and places[0] != places[1]:
+            images, masks = (self.path / place.pop() for place in places)
+            expected = f"{images} with --mask {masks}"
+        problem = f"holds masks among its images ({some(groups[1])})"
+        raise BadInput(problem, expected, path=self.path)
+
+    def name(self, index: int) -> str:
+        """See ImageSource."""
+        return self.names[index]
 
     def _header(self, name: str) -> tuple[int, int, int]:
         """Height, width and bits per pixel."""
@@ -163,8 +194,30 @@ class PngSource(ImageSource):
                 Image.fromarray(image).save(folder / name, format="PNG")
 
 
-def _is_png(name: str) -> bool:
-    return name.lower().endswith(".png") and not any(part[0] == "." for part in name.split("/"))
+def _is_hidden(name: str) -> bool:
+    return is_junk(name) or any(part[0] == "." for part in name.split("/"))
+
+
+def is_junk(name: str) -> bool:
+    """Whether a file manager left this file, of a name with / between."""
+    last = name.split("/")[-1].lower()
+    return last in JUNK or last.startswith("._")
+
+
+def in_order(name: str) -> list[tuple[int, str]]:
+    """Return what sorts names by the numbers in them: img_2 comes before img_10."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts] + [(-1, name)]
+
+
+def is_mask(name: str) -> bool:
+    """Whether a name, or a folder in it, says mask: masks/1.png, img_1_mask.png."""
+    return re.search(r"(?<![a-z])masks?(?![a-z])", name.lower()) is not None
+
+
+def some(names: list[str]) -> str:
+    """Return the first names of a list, as text."""
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def files_within(folder: str | Path) -> Iterator[str]:

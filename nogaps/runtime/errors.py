@@ -14,7 +14,7 @@ class Advice(Enum):
     """
 
     MASK = "a mask (--mask MASK.npy), or missing pixels that are NaN (--missing nan)"
-    MISSING_NAN = "numbers (or --missing nan)"
+    MISSING_NAN = "--missing nan if NaN is what is missing, else --mask MASK.npy"
     QUALITY_BEST = "all of its networks (--quality best)"
     PLANE = "the plane of the slices (--plane sagittal)"
 

@@ -114,8 +114,20 @@ def test_nan_marks_each_image_by_itself(tmp_path: Path) -> None:
     again, _ = filled(path, missing="nan", mask=tmp_path / "mask.npy")
     np.testing.assert_allclose(again, x_hat, atol=1e-6)
     np.save(tmp_path / "mask.npy", np.ones_like(MASK))
-    wrong = {"missing": "nan", "mask": tmp_path / "mask.npy"}
-    assert "NaN at observed" in refused(lambda: filled(path, **wrong))
+    assert "no pixel is False" in refused(lambda: filled(path, mask=tmp_path / "mask.npy"))
+
+
+def test_nan_that_is_observed_is_neither_missing_nor_a_number(tmp_path: Path) -> None:
+    """NaN around a head stays, also in the lines; the other missing pixels are filled."""
+    images = HOLED.copy()
+    images[:, :, :3] = np.nan
+    images[2] = np.nan  # a slice beyond the head
+    np.save(tmp_path / "mask.npy", MASK)
+    x_hat, report = filled(store(tmp_path / "a.npy", images), mask=tmp_path / "mask.npy")
+    assert np.array_equal(np.isnan(x_hat), np.isnan(images))
+    assert report.missing_pixels == 4 * (~MASK[:, 3:]).sum() and not report.scaled
+    holes = ~MASK & ~np.isnan(images)
+    assert (x_hat[holes] > 0).all() and same_bits(x_hat[~holes], images[~holes], np.array(True))
 
 
 def changed(at: tuple, value: float) -> np.ndarray:
@@ -139,7 +151,7 @@ BAD = {
     "mask dtype": (HOLED, {"mask": MASK.astype("u1")}, "bool"),
     "mask full": (HOLED, {"mask": MASK | True}, "no pixel is False in"),
     "mask empty": (HOLED, {"mask": MASK & False}, "every pixel of image 0 is False in"),
-    "mask nan": (changed((0, ~MASK), np.nan), {"mask": MASK}, "NaN"),
+    "mask inverted": (HOLED, {"mask": ~MASK}, "calls observed only what is missing in image 0"),
     "mask one image empty": (HOLED, {"mask": (np.arange(5)[:, None, None] != 3) & MASK}, "image 3"),
 }
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from image_files import refused, store, volume
+from PIL import Image
 
 from nogaps.images.formats import open_images
 from nogaps.images.mask_files import open_mask
@@ -22,7 +24,7 @@ def read_mask(path: Path, images: Path, plane: str | None = None) -> np.ndarray:
     with open_images(images, plane=plane) as source:
         mask = open_mask(path, source)
         count = source.shape[0]
-        batches = [mask.read(k, min(4, count - k)) for k in range(0, count, 4)]
+        batches = [mask.read(k, source.read(k, min(k + 4, count))) for k in range(0, count, 4)]
         mask.close()
     assert all(batch.dtype == bool for batch in batches)
     return batches[0] if len(batches[0]) == 1 else np.concatenate(batches)
@@ -36,14 +38,96 @@ def test_arrays(tmp_path: Path, shape: tuple) -> None:
     assert np.array_equal(masks, mask.reshape(-1, 9, 11))
 
 
-@pytest.mark.parametrize("white", [1, 255])
-def test_pictures(tmp_path: Path, white: int) -> None:
-    levels = MASK.astype(np.uint8) * np.uint8(white)
+LEVELS = {"white": (0, 255), "one": (0, 1), "grey": (64, 192), "labels": (1, 2)}
+
+
+@pytest.mark.parametrize("name", LEVELS)
+def test_pictures_of_two_values(tmp_path: Path, name: str) -> None:
+    """The lower is missing, whatever both are."""
+    low, high = LEVELS[name]
+    levels = np.where(MASK, high, low).astype(np.uint8)
     path = store(tmp_path / "y.npy", IMAGES)
     assert np.array_equal(read_mask(store(tmp_path / "m.png", levels), path), MASK[:1])
     assert np.array_equal(read_mask(store(tmp_path / "m", levels), path), MASK)
-    grey = store(tmp_path / "grey.png", IMAGES)
-    assert "expected 0 (missing)" in refused(lambda: read_mask(grey, path))
+
+
+def test_pictures_of_other_pixels(tmp_path: Path) -> None:
+    """Black is missing: bits, a palette, colours, the edges that JPEG and smoothing leave."""
+    path, mask = (
+        store(tmp_path / "y.npy", np.tile(IMAGES, (1, 8, 8))),
+        np.kron(MASK[0], np.ones((8, 8))),
+    )
+    grey = Image.fromarray((255 * mask).astype(np.uint8))
+    palette = Image.fromarray((1 - mask).astype(np.uint8)).convert("P")
+    palette.putpalette([255, 255, 255, 20, 0, 0])
+    grey.convert("1").save(tmp_path / "bits.png")
+    palette.save(tmp_path / "palette.png")
+    grey.convert("RGBA").save(tmp_path / "colours.png")
+    grey.save(tmp_path / "m.jpg", quality=90)
+    for name in ("bits.png", "palette.png", "colours.png", "m.jpg"):
+        assert np.array_equal(read_mask(tmp_path / name, path)[0], mask == 1), name
+    grey.resize((44, 36)).resize((88, 72)).save(tmp_path / "smooth.png")
+    for doubtful in (
+        tmp_path / "smooth.png",
+        store(tmp_path / "grey.png", np.tile(IMAGES, (1, 8, 8))),
+    ):
+        assert "expected two: the lower is missing" in refused(
+            lambda p=doubtful: read_mask(p, path)
+        )
+
+
+def test_archives(tmp_path: Path) -> None:
+    path = store(tmp_path / "y.npy", IMAGES)
+    np.savez(tmp_path / "one.npz", MASK)
+    np.savez(tmp_path / "named.npz", mask=MASK, images=IMAGES)
+    for name in ("one.npz", "named.npz"):
+        assert np.array_equal(read_mask(tmp_path / name, path), MASK)
+    np.savez(tmp_path / "two.npz", a=MASK, b=MASK)
+    assert "one named mask" in refused(lambda: read_mask(tmp_path / "two.npz", path))
+
+
+NAMES = ["img_1", "img_2", "img_10", "img_11", "img_3", "b/img_1"]
+
+
+def folder(path: Path, images: np.ndarray, names: list[str]) -> Path:
+    for name, image in zip(names, images, strict=True):
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path / name)
+    return path
+
+
+@pytest.mark.parametrize("form", ["{}.png", "{}_mask.png", "mask_{}.png", "{}-Mask.PNG", "{}.jpg"])
+def test_folders_pair_by_name(tmp_path: Path, form: str) -> None:
+    def named(name: str) -> str:
+        place, stem = os.path.split(name)
+        return os.path.join(place, form.format(stem))
+
+    images = folder(tmp_path / "y", IMAGES, [f"{name}.png" for name in NAMES])
+    levels, names = MASK.astype(np.uint8) * 255, list(map(named, NAMES))
+    masks = folder(tmp_path / "m", np.repeat(levels, 1, 0), names)
+    with open_images(images) as source:
+        expected = MASK[[NAMES.index(name.removesuffix(".png")) for name in source.names]]
+        assert source.names == [
+            f"{n}.png" for n in sorted(NAMES, key=lambda n: (n[0], int(n.split("_")[1])))
+        ]
+    if form != "{}.jpg":  # so small ones are all edges
+        assert np.array_equal(read_mask(masks, images), expected)
+    (masks / names[3]).unlink()
+    assert "no mask of 1 of 6 images (img_11.png)" in refused(lambda: read_mask(masks, images))
+    folder(masks, levels[:3], [names[3], "mask_img_1_mask.png", "other.png"])
+    assert "holds 2 masks of img_1.png" in refused(lambda: read_mask(masks, images))
+
+
+def test_a_folder_and_an_array_pair_in_the_order_of_numbers(tmp_path: Path) -> None:
+    names = [f"{k}.png" for k in (9, 10, 100, 2, 1, 30)]
+    masks = folder(tmp_path / "m", MASK.astype(np.uint8), names)
+    expected = MASK[[4, 3, 0, 1, 5, 2]]
+    path = store(tmp_path / "y.npy", IMAGES)
+    assert np.array_equal(read_mask(masks, path), expected)
+    with open_images(path) as source:
+        mask = open_mask(masks, source)
+        assert mask.note.endswith("in this order: 1.png, 2.png, 9.png, …")
+        mask.close()
 
 
 @pytest.mark.parametrize("plane", [None, "sagittal", "coronal"])
@@ -76,8 +160,8 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "shape": (lambda at: volume(at, MASK[1:].astype("u1")), "has (5, 9, 11) voxels"),
     "orientation": (lambda at: flags(at, codes="LAS"), "the same affine"),
     "moved": (lambda at: moved(flags(at), 0.5), "lies up to 0.5 away"),
-    "values": (lambda at: volume(at, MASK.astype("u1") * 2), "holds 2, expected 0"),
-    "nan": (lambda at: volume(at, np.where(MASK, np.nan, 0)), "holds nan"),
+    "values": (lambda at: volume(at, MASK + np.eye(6, 9)[..., None]), "values (0, 1, 2)"),
+    "nan": (lambda at: volume(at, np.where(MASK, np.nan, 0)), "nan), expected two"),
     "volumes": (lambda at: volume(at, np.stack([MASK] * 2, -1).astype("u1")), "or a NIfTI"),
 }
 
