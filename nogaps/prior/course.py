@@ -173,6 +173,7 @@ def _sample_to(out: Path, manifest: dict) -> None:
 
     if settings() is None:
         return
+    _course_generate()  # without the engine no folder is made
     n, shape, dtype = manifest["num_samples"], (1, 64, 64), np.dtype("<f4")
     raw = StoredArray(out / PARTIAL / IMAGES, n, shape, dtype, npy_header((n, *shape), dtype))
     with unfinished(out / PARTIAL, settings) as known:
