@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.ndimage import distance_transform_cdt
 
 from nogaps.filling.method import FillingMethod, PlainMethod
 from nogaps.images.arrays import ImageSource
@@ -20,6 +21,7 @@ from nogaps.runtime.errors import Advice, BadInput
 # masks(start, images (n,H,W)) gives the masks of the images from `start` on: bool, True =
 # observed, (n,H,W), or (1,H,W) if they have one
 Masks = Callable[[int, np.ndarray], np.ndarray]
+WIDEST = 3  # pixels in every direction: what lines and scattered pixels leave, as in training
 MISSING = {"zero": "zero in every image", "nan": "NaN"}  # a missing pixel, in words
 
 
@@ -56,18 +58,25 @@ class Survey:
         missing_pixels: Over all images.
         scaled: Whether some values are not floats in [0,1].
         masks: Fingerprints of the different masks.
+        widest: Side of the largest square without an observed pixel.
         digest: Hex sha256 of all values and masks.
     """
 
     missing_pixels: int
     scaled: bool
     masks: frozenset[str]
+    widest: int
     digest: str
 
     def report(self, source: ImageSource, method: FillingMethod, half_width: bool) -> FillReport:
         """Return the report on these images when `method` has filled them."""
         notes = [*_training_notes(self.masks, source.shape, method)]
         notes += ["the intervals are calibrated for that size and mask"] * bool(notes * half_width)
+        if self.widest > WIDEST and not isinstance(method, PlainMethod):
+            notes.append(
+                f"holes up to {self.widest} pixels wide in every direction: the networks know "
+                "lines, and intervals cover far less there (docs/limits.md)"
+            )
         plane = ""
         if isinstance(source, NiftiFile):
             plane = source.plane
@@ -92,7 +101,7 @@ def survey(source: ImageSource, masks: Masks, missing: str, given: str, batch: i
         BadInput: No pixel is missing, an image has no observed pixel, a mask is not that of its
             image, or values are not finite.
     """
-    digest, kinds, missing_pixels, scaled = hashlib.sha256(), set[str](), 0, False
+    digest, kinds, missing_pixels, scaled, widest = hashlib.sha256(), set[str](), 0, False, 0
     hole = f"False in {given}" if given else MISSING[missing]
     check = MaskCheck(given, source.name)
     for start in range(0, source.shape[0], batch):
@@ -112,6 +121,7 @@ def survey(source: ImageSource, masks: Masks, missing: str, given: str, batch: i
         values = images[np.broadcast_to(observed, images.shape) & ~np.isnan(images)]
         scaled |= bool(images.dtype.kind != "f" or ((values < 0) | (values > 1)).any())
         missing_pixels += int(np.count_nonzero(np.broadcast_to(holes, images.shape)))
+        widest = max(widest, *map(_widest, holes))
         kinds |= {fingerprint(torch.tensor(one)) for one in mask}
         digest.update(images.tobytes())
         digest.update(mask.tobytes())
@@ -119,7 +129,12 @@ def survey(source: ImageSource, masks: Masks, missing: str, given: str, batch: i
         asked = {} if given else {"advice": Advice.MASK}
         expected = "" if asked else "missing pixels"
         raise BadInput(f"no pixel is {hole}", expected, path=source.path, **asked)
-    return Survey(missing_pixels, scaled, frozenset(kinds), digest.hexdigest())
+    return Survey(missing_pixels, scaled, frozenset(kinds), widest, digest.hexdigest())
+
+
+def _widest(hole: np.ndarray) -> int:
+    """Side of the largest square, of an odd number of pixels, that lies in a hole (H,W)."""
+    return max(2 * int(distance_transform_cdt(np.pad(hole, 1), "chessboard").max()) - 1, 0)
 
 
 def split(images: np.ndarray, masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

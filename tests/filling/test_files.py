@@ -206,3 +206,27 @@ def test_bad_arrays_are_named() -> None:
         assert line.startswith("y: ")
     for wrong in (MASK, mask.astype(float), mask[..., :4], mask & False):
         assert "mask" in refused(lambda wrong=wrong: fill_array(y, wrong, linear()))
+
+
+def test_what_a_folder_leaves_out_is_said_and_junk_stops_nothing(tmp_path: Path) -> None:
+    folder = store(tmp_path / "y", (255 * HOLED).astype(np.uint8))
+    for name in ("a.jpg", "notes.txt", ".DS_Store"):
+        (folder / name).write_bytes(b"other")
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / ".DS_Store").write_bytes(b"of a file manager")
+    report = fill_file(folder, output, spy([]), progress=False)
+    assert report.images == 5 and "left out: 2 files (a.jpg, notes.txt)" in report.notes
+    (output / "mine.txt").write_text("kept")
+    line = refused(lambda: fill_file(folder, output, spy([]), progress=False))
+    assert "mine.txt" in line and (output / "mine.txt").read_text() == "kept"
+
+
+def test_masks_among_the_images_are_refused_and_the_advice_works(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    images = store(tmp_path / "set" / "images", (255 * HOLED).astype(np.uint8))
+    store(tmp_path / "set" / "masks", 255 * np.repeat(MASK[None], 5, 0).astype(np.uint8))
+    line = refused(lambda: fill_file(tmp_path / "set", tmp_path / "x", spy([]), progress=False))
+    assert f"expected {images} with --mask {tmp_path / 'set' / 'masks'}" in line
+    options = {"mask": tmp_path / "set" / "masks", "progress": False}
+    assert fill_file(images, tmp_path / "x", spy([]), **options).images == 5

@@ -131,7 +131,8 @@ def test_another_mask_is_noted(tmp_path: Path) -> None:
     np.save(tmp_path / "y.npy", standin.clean_images()[:3])
     course, half = standin.course_mask(), ("--uncertainty", tmp_path / "half.npy")
     other = np.roll(course, 1, axis=0)
-    same = "one that the networks were trained for\n"
+    same, square = "one that the networks were trained for\n", np.ones_like(course)
+    square[20:30, 20:29] = False
     for mask, options, note in (
         (other, ["--quality", "fast"], f"\nnote: the mask is not the {same}"),
         (
@@ -140,6 +141,7 @@ def test_another_mask_is_noted(tmp_path: Path) -> None:
             f"2 of 2 masks are not the {same}",
         ),
         (other, half, "note: the intervals are calibrated for that size and mask"),
+        (square, ["--quality", "fast"], "note: holes up to 9 pixels wide in every direction"),
         (course, ["--quality", "fast"], ""),
     ):
         np.save(tmp_path / "m.npy", mask)

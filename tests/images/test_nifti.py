@@ -113,3 +113,20 @@ def test_what_nibabel_corrects_is_not_printed(
     with open_images(path) as source:
         source.save(tmp_path / "x.nii", source.read(0, 99))
     assert not caplog.records and (tmp_path / "x.nii").read_bytes() == data
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1)])
+def test_an_orientation_that_no_code_vouches_for_is_not_claimed(
+    tmp_path: Path, codes: tuple[int, int]
+) -> None:
+    path = volume(tmp_path / "y.nii", HEAD, "RAS", (3, 1, 1.5))
+    image = nib.load(path)
+    image = nib.Nifti1Image(np.asarray(image.dataobj), image.affine, image.header)
+    image.set_sform(image.affine, codes[0])
+    image.set_qform(image.affine, codes[1])
+    image.to_filename(tmp_path / "z.nii")
+    with open_nifti(tmp_path / "z.nii") as source:
+        assert bool(source.plane) == any(codes)
+    if not any(codes):
+        line = refused(lambda: open_nifti(tmp_path / "z.nii", plane="axial"))
+        assert "does not tell its orientation" in line and "no --plane" in line
