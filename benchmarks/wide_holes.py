@@ -45,15 +45,15 @@ def holes(size: int = 64) -> dict[str, torch.Tensor]:
 
 def main(
     frames: Annotated[list[Path], typer.Argument(help="Frame files.")],
+    draws: Annotated[int, typer.Option(help="Draws of the posterior; 0: no such rows.")] = 2,
     out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
 ) -> None:
     """Print and write the mean hole PSNR of each method, and the coverage of 90 % intervals."""
-    ours, prior, tables = load_imputer(), load_prior(), {}
-    draws = {
-        f"posterior, {strength:g}": Posterior(ours, prior, 2, strength, steps)
-        for strength, steps in ((0.3, 10), (1, 30))
-    }
-    methods = {"ours": ours, "kriging": ours.kriging, "biharmonic": biharmonic, **draws}
+    ours, tables = load_imputer(), {}
+    methods = {"ours": ours, "kriging": ours.kriging, "biharmonic": biharmonic}
+    for strength, steps in ((0.3, 10), (1, 30)) if draws else ():
+        posterior = Posterior(ours, load_prior(), draws, strength, steps)
+        methods[f"posterior, {strength:g}"] = posterior
     sets = {name: images for name, images in heads(frames).items() if name != STAND_IN}
     for name, (x, groups) in sets.items():
         tables[name] = {}

@@ -80,6 +80,17 @@ def masks(results: Results) -> str:
     return table(["mask", "`val_t1`: ours", "kriging", "stand-in: ours", "kriging"], rows)
 
 
+def wide_holes(results: Results) -> str:
+    """Return hole PSNR and coverage of 90 % intervals in holes wider than lines."""
+    rows = []
+    for images in ("val", "val_t1"):
+        for hole, measured in results["wide_holes"][SETS[images]].items():
+            psnr = {name: scores["psnr"] for name, scores in measured["rows"].items()}
+            values = [f"{psnr[name]:.2f}" for name in ("ours", "kriging", "biharmonic")]
+            rows.append([f"`{images}`, {hole}", *values, f"{100 * measured['coverage']:.1f} %"])
+    return table(["heads, hole", "ours", "kriging", "biharmonic", "covered"], rows)
+
+
 def sizes(results: Results) -> str:
     """Return hole PSNR on heads of other sizes and orientations."""
     rows = []
@@ -155,6 +166,7 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "accuracy": accuracy,
     "gains": gains,
     "masks": masks,
+    "wide_holes": wide_holes,
     "sizes": sizes,
     "label_free": label_free,
     "objects": objects,

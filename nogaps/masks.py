@@ -25,7 +25,7 @@ from nogaps.images.arrays import ImageSource
 from nogaps.runtime.errors import Advice, BadInput
 
 FEW, FEW_SHARE = 4, 1e-3  # true zeros amid bright pixels that an image may have: the larger of both
-PIXELS = 1 << 20  # read at a time
+PIXELS = 1 << 17  # looked at together: their copies must be small beside the images
 WIDE = 6  # pixels in each direction: wider than a lost line
 MARKED = 0.01  # of the pixels: where so many hold one value in every image, it is no chance
 

@@ -75,7 +75,7 @@ class Survey:
         if self.widest > WIDEST and not isinstance(method, PlainMethod):
             notes.append(
                 f"holes up to {self.widest} pixels wide in every direction: the networks know "
-                "lines, and intervals cover far less there (docs/limits.md)"
+                "lines, and intervals cover less there (docs/limits.md)"
             )
         plane = ""
         if isinstance(source, NiftiFile):

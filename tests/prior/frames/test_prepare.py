@@ -145,7 +145,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "text as PNG": ("bad.png", text, "not a PNG or JPEG"),
     "wrong checksum": ("bad.png", wrong_checksum, "a PNG or JPEG"),
     "another size": ("bad.png", lambda path: still(path, (32, 32)), "32×32, expected 16×16"),
-    "truncated npy": ("bad.npy", truncated(lambda p: np.save(p, VOLUME)), "a .npy array"),
+    "truncated npy": ("bad.npy", truncated(lambda p: np.save(p, VOLUME[:9])), "a .npy array"),
     "nothing but zeros": ("bad.npy", lambda p: np.save(p, np.zeros((3, 9, 9))), "0 to 0"),
     "pipe": ("bad.jpg", os.mkfifo, "not a regular file"),
     "broken link": ("bad.png", lambda p: p.symlink_to("absent"), "cannot be read"),
@@ -222,7 +222,7 @@ def test_wrong_use_is_one_line(tmp_path: Path) -> None:
 
 
 def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.save(tmp_path / "a.npy", VOLUME)
+    np.save(tmp_path / "a.npy", VOLUME[:9])
     monkeypatch.setattr(frames, "FRAME_PIXELS", 5 * 16 * 16)
     message = refused(lambda: small([tmp_path / "a.npy"], tmp_path / "o.npz", skip_bad=True))
     assert "1280 pixels" in message
