@@ -76,7 +76,7 @@ class LinearImputer:
         v = np.concatenate([rows.data, np.ones(len(observed))]).astype(np.float32)
         matrix = sparse.csr_matrix((v, (i, j)), shape=(mask.size, mask.size))
         with warnings.catch_warnings():
-            # torch calls its own format beta, and has checks, which are asked for here, off elsewhere
+            # torch calls its own format beta, and its checks, which are asked for here, optional
             warnings.filterwarnings("ignore", "Sparse (CSR|invariant)")
             return torch.sparse_csr_tensor(
                 torch.from_numpy(matrix.indptr.astype(np.int64)),
