@@ -96,7 +96,7 @@ class Findings(list[Finding]):
         self.file = printable(file)
 
     def add(self, check: str, problem: str, expected: str = "", fix: str = "") -> None:
-        """Append a finding about the file, by default with the words of CHECKS."""
+        """Append a finding about the file, by default with the words of ERRORS or NOTES."""
         level = ERROR if check in ERRORS else NOTE
         usual = (ERRORS | NOTES)[check]
         found, wanted = printable(problem, 300), expected or usual[0]
