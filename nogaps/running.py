@@ -19,10 +19,9 @@ from nbformat import NotebookNode
 from nogaps import verifying
 from nogaps.Assessment import choose_profile
 from nogaps.runtime.device import pick_device
-from nogaps.runtime.errors import BadInput
-from nogaps.runtime.extras import require
+from nogaps.runtime.errors import BadInput, require
 from nogaps.runtime.files import atomic, load_images
-from nogaps.runtime.locks import folder_lock
+from nogaps.runtime.processes import folder_lock
 from nogaps.runtime.progress import progress
 from nogaps.submission.arrays import RESULT
 from nogaps.submission.notebook import NOTEBOOK, load_notebook

@@ -24,7 +24,7 @@ from nogaps.runtime.checkpoint import load_state, run_settings, save_model
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_images, samples_file
-from nogaps.runtime.locks import folder_lock
+from nogaps.runtime.processes import folder_lock
 
 LEAST_TO_TRAIN = 10  # images
 LEAST_TO_CALIBRATE = 20  # images held out: fewer do not tell where 90 % lie

@@ -116,7 +116,7 @@ def leftovers(folder: Path) -> list[str]:
 
 def hold(ready: Connection, folder: Path) -> None:
     """Keep the lock of a folder for ever."""
-    from nogaps.runtime.locks import folder_lock
+    from nogaps.runtime.processes import folder_lock
 
     with folder_lock(folder):
         ready.send(0)

@@ -17,11 +17,10 @@ from nogaps.filling.method import TrainedOn
 from nogaps.imputers.card import About, model_card
 from nogaps.imputers.intervals import TERMS, Calibration, half_width, scale_of, scale_terms
 from nogaps.interpolation import LinearImputer, keep_observed
-from nogaps.runtime.checkpoint import fingerprint, load_tensors, save_model
+from nogaps.runtime.checkpoint import build, fingerprint, load_tensors, save_model
 from nogaps.runtime.errors import Advice, BadInput
 from nogaps.runtime.files import load_json, save_json
 from nogaps.runtime.hub import ModelCard, PyTorchModelHubMixin, download, locate
-from nogaps.runtime.networks import build
 from nogaps.standin import course_mask
 from nogaps.version import __version__
 

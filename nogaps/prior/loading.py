@@ -13,12 +13,11 @@ from diffusers import AutoencoderKL, UNet2DModel
 from diffusers.models.modeling_utils import ModelMixin
 
 from nogaps.prior.vqvae import VQVAE2
-from nogaps.runtime.checkpoint import load_tensors
+from nogaps.runtime.checkpoint import build, load_tensors
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_json, sha256
 from nogaps.runtime.hub import locate
-from nogaps.runtime.networks import build
 
 FILES = ("*.json", "*/*.json", "*/*.safetensors")  # of a prior on the Hub
 WEIGHTS = "diffusion_pytorch_model.safetensors"

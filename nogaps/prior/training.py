@@ -21,7 +21,7 @@ from nogaps.runtime.checkpoint import ema_of, load_state, save_state
 from nogaps.runtime.device import autocast_dtype, pick_device
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic
-from nogaps.runtime.locks import folder_lock
+from nogaps.runtime.processes import folder_lock
 from nogaps.runtime.progress import progress
 from nogaps.runtime.seeds import numbered_generator
 

@@ -12,8 +12,7 @@ from nbformat import NotebookNode
 
 from nogaps import submission
 from nogaps.report.summary import summarize
-from nogaps.runtime.errors import BadInput
-from nogaps.runtime.extras import require
+from nogaps.runtime.errors import BadInput, require
 from nogaps.runtime.files import atomic, sha256
 from nogaps.submission.findings import reason_of
 from nogaps.submission.notebook import NOTEBOOK, load_notebook, outputs, pictures, shown, texts

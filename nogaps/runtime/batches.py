@@ -20,7 +20,7 @@ import numpy as np
 from nogaps.runtime import processes
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, flush_to_disk, load_json, save_json, writing
-from nogaps.runtime.locks import LOCK, folder_lock
+from nogaps.runtime.processes import LOCK, folder_lock
 from nogaps.runtime.progress import progress
 
 MANIFEST = "manifest.json"

@@ -1,21 +1,24 @@
-"""Training state: averaged weights, and files without pickle from which a run resumes exactly."""
+"""Weights and training states in files without pickle, from which a run resumes exactly.
+
+A network is built from a config that a stranger may have written: it is never larger than its file.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import time
 import warnings
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from threading import get_ident
+from typing import Any, TypeVar
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save
+from torch.nn.modules import module as hooks
 from torch.optim.swa_utils import AveragedModel
 
 from nogaps.runtime.device import autocast_dtype
@@ -24,6 +27,9 @@ from nogaps.runtime.files import atomic, open_regular
 from nogaps.runtime.progress import progress
 
 _TENSOR = "__tensor__"
+SPARE = 1 << 20  # numbers that a network may hold besides those of its file
+TENSOR = 1000  # numbers that one more tensor, however small, counts as
+Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 def _flatten(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> Any:
@@ -51,11 +57,15 @@ def _restore(value: Any, tensors: dict[str, torch.Tensor]) -> Any:
 
 def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], meta: dict) -> None:
     """Write tensors and a `meta` that JSON can hold to one safetensors file, atomically."""
-    # clone: safetensors refuses tensors that share memory
-    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
     with atomic(path) as temporary:
         # not save_file: it writes under a temporary name of its own, which a kill leaves behind
-        temporary.write_bytes(save(tensors, metadata={"json": json.dumps(meta)}))
+        temporary.write_bytes(_serialized(tensors, meta))
+
+
+def _serialized(tensors: dict[str, torch.Tensor], meta: dict) -> bytes:
+    # clone: safetensors refuses tensors that share memory
+    tensors = {k: v.detach().cpu().clone().contiguous() for k, v in tensors.items()}
+    return save(tensors, metadata={"json": json.dumps(meta)})
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
@@ -77,23 +87,17 @@ def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict]:
 
 
 def save_state(path: str | Path, state: dict) -> None:
-    """Write a nested training state; the one that was there, if whole, is kept as `*.previous`.
+    """Write a nested training state; the one that was there is kept as `*.previous`.
 
     Raises:
         BadInput: It cannot be written; what was there is then still there.
     """
-    path = Path(path)
-    tensors: dict[str, torch.Tensor] = {}
+    path, tensors = Path(path), dict[str, torch.Tensor]()
     meta = _flatten(state, "state", tensors)
-    if path.exists() and _is_whole(path):
-        # a second name for the same file: at no moment is there none
-        with atomic(path.with_suffix(".previous")) as spare:
-            spare.unlink()
-            try:
-                os.link(path, spare)
-            except OSError:  # Google Drive and exFAT have no hard links
-                shutil.copyfile(path, spare)
-    save_tensors(path, tensors, meta | {"crc32": _crc32(meta["dict"], tensors)})
+    with atomic(path) as temporary:
+        temporary.write_bytes(_serialized(tensors, meta))
+        if path.exists():
+            path.replace(path.with_suffix(".previous"))
 
 
 def load_state(path: str | Path) -> dict | None:
@@ -101,46 +105,14 @@ def load_state(path: str | Path) -> dict | None:
 
     It warns of every damaged file that it meets.
     """
-    path = Path(path)
-    present = [file for file in (path, path.with_suffix(".previous")) if file.exists()]
-    for file in present:
-        try:
-            return _read_state(file)
-        except BadInput:
-            last = file == present[-1]
-            then = "no state before it is left" if last else "the state before it is used"
-            warnings.warn(f"{file}: damaged, {then}", stacklevel=2)
+    for file in (Path(path), Path(path).with_suffix(".previous")):
+        if file.exists():
+            try:
+                tensors, meta = load_tensors(file)
+                return _restore({"dict": meta["dict"]}, tensors)
+            except (BadInput, AttributeError, KeyError, TypeError, ValueError):
+                warnings.warn(f"{file}: damaged, so it is not continued from", stacklevel=2)
     return None
-
-
-def _read_state(path: Path) -> dict:
-    """One state. Raises BadInput if it is damaged."""
-    tensors, meta = load_tensors(path)
-    try:
-        entries, checksum = meta["dict"], meta.get("crc32")
-        if checksum in (None, _crc32(entries, tensors)):  # None: written before there was one
-            return _restore({"dict": entries}, tensors)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BadInput("is not a training state", path=path) from error
-    raise BadInput("holds values that do not fit its checksum", path=path)
-
-
-def _is_whole(path: Path) -> bool:
-    """Whether a state can be read: a damaged one must not take the place of the one before it."""
-    try:
-        _read_state(path)
-    except BadInput:
-        return False
-    return True
-
-
-def _crc32(entries: list, tensors: dict[str, torch.Tensor]) -> int:
-    """Checksum of a flattened state: a flipped bit would silently change the run."""
-    checksum = zlib.crc32(json.dumps(entries).encode())
-    for name in sorted(tensors):
-        values = tensors[name].detach().cpu().contiguous().flatten().view(torch.uint8)
-        checksum = zlib.crc32(values.numpy(), checksum)
-    return checksum
 
 
 def fingerprint(*tensors: torch.Tensor) -> str:
@@ -230,6 +202,60 @@ def run_settings(
 def save_model(path: str | Path, model: torch.nn.Module, config: dict) -> None:
     """Write a model's weights with the `config` that rebuilds it, in one safetensors file."""
     save_tensors(path, model.state_dict(), config)
+
+
+def build(
+    path: str | Path, weights: Mapping[str, torch.Tensor], make: Callable[[], Network]
+) -> Network:
+    """Build a network with these weights, first without memory, to see that it holds them.
+
+    Args:
+        path: The file that errors name.
+        weights: The network's state dict.
+        make: Makes the network from its configuration.
+
+    Raises:
+        BadInput: The configuration makes no network, a larger one than the weights are for, or one
+            of other names and shapes; or the weights are not finite.
+    """
+    try:
+        with torch.device("meta"), _bounded(weights):
+            expected = {name: value.shape for name, value in make().state_dict().items()}
+        if expected != {name: value.shape for name, value in weights.items()}:
+            raise ValueError("names or shapes differ")
+        if not all(value.isfinite().all() for value in weights.values()):
+            raise ValueError("NaN or infinite weights")
+        with torch.random.fork_rng([]):  # layers initialise themselves from the global generator
+            network = make()
+        network.load_state_dict(weights)
+        return network
+    except Exception as error:  # a hostile config makes constructors raise nearly anything
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        problem = f"its weights and its config do not fit ({reason})"
+        raise BadInput(problem, "those of one network", path=path) from error
+
+
+@contextmanager
+def _bounded(weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Raise ValueError for modules made within that take more memory than `weights` does."""
+    left, thread = SPARE + sum(w.numel() + TENSOR for w in weights.values()), get_ident()
+
+    def spend(_: torch.nn.Module, name: str, value: torch.Tensor | None) -> None:
+        nonlocal left
+        if value is not None and get_ident() == thread:
+            left -= value.numel() + TENSOR
+            if left < 0:
+                raise ValueError(f"the config asks for more than the file holds, at {name}")
+
+    handles = [
+        hooks.register_module_parameter_registration_hook(spend),
+        hooks.register_module_buffer_registration_hook(spend),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def ema_of(model: torch.nn.Module, decay: float = 0.999) -> AveragedModel:

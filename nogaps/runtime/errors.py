@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from importlib.util import find_spec
 from pathlib import Path
 
 
@@ -62,3 +63,11 @@ class BadInput(ValueError):
 
 class Elsewhere(BadInput):
     """Bad input that another process of the same command has met, and says."""
+
+
+def require(extra: str, *modules: str) -> None:
+    """Raise BadInput unless the modules of an extra of nogaps are installed."""
+    for name in modules:
+        if find_spec(name) is None:
+            advice = f"pip install 'nogaps[{extra}]'"
+            raise BadInput(f"{name} is not installed; this installs it: {advice}")

@@ -51,8 +51,14 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     if path.exists() and not path.is_file():  # root could replace /dev/null
         raise BadInput("is not a regular file", "a file or a new name", path=path)
+    start = f".{path.stem[:40]}.nogaps-"
     with writing(path):
-        temporary = _new_beside(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for old in _abandoned(path.parent, start, path.suffix):
+            old.unlink(missing_ok=True)
+        handle, name = tempfile.mkstemp(prefix=start, suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
         try:
             yield temporary
             temporary.chmod(0o644)
@@ -60,17 +66,6 @@ def atomic(path: str | Path) -> Iterator[Path]:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def _new_beside(path: Path) -> Path:
-    """Make an empty temporary file beside `path`."""
-    start = f".{path.stem[:40]}.nogaps-"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for old in _abandoned(path.parent, start, path.suffix):
-        old.unlink(missing_ok=True)
-    handle, name = tempfile.mkstemp(prefix=start, suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    return Path(name)
 
 
 def _abandoned(folder: Path, start: str, suffix: str = "") -> list[Path]:
@@ -195,19 +190,13 @@ def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0)):
         raise ValueError(f"version {version} of the format")
-    prefix = file.read(2 if version == (1, 0) else 4)
+    first = version == (1, 0)
+    prefix = file.read(2 if first else 4)
     length = int.from_bytes(prefix, "little")
     if length > HEADER:
         raise ValueError(f"a header of {length} bytes")
-    header = io.BytesIO(prefix + file.read(length))
-    first = version == (1, 0)
     read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(header)
-    if dtype.hasobject:
-        raise ValueError("it holds pickled objects")
-    if min(shape, default=0) < 0 or bool in map(type, shape):
-        raise ValueError(f"shape {shape}")
-    return shape, fortran, dtype
+    return read(io.BytesIO(prefix + file.read(length)))
 
 
 def check_length(path: str | Path, length: int, declared: int) -> None:

@@ -16,7 +16,6 @@ from huggingface_hub import (
     ModelCardData,
     PyTorchModelHubMixin,
     constants,
-    get_token,
     snapshot_download,
 )
 from huggingface_hub.errors import (
@@ -24,7 +23,6 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -94,8 +92,7 @@ def download(
 
 def _reason(error: Exception, revision: str | None) -> str:
     """Why the Hub did not do what was asked, in one line that says what helps."""
-    offline = constants.HF_HUB_OFFLINE or isinstance(error, OfflineModeIsEnabled)
-    if offline and not isinstance(error, HFValidationError):
+    if constants.HF_HUB_OFFLINE and not isinstance(error, HFValidationError):
         return "the Hub is out of reach: offline mode is on (HF_HUB_OFFLINE) and no copy is here"
     if isinstance(error, RevisionNotFoundError):
         return f"its repository on the Hub has no revision {revision!r}"
@@ -150,12 +147,6 @@ def upload(
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise BadInput(REASONS[HFValidationError], path=repo_id)
-    if constants.HF_HUB_OFFLINE:
-        problem = "offline mode is on (HF_HUB_OFFLINE), nothing was uploaded"
-        raise BadInput(problem, path=repo_id)
-    if not get_token():
-        problem = f"no token for the Hub, nothing was uploaded: set one that may write by {LOGIN}"
-        raise BadInput(problem, path=repo_id)
     api = HfApi()
     try:
         api.create_repo(repo_id, private=private, exist_ok=True)

@@ -1,7 +1,7 @@
 """The processes of one command, as `accelerate launch` and `torchrun` start them.
 
 All of them run the same command. Process 0 decides, locks, prints and finishes. When one fails,
-the launcher ends the others.
+the launcher ends the others. Two commands do not work in one folder at the same time.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
+
+from filelock import FileLock, Timeout
 
 from nogaps.runtime.errors import BadInput, Elsewhere
 
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from accelerate import PartialState
 
 TIMEOUT = timedelta(days=30)  # a process may wait as long as another one works
+LOCK = ".nogaps.lock"
 Item = TypeVar("Item")
 
 
@@ -82,6 +86,34 @@ def refuse_several(name: str) -> None:
     if count() > 1:
         kind = BadInput if is_main() else Elsewhere
         raise kind(f"{name}: is done by one process", f"no launcher of {count()}")
+
+
+@contextmanager
+def folder_lock(folder: str | Path) -> Iterator[None]:
+    """Keep other runs out of `folder`, which is made if it is missing.
+
+    The operating system releases the lock of a process that is killed.
+
+    Args:
+        folder: The folder to which one run at a time may write.
+
+    Raises:
+        BadInput: Another run holds the folder, or the folder cannot be written.
+    """
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK).acquire(0.1).lock
+    except Timeout:
+        problem = "in use by another run; wait for it to end, or choose another folder"
+        raise BadInput(problem, path=folder) from None
+    except OSError as error:
+        raise BadInput(f"cannot be written ({error.strerror or error})", path=folder) from error
+    try:
+        yield
+    finally:
+        (folder / LOCK).unlink(missing_ok=True)  # while it is held: nobody else has it
+        lock.release()
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from tqdm.std import tqdm
@@ -29,14 +29,7 @@ def is_quiet() -> bool:
 
 
 def progress(
-    work: Iterable[Item] | None = None,
-    desc: str = "progress",
-    *,
-    total: int | None = None,
-    initial: int = 0,
-    unit: str = "it",
-    delay: float = 0.0,
-    disable: bool = False,
+    work: Iterable[Item] | None = None, desc: str = "progress", delay: float = 0.0, **options: Any
 ) -> tqdm[Item]:
     """Show progress over `work`, or over `total` units that `update` counts.
 
@@ -45,7 +38,7 @@ def progress(
     """
     from tqdm.std import tqdm  # not tqdm.auto, whose widgets a saved notebook cannot show
 
-    options = {"total": total, "initial": initial, "unit": unit, "disable": disable or _quiet}
+    options["disable"] = options.get("disable", False) or _quiet
     if sys.stderr.isatty() or "ipykernel.kernelapp" in sys.modules:
         return tqdm(work, desc, mininterval=1, delay=delay, **options)
     options |= {"miniters": 1, "mininterval": SECONDS, "delay": SECONDS, "bar_format": LINE}

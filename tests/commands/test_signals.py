@@ -18,7 +18,7 @@ from conftest import ROOT
 from killing import CONTINUES, KILLS, end
 
 from nogaps.running import NOTEBOOK
-from nogaps.runtime.locks import folder_lock
+from nogaps.runtime.processes import folder_lock
 
 
 @pytest.mark.parametrize("how", ["twice", "ignored"])

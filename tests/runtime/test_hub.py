@@ -154,16 +154,16 @@ def test_without_token_network_or_id(
         push_prior("name", folder)
     with pytest.raises(BadInput, match="no such folder"):
         push_prior(REPO, tmp_path / "absent")
+    with monkeypatch.context() as patch, pytest.raises(BadInput, match=r"not uploaded, .*HF_TOKEN"):
+        patch.delenv("HF_TOKEN")
+        patch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+        push_prior(REPO, folder)
     hub.shutdown()
     hub.server_close()
     with pytest.raises(BadInput, match=f"{REPO}: not uploaded, the Hub"):
         push_prior(REPO, folder)
     with pytest.raises(BadInput, match="cannot be reached and no copy is here"):
         load_prior(REPO)
-    monkeypatch.delenv("HF_TOKEN")
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-    with pytest.raises(BadInput, match="no token for the Hub"):
-        push_prior(REPO, folder)
 
 
 def test_gated_and_offline_are_one_line(

@@ -20,7 +20,9 @@ from nogaps.Assessment import PROFILES, Ensemble, new_imputer
 from nogaps.prior.loading import WEIGHTS
 from nogaps.runtime import processes
 from nogaps.runtime.checkpoint import save_model
+from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import save_npy, sha256
+from nogaps.runtime.processes import LOCK, folder_lock
 
 LAUNCH = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
 LAUNCH += ["--dynamo_backend", "no", "--main_process_port", "0"]
@@ -36,6 +38,34 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     save_model(folder / "imputer" / "imputer.safetensors", imputer, imputer.config)
     return folder
+
+
+def test_a_folder_has_one_run(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "run"
+    with folder_lock(folder):
+        with pytest.raises(BadInput, match="run: in use by another run; wait"):
+            folder_lock(folder).__enter__()
+        with folder_lock(tmp_path / "new" / "other"):
+            pass
+    assert list(folder.iterdir()) == []
+    (folder / LOCK).write_bytes(b"left by a killed run")
+    with folder_lock(folder):
+        pass
+    assert list(folder.iterdir()) == []
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(BadInput, match=r"file: cannot be written \(File exists\)"):
+        folder_lock(tmp_path / "file").__enter__()
+
+
+def test_a_killed_process_keeps_no_lock(tmp_path: Path) -> None:
+    process, _ = killing.call(killing.hold, tmp_path)
+    with pytest.raises(BadInput, match="in use"):
+        folder_lock(tmp_path).__enter__()
+    assert killing.end(process, signal.SIGKILL) == -signal.SIGKILL
+    assert (tmp_path / LOCK).exists()
+    with folder_lock(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == []
 
 
 def sampling(prior: Path, out: Path, count: int = 10) -> tuple[object, ...]:
