@@ -162,7 +162,8 @@ def run_variant(
         on = mask.to(pick_device())
         with changed(VARIANTS[name]):
             imputer = Assessment.new_imputer(profile, sets[0].tensors[1], seed)
-            trained, _ = Assessment.train(imputer, *sets, on, profile.epochs, checkpoint, seed)
+            options = Assessment.Options(profile.epochs, seed)
+            trained, _ = Assessment.train(imputer, *sets, on, checkpoint, options)
             seconds = time.perf_counter() - start
             x_hat = {k: fill(trained, corrupt(v, mask), on) for k, (v, _) in val.items()}
         save_tensors(done, x_hat, {"seconds": seconds})

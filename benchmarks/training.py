@@ -77,7 +77,8 @@ def epoch_seconds(
         return islice(iter(shuffled(generator, batch_size)), steps)
 
     def ours() -> None:
-        batches = Assessment.training_batches(pairs, 0, 1, BATCH_SIZE, 0, device)
+        options = Assessment.Options(epochs=1, batch_size=BATCH_SIZE)
+        batches = Assessment.training_batches(pairs, 0, options, device)
         Assessment.train_epoch(imputer, ema, optimizer, scaler, islice(batches, steps), mask)
 
     def recipe() -> None:
@@ -148,13 +149,14 @@ def train_schedule(
     path, checkpoint = folder / f"{epochs}.json", folder / f"{epochs}.training"
     imputer = Assessment.new_imputer(size, sets[0].tensors[1], 0)
     state, log = load_state(checkpoint), []
-    settings = run_settings(imputer, sets[0].tensors[1], mask, epochs, 0)
+    options = Assessment.Options(epochs)
+    settings = run_settings(imputer, sets[0].tensors[1], mask, options)
     if state is not None and state["settings"] == settings and path.exists():
         log = load_json(path)["log"][: len(state["history"]["training"])]
     elif state is not None:
         checkpoint.unlink()  # of other images, or without its log
     with logging(log, path, score):
-        trained, _ = Assessment.train(imputer, *sets, mask, epochs, checkpoint, seed=0)
+        trained, _ = Assessment.train(imputer, *sets, mask, checkpoint, options)
     ensemble = Assessment.Ensemble([trained])  # as `load_imputer` reads it
     save_model(folder / f"{epochs}.safetensors", ensemble, ensemble.config)
     return log

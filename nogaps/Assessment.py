@@ -127,7 +127,7 @@
 # %%
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -205,7 +205,8 @@ def choose_profile(name: str, device: torch.device) -> str:
 # seconds = {}  # how long each part took
 # dtype, reason = precision(device)
 # dtype = str(dtype or torch.float32).removeprefix("torch.")
-# print(f"profile: {name}   device: {name_of(device)}   convolutions in {dtype} ({reason})")
+# print(f"profile: {name}   generative model: {PRIOR}   device: {name_of(device)}")
+# print(f"convolutions in {dtype}: {reason}")
 # print(versions())
 # print(f"test_set.npy: {kind}, sha256 {sha256(TEST_SET)}")
 # print(f"seeds: {SEED} for samples, data and split; networks",
@@ -233,11 +234,11 @@ def choose_profile(name: str, device: torch.device) -> str:
 #
 # if PRIOR == "course":
 #     from nogaps.prior.course import generate
-#     options = {}
+#     model = {}
 # else:
 #     from nogaps.prior.loading import load_prior
 #     from nogaps.prior.sampling import generate
-#     options = {"prior": load_prior(None if PRIOR == "shipped" else PRIOR, device)}
+#     model = {"prior": load_prior(None if PRIOR == "shipped" else PRIOR, device)}
 # test_images = torch.from_numpy(load_images(TEST_SET))
 # print("test set:", tuple(test_images.shape), test_images.dtype,
 #       f"in [{test_images.min():.3f}, {test_images.max():.3f}]")
@@ -254,7 +255,7 @@ def choose_profile(name: str, device: torch.device) -> str:
 # few = 8 if name != "smoke" else 2
 # def sample(steps, scheduler, temperature):
 #     """A few images of the same seeds, (few, 1, 64, 64) on the CPU."""
-#     batches = generate(few, steps, few, scheduler, temperature, seed=SEED, **options)
+#     batches = generate(few, steps, few, scheduler, temperature, seed=SEED, **model)
 #     return torch.cat([batch.float().cpu() for batch in batches])
 #
 # best, most = ("ddim", 50) if PRIOR == "course" else ("dpm", 10 if name == "smoke" else 200)
@@ -302,7 +303,7 @@ def choose_profile(name: str, device: torch.device) -> str:
 # there, start = (SAMPLES / "images.npy").exists(), time.monotonic()
 # batches = generate(
 #     profile.num_samples, profile.inference_steps, BATCH_SIZE, SCHEDULER, TEMPERATURE, seed=SEED,
-#     out=SAMPLES, **options,
+#     out=SAMPLES, **model,
 # )
 # seconds["sampling"] = time.monotonic() - start
 # made = "read back from" if there else f"in {seconds['sampling']:.0f} s, saved as"
@@ -405,8 +406,8 @@ def make_datasets(
 # does what the U-Net would otherwise have to learn: it standardises the image, fills it by kriging,
 # lets the U-Net add to that, and puts the observed pixels back. The profile's number of such
 # networks are trained here, from scratch, and their mean fills. The gaps are narrow, so local
-# detail decides: a network has few weights beside the coursework's reference (both are printed
-# below), and the time saved goes into more passes over augmented images.
+# detail decides: a network has few weights (their number is printed below), and the time saved
+# goes into more passes over augmented images.
 #
 # - *Standardised by the mean and deviation of the observed pixels*, and back at the end (as in
 #   fastMRI's U-Net): the fill follows each image's own brightness and contrast. A network on
@@ -476,8 +477,7 @@ class DecBlock(nn.Module):
 class UNet(nn.Module):
     """U-Net (arXiv 1505.04597) with SiLU, BatchNorm and Dropout.
 
-    (N,channels_in,H,W) to (N,1,H,W); H and W divisible by 2 ** len(widths). The coursework's
-    reference is UNet(1, (64, 128, 256, 512), 1024, dropout=0.2): 21.6 million weights.
+    (N,channels_in,H,W) to (N,1,H,W); H and W divisible by 2 ** len(widths).
     dropout: after every activation; bottleneck_dropout: at the bottom only.
     """
 
@@ -660,22 +660,27 @@ def validate(imputer: nn.Module, loader: DataLoader, mask: torch.Tensor) -> floa
 
 
 # %%
+@dataclass(frozen=True)
+class Options:
+    """What the training of one network depends on, beside its images and its mask."""
+
+    epochs: int
+    seed: int = 0
+    batch_size: int = 32
+    sharpness: float = 0.0  # see `augment`
+
+
 def training_batches(
-    train_set: TensorDataset,
-    epoch: int,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-    device: torch.device,
-    sharpness: float = 0.0,
+    train_set: TensorDataset, epoch: int, options: Options, device: torch.device
 ) -> Iterator[tuple[float, torch.Tensor]]:
     """(learning rate, augmented clean images) of one epoch, shuffled; repeats for the same seed."""
-    generator = torch.Generator().manual_seed(seed * 100_000 + epoch)
-    whole = len(train_set) >= batch_size  # BatchNorm is unstable with a small last batch
-    loader = DataLoader(train_set, batch_size, shuffle=True, generator=generator, drop_last=whole)
+    generator = torch.Generator().manual_seed(options.seed * 100_000 + epoch)
+    size = options.batch_size
+    whole = len(train_set) >= size  # BatchNorm is unstable with a small last batch
+    loader = DataLoader(train_set, size, shuffle=True, generator=generator, drop_last=whole)
     for k, (_, x) in enumerate(loader):
-        rate = learning_rate(epoch * len(loader) + k, epochs * len(loader))
-        yield rate, augment(x.to(device), generator, sharpness)
+        rate = learning_rate(epoch * len(loader) + k, options.epochs * len(loader))
+        yield rate, augment(x.to(device), generator, options.sharpness)
 
 
 # %%
@@ -684,11 +689,8 @@ def train(
     train_set: TensorDataset,
     val_set: TensorDataset,
     mask: torch.Tensor,
-    epochs: int,
     checkpoint: Path,
-    seed: int = 0,
-    batch_size: int = 32,
-    sharpness: float = 0.0,
+    options: Options,
 ) -> tuple[nn.Module, dict[str, list[float]]]:
     """Train on pairs (corrupted, clean); returns the averaged imputer and its loss curves.
 
@@ -701,12 +703,11 @@ def train(
     optimizer = torch.optim.AdamW(imputer.parameters(), weight_decay=1e-3)
     scaler = torch.amp.GradScaler(device.type, enabled=autocast_dtype(device) == torch.float16)
     parts = {"imputer": imputer, "ema": ema, "optimizer": optimizer, "scaler": scaler}
-    options = (epochs, seed, batch_size, sharpness)
-    run = Epochs(checkpoint, run_settings(imputer, train_set.tensors[1], mask, *options), parts)
+    run = Epochs(checkpoint, run_settings(imputer, train_set.tensors[1], mask, options), parts)
     # a generator of its own: a loader without one draws from the global generator
     val_loader = DataLoader(val_set, 128, generator=torch.Generator())
-    for epoch in run.remaining(epochs, seed, device):
-        batches = training_batches(train_set, epoch, epochs, batch_size, seed, device, sharpness)
+    for epoch in run.remaining(options.epochs, options.seed, device):
+        batches = training_batches(train_set, epoch, options, device)
         loss = train_epoch(imputer, ema, optimizer, scaler, batches, mask)
         run.note(training=loss, validation=validate(ema.module, val_loader, mask))
     return ema.module.eval(), run.history | {"seconds": run.seconds}
@@ -747,21 +748,18 @@ def train_ensemble(
     val_set: TensorDataset,
     mask: torch.Tensor,
     folder: Path,
-    seed: int = 0,
-    sharpness: float = 0.0,
+    options: Options,
 ) -> tuple[Ensemble, list[dict[str, list[float]]]]:
     """Train profile.networks imputers on the same pairs; returns them and their loss curves.
 
-    Network k's checkpoint is `folder/training-k.safetensors`.
+    Network k's seed is 1000 * options.seed + k, its checkpoint `folder/training-k.safetensors`.
     """
     networks, histories = [], []
     for k in range(profile.networks):
-        imputer = new_imputer(profile, train_set.tensors[1], 1000 * seed + k)
+        own = replace(options, seed=1000 * options.seed + k)
+        imputer = new_imputer(profile, train_set.tensors[1], own.seed)
         checkpoint = folder / f"training-{k}.safetensors"
-        options = {"seed": 1000 * seed + k, "sharpness": sharpness}
-        network, history = train(
-            imputer, train_set, val_set, mask, profile.epochs, checkpoint, **options
-        )
+        network, history = train(imputer, train_set, val_set, mask, checkpoint, own)
         networks.append(network)
         histories.append(history)
     return Ensemble(networks), histories
@@ -777,15 +775,14 @@ def fill(
 
 
 # %% tags=["active-ipynb"]
-# on = mask.to(device)
-# imputer = new_imputer(profile, train_set.tensors[1], SEED).to(device)
-# weights = sum(p.numel() for p in imputer.parameters())
-# reference = UNet(1, (64, 128, 256, 512), 1024, dropout=0.2)
-# print(f"{weights:,} weights a network; the coursework's reference has",
-#       f"{sum(p.numel() for p in reference.parameters()):,}")
-# untrained = validate(imputer, DataLoader(val_set, 128), on)  # that is kriging
+# device_mask = mask.to(device)
+# untrained = new_imputer(profile, train_set.tensors[1], SEED).to(device)
+# weights = sum(p.numel() for p in untrained.parameters())
+# print(f"{weights:,} weights a network")
+# kriging_loss = validate(untrained, DataLoader(val_set, 128), device_mask)
 # SHARPNESS = 1.2 if PRIOR == "course" else 0.0  # for a model whose heads are soft
-# trained, histories = train_ensemble(profile, train_set, val_set, on, RUN, SEED, SHARPNESS)
+# options = Options(profile.epochs, SEED, LOADER_BATCH, SHARPNESS)
+# trained, histories = train_ensemble(profile, train_set, val_set, device_mask, RUN, options)
 # seconds["training"] = sum(sum(history["seconds"]) for history in histories)
 # folders = [RUN]
 # in_place = OUTPUT.resolve() == SOURCE.resolve()
@@ -801,27 +798,28 @@ def fill(
 
 # %% tags=["active-ipynb"]
 # curves = {key: [history[key] for history in histories] for key in ("training", "validation")}
-# show_curves(curves, range(1, profile.epochs + 1), ("epoch", "hole MSE (log scale)"),
-#             f"Loss of {profile.networks} networks (thin) and their mean (thick)",
-#             {"kriging on validation": untrained})
+# count = profile.networks
+# title = f"Loss of {count} networks (thin) and their mean (thick)" if count > 1 else "Loss"
+# show_curves(curves, range(1, profile.epochs + 1), ("epoch", "hole MSE (log scale)"), title,
+#             {"kriging on validation": kriging_loss})
 # plt.show()
-# one, means = trained.networks[0], [float(np.mean(lines, 0)[-1]) for lines in curves.values()]
-# plain = validate(one, DataLoader(train_set, 128), on)
-# print(f"hole MSE, validation images: kriging {untrained:.5f}, one network {means[1]:.5f},",
-#       f"the mean of all {validate(trained, DataLoader(val_set, 128), on):.5f}")
-# print(f"training images: augmented {means[0]:.5f}, as they are {plain:.5f}")
+# first, (_, last) = trained.networks[0], [np.mean(lines, 0)[-1] for lines in curves.values()]
+# both = validate(trained, DataLoader(val_set, 128), device_mask)
+# plain = validate(first, DataLoader(train_set, 128), device_mask)
+# print(f"hole MSE, validation images: kriging {kriging_loss:.5f}, one network {last:.5f},",
+#       f"the mean of {count} {both:.5f}; training images as they are: {plain:.5f}")
 
 # %% [markdown]
 # The two losses are not of the same images: augmented images differ in sharpness from the
 # originals, and smooth images are easier to fill. Whether a network has learnt its images by heart
-# is seen from the last line: then its error on training images *as they are* lies well below that
-# on validation images.
+# is seen from the printed line: then its error on training images *as they are* lies well below
+# that on validation images.
 
 # %% [markdown]
 # ### The test set, filled
 
 # %% tags=["active-ipynb"]
-# x_hat = fill(trained, test_images, on)
+# x_hat = fill(trained, test_images, device_mask)
 # show_rows({"corrupted": test_images, "filled": x_hat}, "Ten test images, filled", zoom=3, fold=5)
 # plt.show()
 
@@ -836,7 +834,7 @@ def fill(
 # first network alone, *ours, best* the mean of all, which is handed in.
 
 # %% tags=["active-ipynb"]
-# y, seen = test_images, mask.expand_as(test_images)
+# y, observed = test_images, mask.expand_as(test_images)
 # kriged = kriging(train_set.tensors[1])(y, mask)
 # top_ratio, mean_gap = hole_against_observed(x_hat, mask)
 # print(f"99.5th percentile, hole / observed: {top_ratio:.3f}",
@@ -846,7 +844,7 @@ def fill(
 # if kind == "stand-in":
 #     x = torch.from_numpy(clean_images())
 #     fillings = {"linear": linear()(y, mask), "biharmonic": biharmonic(y, mask),
-#                 "kriging": kriged, "ours, fast": fill(one, y, on), "ours, best": x_hat}
+#                 "kriging": kriged, "ours, fast": fill(first, y, device_mask), "ours, best": x_hat}
 #     scores = {key: summarize(filled, x, mask, subjects()) for key, filled in fillings.items()}
 #     show_scores(scores)
 #     psnr = [hole_scores(fillings[key], x, mask)["psnr"] for key in ("kriging", "ours, best")]
@@ -922,13 +920,13 @@ def fill(
 #
 # level = 0.9 if name != "smoke" else 0.5  # a few images are too few for 90 %
 # pairs = [t.to(device) for t in val_set.tensors]
-# sure = calibrate_ensemble(trained, *pairs, on, level)
+# intervals = calibrate_ensemble(trained, *pairs, device_mask, level)
 # for folder in folders:
-#     save_calibration(folder / CALIBRATION, sure.calibration, "on synthetic heads")
+#     save_calibration(folder / CALIBRATION, intervals.calibration, "on synthetic heads")
 # with torch.no_grad():
-#     half = sure.with_half_width(test_images.to(device), on)[1].cpu()
+#     half = intervals.with_half_width(test_images.to(device), device_mask)[1].cpu()
 # maps = {"filled": x_hat, "half-width": half}
-# print(f"half-widths of {level:.0%} intervals in the holes: mean {half[~seen].mean():.3f}")
+# print(f"half-widths of {level:.0%} intervals in the holes: mean {half[~observed].mean():.3f}")
 # if scores:
 #     covered = coverage_by_group(x_hat, half, x, mask, subjects())
 #     print(f"of the stand-in's hole pixels {np.mean(list(covered.values())):.1%} lie within,",
@@ -948,7 +946,7 @@ def fill(
 # saved = load_npy(RESULT)
 # assert saved.shape == tuple(test_images.shape) and saved.dtype == np.float32
 # assert np.isfinite(saved).all() and saved.min() >= 0 and saved.max() <= 1
-# identical = saved[seen.numpy()] == test_images.numpy()[seen.numpy()]
+# identical = saved[observed.numpy()] == test_images.numpy()[observed.numpy()]
 # assert identical.all(), "an observed pixel was changed"
 # print(f"shape {saved.shape}, {saved.dtype}, in [{saved.min():.3f}, {saved.max():.3f}];",
 #       f"{identical.size} observed pixels, all identical to the input")
@@ -961,6 +959,10 @@ def fill(
 # seconds["everything"] = time.monotonic() - STARTED
 # summary = {
 #     "profile": name,
+#     "generative model": {"name": PRIOR, "scheduler": SCHEDULER, "temperature": TEMPERATURE,
+#                          "steps": profile.inference_steps},
+#     "training": {"networks": profile.networks, "epochs": profile.epochs,
+#                  "batch": LOADER_BATCH, "sharpness": SHARPNESS},
 #     "device": name_of(device),
 #     "test set": {"kind": kind, "sha256": sha256(TEST_SET)},
 #     "synthetic images": {"shape": list(synthetic.shape),

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from nogaps.Assessment import (
     PROFILES,
     Ensemble,
+    Options,
     choose_profile,
     make_datasets,
     new_imputer,
@@ -68,12 +69,14 @@ def train_imputer(
             raise BadInput("holds a run already; add --resume, or choose another --out", path=out)
         train_set, val_set = make_datasets(x, mask.cpu(), seed)
         first = new_imputer(settings, train_set.tensors[1], 1000 * seed)
-        wanted = run_settings(first, train_set.tensors[1], mask, settings.epochs, 1000 * seed)
+        options = Options(settings.epochs, 1000 * seed)
+        wanted = run_settings(first, train_set.tensors[1], mask, options)
         state = load_state(checkpoint)
         if state is not None and state["settings"] != wanted:
             problem = "holds a run on other images or settings; choose another --out"
             raise BadInput(problem, path=out)
-        trained, _ = train_ensemble(settings, train_set, val_set, mask, out, seed)
+        options = Options(settings.epochs, seed)
+        trained, _ = train_ensemble(settings, train_set, val_set, mask, out, options)
         return _save(trained, val_set, mask, out)
 
 

@@ -133,7 +133,8 @@ def training(room: Path) -> Arrays:
     x = notebook.fill(notebook.new_imputer(notebook.PROFILES["smoke"], y, 0).eval(), y[:30], mask)
     pairs = notebook.make_datasets(x, mask, 0)
     profile = notebook.Profile(30, 1, 3, 1, (8, 16), 32)  # 24 images: one step an epoch
-    trained, (history,) = notebook.train_ensemble(profile, *pairs, mask, room)
+    options = notebook.Options(profile.epochs)
+    trained, (history,) = notebook.train_ensemble(profile, *pairs, mask, room, options)
     found = {name: np.array(history[name]) for name in ("training", "validation")}
     weights = load_state(room / "training-0.safetensors")["imputer"]
     found["head"] = weights["unet.head.weight"].flatten().numpy()

@@ -118,7 +118,8 @@ def test_a_training_step_is_one_forward_pass(
     size = replace(SMOKE, epochs=2)
     imputer = new_imputer(size, clean, 0)
     with counted(imputer.unet) as (calls,), kriging_weights() as made:
-        Assessment.train(imputer, train_set, val_set, mask, 2, tmp_path / "checkpoint")
+        options = Assessment.Options(epochs=2)
+        Assessment.train(imputer, train_set, val_set, mask, tmp_path / "checkpoint", options)
     assert calls == [32, 32, 20] * 2, "two whole batches of 80 images, then 20 to validate"
     assert len(made) <= 2, "once for the network, once for its average"
 

@@ -9,6 +9,7 @@ import torch
 
 from nogaps.Assessment import (
     PROFILES,
+    Options,
     augment,
     learning_rate,
     make_datasets,
@@ -29,7 +30,7 @@ PART = (..., slice(20, 44), slice(16, 40))
 def run(x: torch.Tensor, mask: torch.Tensor, path: Path, epochs: int = 3) -> tuple:
     train_set, val_set = make_datasets(x, mask, seed=0)
     imputer = new_imputer(PROFILES["smoke"], train_set.tensors[1], seed=0)
-    return train(imputer, train_set, val_set, mask, epochs, path, seed=0, batch_size=8)
+    return train(imputer, train_set, val_set, mask, path, Options(epochs, batch_size=8))
 
 
 def test_stop_and_resume_gives_the_same_bits(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import TensorDataset
 
-from nogaps.Assessment import PROFILES, Profile, corrupt, fill, new_imputer, train
+from nogaps.Assessment import PROFILES, Options, Profile, corrupt, fill, new_imputer, train
 from nogaps.interpolation import kriging
 from nogaps.metrics import bootstrap, hole_scores, summarize
 from nogaps.runtime.device import pick_device
@@ -99,4 +99,4 @@ def _train(
     x, real = repeated(x, n, seed), torch.cat([images for images, _ in val.values()])
     pairs = [TensorDataset(corrupt(images, mask), images) for images in (x, real)]
     imputer, mask = new_imputer(profile, x, seed), mask.to(pick_device())
-    return train(imputer, *pairs, mask, epochs, checkpoint, seed, BATCH_SIZE)[0]
+    return train(imputer, *pairs, mask, checkpoint, Options(epochs, seed, BATCH_SIZE))[0]

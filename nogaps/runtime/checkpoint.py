@@ -11,9 +11,10 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from threading import get_ident
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from safetensors import safe_open
@@ -25,6 +26,9 @@ from nogaps.runtime.device import autocast_dtype
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, open_regular
 from nogaps.runtime.progress import progress
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _TENSOR = "__tensor__"
 SPARE = 1 << 20  # numbers that a network may hold besides those of its file
@@ -176,10 +180,7 @@ def run_settings(
     imputer: torch.nn.Module,
     x: torch.Tensor,
     mask: torch.Tensor,
-    epochs: int,
-    seed: int,
-    batch_size: int = 32,
-    sharpness: float = 0.0,
+    options: DataclassInstance,
 ) -> list:
     """Return what must be equal for a saved training to be resumed.
 
@@ -187,16 +188,13 @@ def run_settings(
         imputer: The network, of which the layers count as well; it has a `config`.
         x: Clean training images.
         mask: True = observed, on the device that trains.
-        epochs: Total number of epochs.
-        seed: Seed of the training.
-        batch_size: As in the notebook's `train`.
-        sharpness: As in the notebook's `train`.
+        options: The notebook's `Options`.
     """
     device = mask.device
     machine = [device.type, str(autocast_dtype(device))]
     data = fingerprint(x, mask)
     layers = hashlib.sha256(repr(imputer).encode()).hexdigest()[:16]
-    return [epochs, seed, batch_size, sharpness, imputer.config, layers, data, *machine]
+    return [*astuple(options), imputer.config, layers, data, *machine]
 
 
 def save_model(path: str | Path, model: torch.nn.Module, config: dict) -> None:

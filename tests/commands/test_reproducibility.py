@@ -96,7 +96,8 @@ def all_stages(g: SimpleNamespace) -> Path:
 def notebook_training(g: SimpleNamespace) -> list:
     train_set, val_set = notebook.make_datasets(g.x, g.mask, 0)
     profile = notebook.Profile(20, 1, 1, 1, (8,), 16)
-    trained, history = notebook.train_ensemble(profile, train_set, val_set, g.mask, g.new)
+    options = notebook.Options(profile.epochs)
+    trained, history = notebook.train_ensemble(profile, train_set, val_set, g.mask, g.new, options)
     for losses in history:
         del losses["seconds"]
     return [trained, history, notebook.fill(trained, g.y, g.mask)]
