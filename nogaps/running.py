@@ -24,8 +24,8 @@ from nogaps.runtime.files import atomic, load_images
 from nogaps.runtime.processes import folder_lock
 from nogaps.runtime.progress import progress
 from nogaps.submission.arrays import RESULT
+from nogaps.submission.folder import REFERENCES
 from nogaps.submission.notebook import NOTEBOOK, load_notebook
-from nogaps.submission.references import REFERENCES
 
 if TYPE_CHECKING:
     from nbclient import NotebookClient

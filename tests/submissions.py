@@ -156,8 +156,3 @@ def linked(name: str, target: str) -> Spoil:
 
 def several(*spoils: Spoil) -> Spoil:
     return lambda folder: [spoil(folder) for spoil in spoils]
-
-
-def metadata(folder: Path) -> None:
-    content = json.loads((folder / NOTEBOOK).read_text())
-    write(folder, content | {"metadata": {"papermill": {"input_path": "/home/me/a.ipynb"}}})

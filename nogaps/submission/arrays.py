@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
-from itertools import permutations
+from collections.abc import Callable
 
 import numpy as np
 
 from nogaps.masks import shared_mask
-from nogaps.submission.findings import NOTES, Finding, Findings, numbered
+from nogaps.submission.findings import NOTES, Finding, Findings, numbered, span
 from nogaps.submission.holes import check_holes, surroundings
-from nogaps.submission.observed import check_observed, likeliest
 
 RESULT = "test_set_nogaps.npy"
 SCALES = {"[0, 1]": (1, 0), "[-1, 1]": (2, -1), "[0, 255]": (255, 0), "[0, 65535]": (65535, 0)}
 SAME_SCALE = 0.1  # mean difference of quantiles up to which images are written in a scale
 CLIPPED = 0.02  # mean change up to which clipping to [0, 1] spoils nothing
 EXTREME = 1e6  # beyond it sums of values could overflow
+EXACT = 1 - 1e-5  # a correlation above which one image is an affine map of another
+LIKE = 0.5  # a correlation below which an image resembles nothing
+TIE = 1e-9  # a difference of correlations that is rounding
+SCALED = 0.05  # from here on a factor - 1, or an offset, is no rounding
+
+# how an image may have been moved, and what moves it back
+MOVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "": lambda x: x,
+    "flipped left to right": lambda x: x[..., ::-1],
+    "flipped upside down": lambda x: x[..., ::-1, :],
+    "rotated by 180°": lambda x: x[..., ::-1, ::-1],
+    "transposed (rows for columns)": lambda x: x.swapaxes(-1, -2),
+    "transposed along the other diagonal": lambda x: x[..., ::-1, ::-1].swapaxes(-1, -2),
+    "rotated by 90° to the left": lambda x: np.rot90(x, -1, (-2, -1)),
+    "rotated by 90° to the right": lambda x: np.rot90(x, 1, (-2, -1)),
+    "moved one column to the right": lambda x: np.roll(x, -1, -1),
+    "moved one column to the left": lambda x: np.roll(x, 1, -1),
+    "moved one row down": lambda x: np.roll(x, -1, -2),
+    "moved one row up": lambda x: np.roll(x, 1, -2),
+}
 
 
 def check_array(y: np.ndarray, x_hat: np.ndarray, file: str = RESULT) -> list[Finding]:
@@ -45,19 +64,11 @@ def check_array(y: np.ndarray, x_hat: np.ndarray, file: str = RESULT) -> list[Fi
         nan, where = int(np.isnan(x).sum()), numbered("image", np.flatnonzero(bad.any((1, 2, 3))))
         findings.add("finite", f"{nan} NaN and {int(bad.sum()) - nan} infinite values in {where}")
     x, rescaled = _in_range(y, x, mask, findings)
-    x = np.where(bad, 0, x).clip(-EXTREME, EXTREME)
-    if len(x) != len(y):
-        place, count = likeliest(y, x, mask), f"{len(x)} of {len(y)} images"
-        if (np.diff(place) <= 0).any():
-            findings.add("number", count)
-            return findings
-        lost = numbered("input", np.setdiff1d(np.arange(len(y)), place))
-        findings.add("number", f"{count}, no filling of {lost}")
-        y = y[place]  # the rest can be compared image by image
-    x = np.where(bad, np.where(mask, y, surroundings(y, mask)), x)
+    x, own = np.where(bad, 0, x).clip(-EXTREME, EXTREME), y[: len(x)]
+    x = np.where(bad, np.where(mask, own, surroundings(own, mask)), x)
     rounding = 0.004 if rescaled else 1e-3 if x_hat.dtype.itemsize < 4 else 0.0
-    unlike = (np.abs(x - y) > rounding)[:, 0][:, mask]
-    comparable, place = check_observed(y, x, mask, unlike, findings)
+    unlike = (np.abs(x - own) > rounding)[:, 0][:, mask]
+    comparable, place = _check_observed(y, x, mask, unlike, findings)
     check_holes(x, y[place], mask, comparable, comparable & ~unlike.any(1), findings)
     return findings
 
@@ -70,35 +81,18 @@ def _as_images(y: np.ndarray, x_hat: np.ndarray, findings: Findings) -> np.ndarr
         return None
     if x_hat.dtype != np.float32 or not x_hat.dtype.isnative:
         findings.add("dtype", str(x_hat.dtype))
-    x = x_hat if x_hat.shape[1:] == y.shape[1:] else _reshaped(y, x_hat, findings)
-    if x is None:
-        return None
-    if not 0 < len(x) <= len(y):
+    size, sizes = y.shape[2:], tuple(n for n in x_hat.shape if n != 1)
+    if x_hat.shape[1:] != y.shape[1:]:
+        lost = sizes[-2:] == size and len(sizes) < 4
+        fix = "save x_hat.reshape(-1, 1, {}, {})".format(*size) if lost else ""
+        findings.add("axes" if lost else "shape", f"shape {x_hat.shape}", f"{y.shape}", fix)
+        if not lost:
+            return None
+    x = x_hat.reshape(-1, 1, *size)
+    if len(x) != len(y):
         findings.add("number", f"{len(x)} images, the test set has {len(y)}")
-        return None
     with np.errstate(over="ignore"):
-        return x.astype(np.float32)
-
-
-def _reshaped(y: np.ndarray, x_hat: np.ndarray, findings: Findings) -> np.ndarray | None:
-    """Name the wrong shape; return x_hat with y's axes where the fix is certain, else None."""
-    n, _, height, width = y.shape
-    problem, expected = f"shape {x_hat.shape}", f"{y.shape}"
-    flat = tuple(size for size in x_hat.shape if size != 1)
-    fix = f"save x_hat.reshape(-1, 1, {height}, {width})"
-    if flat[-2:] == (height, width) and len(flat) < 4:
-        findings.add("axes", problem, expected, fix)
-    elif flat in ((n, height * width), (y.size,)):
-        findings.add("shape", problem, expected, fix)
-    elif sorted(flat) == sorted((n, height, width)):
-        axes = next(p for p in permutations(range(3)) if [flat[k] for k in p] == [n, height, width])
-        fix = f"save np.squeeze(x_hat).transpose{axes}[:, None]"
-        findings.add("shape", f"{problem}, the axes exchanged", expected, fix)
-        x_hat = x_hat.reshape(flat).transpose(axes)
-    else:
-        findings.add("shape", problem, expected)
-        return None
-    return x_hat.reshape(-1, 1, height, width)
+        return x.astype(np.float32) if 0 < len(x) <= len(y) else None
 
 
 def _in_range(
@@ -115,27 +109,110 @@ def _in_range(
         return x, False
     probes = np.linspace(0.05, 0.95, 19)
     known, seen = (np.quantile(v.astype(float), probes) for v in (y[:, 0][:, mask], observed))
-    scales = dict(SCALES)
-    if known.std() > 0.01 and seen.std() > 0:
-        a, b = np.polyfit(known, seen, 1)
-        scales[f"a*y + b, a {a:.3g}, b {b:.3g}"] = (a, b)
-    misfits = {name: np.abs((seen - b) / a - known).mean() for name, (a, b) in scales.items()}
-    name = min(SCALES, key=misfits.__getitem__)
-    if misfits[name] > SAME_SCALE:
-        name = min(misfits, key=misfits.__getitem__)
+    misfits = {name: np.abs((seen - b) / a - known).mean() for name, (a, b) in SCALES.items()}
+    name = min(misfits, key=misfits.__getitem__)
+    a, b = SCALES[name]
     problem = f"values in [{values.min():.3g}, {values.max():.3g}]"
-    a, b = scales[name]
-    if misfits[name] > SAME_SCALE or a <= 0:
+    if misfits[name] > SAME_SCALE:
         findings.add("range", problem)
-    elif name != "[0, 1]":
-        moved = f"(x_hat {'-' if b > 0 else '+'} {abs(b):.4g})" if b else "x_hat"
-        problem += f": the images are written in {name}"
-        findings.add("range", problem, fix=f"save {moved} / {a:.4g}")
+        return x, False
+    if name != "[0, 1]":
+        fix = f"save {'(x_hat + 1)' if b else 'x_hat'} / {a}"
+        findings.add("range", f"{problem}: the images are written in {name}", fix=fix)
         return (x - np.float32(b)) / np.float32(a), True
-    elif np.abs(values - values.clip(0, 1)).clip(max=1).mean() > CLIPPED:
-        findings.add("range", problem)
-    else:
-        wild = values.min() < -1 or values.max() > 2
-        findings.add("range" if wild else "overshoot", problem, fix=NOTES["overshoot"][1])
-        return x.clip(0, 1), False
-    return x, False
+    change = np.abs(values - values.clip(0, 1))
+    wild = change.max() > 1 or change.mean() > CLIPPED
+    findings.add("range" if wild else "overshoot", problem, fix=NOTES["overshoot"][1])
+    return x.clip(0, 1), False
+
+
+def _unit(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the observed pixels (K,P) without their mean, of length 1."""
+    values = values[:, 0][:, mask].astype(np.float64)
+    values -= values.mean(1, keepdims=True)
+    return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+
+
+def _matched(
+    y: np.ndarray, x: np.ndarray, own: np.ndarray, mask: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Find which input each output x (K,1,H,W) holds, and how it was moved.
+
+    Observed pixels are compared by their correlation, which does not see an affine change of
+    intensities. Neighbours of one subject resemble each other: another input than y[own], or a
+    move, must explain twice as much.
+
+    Returns:
+        The input (K,) int, the key of MOVES (K,), their correlation (K,), that with y[own] (K,).
+    """
+    moved = {name: undo(x) for name, undo in MOVES.items()}
+    fitting = [name for name, values in moved.items() if values.shape == x.shape]
+    r = np.stack([_unit(moved[name], mask) @ _unit(y, mask).T for name in fitting], 1)
+    left = np.maximum(1 - r, TIE)  # (K,M,N); of equals the first move, at home, is the least
+    left[:, 1:] *= 2
+    rows = np.arange(len(x))
+    left[rows, :, own] /= 2
+    move, place = np.divmod(left.reshape(len(x), -1).argmin(1), len(y))
+    return place, np.array(fitting)[move], r[rows, move, place], r[rows, 0, own]
+
+
+def _check_observed(
+    y: np.ndarray, x: np.ndarray, mask: np.ndarray, unlike: np.ndarray, findings: Findings
+) -> tuple[np.ndarray, np.ndarray]:
+    """Name why observed pixels differ.
+
+    Args:
+        y: Inputs (N,1,H,W).
+        x: Outputs (K,1,H,W), finite, K <= N.
+        mask: (H,W) bool, True = observed.
+        unlike: (K,P) bool, which of the observed pixels differ.
+        findings: Takes the findings.
+
+    Returns:
+        (K,) bool, the images whose holes can be judged all the same; (K,) int, the inputs that
+        they belong to.
+    """
+    own, comparable, place = np.flatnonzero(unlike.any(1)), np.ones(len(x), bool), np.arange(len(x))
+    if not len(own):
+        return comparable, place
+    input_of, move, best, unmoved = _matched(y, x[own], own, mask)
+    seen, true = x[own][:, 0][:, mask].astype(np.float64), y[own][:, 0][:, mask]
+    affine, share = np.abs(unmoved) > EXACT, unlike[own].mean(1)
+    empty = ((x[own][:, 0][:, ~mask] == 0).mean(1) > 0.95) != ((seen == 0).mean(1) > 0.95)
+    inverted = empty & ~affine & (best < EXACT) & (share > 0.5)
+    certain = ~affine & ~inverted & (best > LIKE) & (share > 0.2)  # no few wild pixels
+    elsewhere, moved = certain & (input_of != own), certain & (move != "")
+    a = np.sign(unmoved) * seen.std(1) / np.maximum(true.std(1), 1e-12)
+    b = seen.mean(1) - a * true.mean(1)
+    scaled = affine & ((np.abs(a - 1) > SCALED) | (np.abs(b) > SCALED))
+
+    def listed(which: np.ndarray) -> str:
+        return numbered("image", own[which])
+
+    if inverted.any():
+        problem = f"{listed(inverted)}: observed pixels replaced, missing ones kept"
+        findings.add("inverted-mask", problem)
+    for name in dict.fromkeys(move[moved]):
+        findings.add("orientation", f"{listed(moved & (move == name))}: {name}")
+    place[own[elsewhere]] = input_of[elsewhere]
+    if elsewhere.any():
+        findings.add("order", _exchanged(place, len(y)))
+    if scaled.any():
+        factors = f"a {span(a[scaled])}, b {span(b[scaled])}"
+        findings.add("scaled", f"{listed(scaled)}: the observed pixels are a*y + b, {factors}")
+    rest = ~(inverted | scaled | moved | elsewhere)
+    if rest.sum() > elsewhere.sum():  # else single images are in place by chance
+        most = np.abs(seen - true)[rest].max()
+        count = f"{int(unlike[own[rest]].sum())} observed pixels differ"
+        findings.add("observed-changed", f"{count}, by up to {most:.2g}, in {listed(rest)}")
+    comparable[own[inverted | moved]] = False
+    return comparable, place
+
+
+def _exchanged(place: np.ndarray, count: int) -> str:
+    """Say which outputs k hold another of `count` inputs, place[k], and which inputs none holds."""
+    pairs = [f"image {k} holds input {n}" for k, n in enumerate(place) if k != n]
+    more = f"; {len(pairs) - 4} more" if len(pairs) > 4 else ""
+    lost = np.setdiff1d(np.arange(count), place)
+    more += f"; no filling of {numbered('input', lost)}" if len(lost) else ""
+    return "; ".join(pairs[:4]) + more

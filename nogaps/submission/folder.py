@@ -1,26 +1,37 @@
-"""Check the folders that were handed in, one or many."""
+"""Check the folders that were handed in, one or many; score them; write the staff's table."""
 
 from __future__ import annotations
 
+import csv
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import numpy as np
+import torch
 from nbformat import NotebookNode
 
+from nogaps.evaluation.scoring import read_truth
+from nogaps.imputers.loading import load_imputer
 from nogaps.masks import shared_mask
+from nogaps.metrics import summarize
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import load_images, load_npy, sha256
+from nogaps.runtime.files import atomic, load_images, load_npy, sha256
 from nogaps.runtime.progress import progress
 from nogaps.submission.arrays import RESULT, check_array
 from nogaps.submission.findings import ERROR, NOTE, Finding, Findings, printable
 from nogaps.submission.notebook import NOTEBOOK, check_notebook, load_notebook, printed_sha256
-from nogaps.submission.references import REFERENCES, check_references
+from nogaps.submission.similarity import others
 
+REFERENCES = "References.md"
 DELIVERABLES = (NOTEBOOK, RESULT, REFERENCES)
+LINK = re.compile(r"https?://\w|\bdoi\.org/|\b10\.\d{4,9}/\S")
 INTEGRITY = "the course also asks for its signed integrity form, which no program can check"
+UNSCORED = {"missing-file", "outside", "unreadable", "shape", "number", "finite", "range"}
+SCORES = ("rmse", "psnr", "kriging_rmse", "kriging_psnr")
 
 
 def check_submission(folder: str | Path, test_set: str | Path | None = None) -> list[Finding]:
@@ -49,7 +60,7 @@ def check_submission(folder: str | Path, test_set: str | Path | None = None) -> 
     if not checks & {"missing-file", "outside", "unreadable", "shape", "number"}:
         whole = not checks & {"not-executed", "no-outputs"}
         findings += _check_origin(load_notebook(notebook).cells, whole, result, source)
-    return findings + (_check_file(references) or check_references(references))
+    return findings + (_check_file(references) or _check_references(references))
 
 
 def _load_test_set(source: Path) -> np.ndarray:
@@ -91,6 +102,18 @@ def _check_array(y: np.ndarray, result: Path) -> list[Finding]:
         fix = "write it again with np.save(..., allow_pickle=False) and copy the whole file"
         findings.add("unreadable", error.problem, "one array in .npy format", fix)
         return findings
+
+
+def _check_references(path: Path) -> list[Finding]:
+    """Check that References.md is text in UTF-8 that links a source."""
+    findings = Findings(path.name)
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            if not LINK.search(file.read(1_000_000)):
+                findings.add("references", "no link to a source")
+    except (OSError, ValueError) as error:
+        findings.add("unreadable", str(error), "text in UTF-8", "save it as UTF-8")
+    return findings
 
 
 def _check_origin(
@@ -163,3 +186,61 @@ def as_text(rows: Sequence[dict]) -> str:
         lines += [f"  {Finding(**finding)}" for finding in findings]
         lines += [f"  {name}: {value:.4f}" for name, value in row.get("scores", {}).items()]
     return "\n".join([*lines, INTEGRITY])
+
+
+def score_folders(rows: list[dict], test_set: str | Path | None, truth: str | Path) -> None:
+    """Add "scores" to rows of `report`: those of SCORES, or {} for an array that has none.
+
+    An array is scored as it is: no value is clipped, and only axes of length 1 are put in place.
+
+    Args:
+        rows: What `report` returned; one that could not be checked stays as it is.
+        test_set: For all of them; else each folder's own.
+        truth: The complete images.
+
+    Raises:
+        BadInput: The truth or a test set cannot be used.
+    """
+
+    @cache
+    def known(source: Path) -> tuple[torch.Tensor, torch.Tensor, list[float]]:
+        x, y, mask = read_truth(truth, source)
+        return x, mask, _rmse_and_psnr(load_imputer(quality="fast").kriging(y, mask), x, mask)
+
+    for row in rows:
+        checks = {f["check"] for f in row["findings"] if f["file"] == RESULT}
+        if any(finding["check"] == "not-checked" for finding in row["findings"]):
+            continue
+        x, mask, kriging = known(Path(test_set or Path(row["dir"]) / "test_set.npy"))
+        row["scores"] = {}
+        if not UNSCORED & checks:
+            array = load_npy(Path(row["dir"]) / RESULT).reshape(x.shape)
+            own = _rmse_and_psnr(torch.from_numpy(array.astype(np.float32)), x, mask)
+            row["scores"] = dict(zip(SCORES, own + kriging, strict=True))
+
+
+def _rmse_and_psnr(x_hat: torch.Tensor, x: torch.Tensor, mask: torch.Tensor) -> list[float]:
+    scores = summarize(x_hat, x, mask)
+    return [scores["rmse"], scores["psnr"]]
+
+
+def write_csv(path: str | Path, rows: list[dict], alike: dict | None = None) -> None:
+    """Write one line per submission: dir, valid, errors, notes, scores, what it is like.
+
+    Args:
+        path: The file to write.
+        rows: What `report` returned, with or without scores.
+        alike: What `compare_folders` returned; the last two columns name other submissions.
+    """
+    head = ["dir", "valid", "errors", "notes", *SCORES, "same_as", "nearly_same_as"]
+    lines = [head]
+    for row in rows:
+        line = [row["dir"], str(row["valid"]).lower()]
+        for level in (ERROR, NOTE):
+            line.append(" ".join(f["check"] for f in row["findings"] if f["level"] == level))
+        line += [f"{row['scores'][s]:.4f}" if row.get("scores") else "" for s in SCORES]
+        like = [others(alike, row["dir"], same) if alike else [] for same in (True, False)]
+        lines.append(line + ["; ".join(names) for names in like])
+    options = {"newline": "", "encoding": "utf-8", "errors": "backslashreplace"}
+    with atomic(path) as temporary, open(temporary, "w", **options) as file:
+        csv.writer(file).writerows(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import warnings
@@ -19,9 +18,7 @@ from nogaps.submission.findings import ANSI, Finding, Findings, printable
 NOTEBOOK = "Assessment.ipynb"
 EXPECTED = "a Jupyter notebook in format 4"
 MAX_BYTES, UNREADABLE_BYTES = 3_000_000, 100_000_000
-QUESTIONS = (1, 2, 3)
-FENCE = re.compile(r"^(```|~~~).*?^\1", re.M | re.S)
-HEADING = re.compile(r"^(?:#{1,6}\s|<h[1-6]).*?\bquestion\s*(\d+)", re.I | re.M)
+HEADING = re.compile(r"^(?:#{1,6}\s|<h[1-6]).*?\bquestion\s*([123])\b", re.I | re.M)
 BASE64 = r"([A-Za-z0-9+/=\s]+)"
 EMBEDDED = re.compile(rf"data:image/(?:png|jpe?g);base64,{BASE64}")
 WIDGETS = "application/vnd.jupyter.widget-state+json"
@@ -130,24 +127,21 @@ def check_notebook(path: str | Path) -> list[Finding]:
         findings.add("widgets", "'state' is missing from metadata.widgets: GitHub shows nothing")
     _check_questions(notebook.cells, findings)
     _check_execution(notebook, findings)
+    paths: dict[str, int] = {}
     for place, cell in enumerate(notebook.cells, 1):
         for output in outputs(cell):
             if output.output_type == "error":
-                findings.add(
-                    "error-output", f"cell {place} ends in {output.ename}: {output.evalue}"
-                )
-        if any(not match[1] for text in texts(cell) for match in TRACEBACK.finditer(text)):
+                problem = f"cell {place} ends in {output.ename}: {output.evalue}"
+                findings.add("error-output", problem)
+        words = "\n".join(texts(cell))
+        if any(not match[1] for match in TRACEBACK.finditer(words)):
             findings.add("traceback", f"cell {place} printed the traceback of an error")
-    _check_paths(notebook, findings)
+        paths |= dict.fromkeys(MACHINE_PATH.findall(f"{cell.source}\n{words}"), place)
+    if paths:
+        listed = [f"{printable(path, 60)} (cell {place})" for path, place in paths.items()]
+        more = [f"{len(listed) - 3} more"] * (len(listed) > 3)
+        findings.add("machine-path", ", ".join(listed[:3] + more))
     return findings
-
-
-def _headings(cell: NotebookNode) -> list[int]:
-    """Return the numbers of the questions that a cell of text opens."""
-    if cell.cell_type != "markdown":
-        return []
-    numbers = [int(n[:9]) for n in HEADING.findall(FENCE.sub("", cell.source))]
-    return [n for n in numbers if n in QUESTIONS]
 
 
 def _is_executed(cell: NotebookNode) -> bool:
@@ -164,26 +158,25 @@ def _check_execution(notebook: NotebookNode, findings: Findings) -> None:
     left = [place for place, cell in code if not _is_executed(cell)]
     colab = notebook.metadata.get("colab")
     omitted = OMITTED if isinstance(colab, dict) and colab.get("private_outputs") else ""
+    counts = enumerate(((place, cell.execution_count) for place, cell in code), 1)
+    wrong = [(place, n, right) for right, (place, n) in counts if n not in (None, right)]
     if left:
         count = f"{len(left)} of {len(code)} code cells not executed"
         findings.add("not-executed", f"{count}, first cell {left[0]}", fix=omitted)
-    if not any(outputs(cell) for _, cell in code):
-        if not left:
-            findings.add("no-outputs", "no code cell has an output", fix=omitted)
-        return
-    for expected, (place, cell) in enumerate(code, 1):
-        if not left and cell.execution_count not in (None, expected):
-            problem = f"cell {place} has execution count {cell.execution_count}, not {expected}"
-            findings.add("out-of-order", problem)
-            return
+    elif not any(outputs(cell) for _, cell in code):
+        findings.add("no-outputs", "no code cell has an output", fix=omitted)
+    elif wrong:
+        findings.add("out-of-order", "cell {} has execution count {}, not {}".format(*wrong[0]))
 
 
 def count_figures(cells: Sequence[NotebookNode]) -> dict[int, int]:
     """Count the outputs with an image in each question that is opened, and, as 0, before them."""
     question, counts = 0, {0: 0}
     for cell in cells:
-        for question in _headings(cell):
-            counts.setdefault(question, 0)
+        if cell.cell_type == "markdown":
+            for number in HEADING.findall(cell.source):
+                question = int(number)
+                counts.setdefault(question, 0)
         for output in outputs(cell):
             drawn = any(kind.startswith("image/") for kind in shown(output))
             counts[question] += drawn or bool(pictures(output))
@@ -193,27 +186,10 @@ def count_figures(cells: Sequence[NotebookNode]) -> dict[int, int]:
 def _check_questions(cells: Sequence[NotebookNode], findings: Findings) -> None:
     """Check that each question is opened, in order, and shows a figure; what, a marker sees."""
     counts = count_figures(cells)
-    if (order := [n for n in counts if n]) != list(QUESTIONS):
+    if (order := [n for n in counts if n]) != [1, 2, 3]:
         findings.add("questions", f"headings of questions: {order}")
     if not any(outputs(cell) for cell in cells):
         return
     empty = [f"Question {n}: no figure" for n, count in sorted(counts.items()) if n and not count]
     if empty or not any(counts.values()):
         findings.add("figures", "; ".join(empty) or "no figure in the notebook")
-
-
-def _check_paths(notebook: NotebookNode, findings: Findings) -> None:
-    """Check that sources, outputs and metadata hold no absolute paths."""
-    contents = {"metadata": _as_json(notebook.metadata)}
-    for place, cell in enumerate(notebook.cells, 1):
-        contents[f"cell {place}"] = "\n".join([cell.source, *texts(cell), _as_json(cell.metadata)])
-    seen = {path: place for place, text in contents.items() for path in MACHINE_PATH.findall(text)}
-    if seen:
-        listed = [f"{printable(path, 60)} ({place})" for path, place in list(seen.items())[:3]]
-        listed += [f"{len(seen) - 3} more"] * (len(seen) > 3)
-        findings.add("machine-path", ", ".join(listed))
-
-
-def _as_json(metadata: NotebookNode) -> str:
-    """Return metadata as text whose lines are those of its strings."""
-    return json.dumps(metadata, ensure_ascii=False).replace("\\n", "\n")

@@ -142,9 +142,7 @@ def compare_folders(
     for folder in dict.fromkeys(map(str, folders)):
         try:
             source = Path(test_set) if test_set else Path(folder) / "test_set.npy"
-            if (digest := sha256(source)) not in sets:
-                sets[digest] = (load_images(source), {})
-            y, arrays = sets[digest]
+            y, arrays = sets.setdefault(sha256(source), (load_images(source), {}))
             shared_mask(y, str(source))
             x = load_npy(Path(folder) / RESULT, mmap=True)
             if x.dtype.kind not in "fiu" or x.size != y.size or x.shape[0] != len(y):
@@ -200,18 +198,13 @@ def others(result: dict, folder: str, same: bool) -> list[str]:
 
 
 def as_text(result: dict) -> str:
-    """Return what `compare_folders` returned as text: a line for each submission."""
+    """Return what `compare_folders` returned as text: a line for each pair."""
     lines = []
-    if pairs := result["pairs"]:
+    if result["pairs"]:
         lines.append("same or nearly the same filled pixels, the reason is not known; look:")
-    for name in dict.fromkeys(n for pair in pairs for n in pair["dirs"] if n not in SHIPPED):
-        like = [
-            "{} in {alike} of {images} images, to the bit in {identical}".format(other, **pair)
-            for pair in pairs
-            for other in pair["dirs"]
-            if name in pair["dirs"] and other != name
-        ]
-        lines.append(f"  {name}: as {'; as '.join(like)}")
+    for pair in result["pairs"]:
+        counts = "{alike} of {images} images, to the bit in {identical}".format(**pair)
+        lines.append(f"  {' and '.join(pair['dirs'])}: {counts}")
     if result["plain"]:
         lines.append("filled without a network, which is the same for everybody, or not at all:")
         lines.append(f"  {', '.join(result['plain'])}")

@@ -14,7 +14,7 @@ import pytest
 from command_cases import IMAGES, INPUTS, MASK, OUTPUTS, USES, place, words, write_files
 from in_process import Done, bounded, called
 
-from nogaps.submission.marks import write_csv
+from nogaps.submission.folder import write_csv
 
 __all__ = ["bounded"]  # a reader that waits for ever, or reads /dev/zero, fails by itself
 pytestmark = pytest.mark.usefixtures("bounded")
