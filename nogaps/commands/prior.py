@@ -27,7 +27,7 @@ from nogaps.runtime import processes
 from nogaps.runtime.errors import BadInput
 
 if TYPE_CHECKING:
-    from nogaps.prior.frames.groups import Prepared
+    from nogaps.prior.frames.prepare import Prepared
 
 
 @command(CONTINUES, shared=True)
@@ -148,11 +148,9 @@ def prepare(
         float | None, Option(help="Share of the groups (patients) for val. Else 0.1.")
     ] = None,
     skip_bad: Annotated[
-        bool, Option("--skip-bad", help="Leave out unreadable and odd-sized files.")
+        bool, Option("--skip-bad", help="Leave out files that cannot be read or fitted.")
     ] = False,
-    preview: Annotated[
-        Path | None, Option(help="Draw some frames there, with names (.png).")
-    ] = None,
+    preview: Annotated[Path | None, Option(help="Draw some frames there (.png).")] = None,
     as_json: Json = False,
 ) -> None:
     """Make frames for training: of any images, or with --index of heads, like the test set.
@@ -160,9 +158,13 @@ def prepare(
     Example: nogaps prior prepare --source slices --out runs/frames/mine.npz --fit pad
     --preview runs/frames/mine.png
     """
+    from nogaps.prior.frames import files, heads
     from nogaps.prior.frames import prepare as frames
 
     if preview:
+        from nogaps.prior import pictures
+
+        pictures.check_names(preview, None)
         frames.check_preview(preview, source)
     options = {"size": size, "fit": fit, "plane": plane, "slices": slices}
     options |= {"val_share": val_share, "skip_bad": skip_bad or None}
@@ -170,14 +172,12 @@ def prepare(
     if index:
         if options or len(source) > 1:
             raise BadInput(f"--index {index}: expected one --source, and none of --size, --fit, …")
-        from nogaps.prior.frames import heads
-
         prepared = heads.prepare(source[0], index, out)
     else:
         prepared = frames.prepare_images(source, out, **options)
     result = {"frames": out, **vars(prepared)}
     if preview:
-        frames.save_preview(out, preview)
+        pictures.save_grid(preview, files.load_some(out, pictures.GRID_IMAGES))
         result["preview"] = preview
     for line in prepared.skipped:
         typer.echo(f"left out: {line}", err=True)

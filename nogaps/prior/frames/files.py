@@ -76,6 +76,13 @@ def load_training(paths: Sequence[str | Path]) -> tuple[torch.Tensor, torch.Tens
     return train, val
 
 
+def load_some(path: str | Path, most: int) -> torch.Tensor:
+    """Load evenly spaced images (N,1,H,W) of a frame file, of any split, at most `most`."""
+    images = load_npz(path)["images"]
+    at = np.linspace(0, len(images) - 1, min(most, len(images))).round().astype(int)
+    return to_size(unit_range(images[at]))
+
+
 def unit_range(images: np.ndarray) -> torch.Tensor:
     """Divide each image by its 99.7th percentile, which matches the test set's range, and clip.
 

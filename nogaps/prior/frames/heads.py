@@ -15,10 +15,10 @@ import numpy as np
 
 from nogaps.images.framing import frame_slice
 from nogaps.images.png import read_shown
-from nogaps.prior.frames.groups import Prepared, count_splits
+from nogaps.prior.frames.prepare import Prepared, save_frames
 from nogaps.prior.frames.slices import FORMATS
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import open_regular, parsing, save_npz
+from nogaps.runtime.files import open_regular, parsing
 
 INDEX_FILE = 1 << 24  # bytes of an index, at most
 FARTHEST = 10_000  # pixels of a slice that a landmark may lie away from its corner
@@ -88,10 +88,8 @@ def prepare(source: str | Path, index: str | Path, out: str | Path) -> Prepared:
         BadInput: A wrong index, or a bad image.
     """
     rows = read_index(index)
-    images = np.stack([_frame(row, Path(source), index) for row in rows])
-    texts = {
-        name: np.array([row.get(name) or "" for row in rows])
-        for name in ("split", "licence", "source_file", "group")
-    }
-    save_npz(out, images=images, **texts)
-    return Prepared(*count_splits(texts["group"].tolist(), texts["split"].tolist()))
+    images = [_frame(row, Path(source), index) for row in rows]
+    names = ("split", "licence", "source_file", "group")
+    return Prepared(
+        *save_frames(out, images, {n: [row.get(n) or "" for row in rows] for n in names})
+    )

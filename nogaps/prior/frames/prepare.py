@@ -5,24 +5,66 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from nogaps.images.nifti import check_plane
-from nogaps.prior.frames.groups import Prepared, count_splits
-from nogaps.prior.frames.slices import Slice, read_files
+from nogaps.prior.frames.slices import read_slices
 from nogaps.prior.frames.sources import SourceFile, list_files
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import atomic, parsing, save_npz
+from nogaps.runtime.files import parsing, save_npz
+from nogaps.runtime.progress import progress
 
 FRAME_PIXELS = 1 << 30  # of all frames of a file; in memory twice, 1 or 2 bytes each
 FITS = ("pad", "crop", "stretch")
-COLUMNS, ROWS, CELL = 6, 4, 128  # of a preview; CELL: screen pixels of an image, at least
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was written to a frame file, and what was not.
+
+    Attributes:
+        counts: Images per split.
+        groups: Groups per split.
+        left_out: Files left out, by kind.
+        skipped: A line for each bad file left out.
+    """
+
+    counts: dict[str, int]
+    groups: dict[str, int]
+    left_out: dict[str, list[str]] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+
+
+def save_frames(
+    out: str | Path, images: Sequence[np.ndarray], texts: dict[str, Sequence[str]]
+) -> tuple[dict[str, int], dict[str, int]]:
+    """Write a frame file; warn of groups in two splits.
+
+    Args:
+        out: The .npz.
+        images: (2H,2W) uint8 or uint16, of one size.
+        texts: "source_file", "group", "split" and "licence" of each image.
+
+    Returns:
+        The numbers of images and of groups per split.
+    """
+    arrays = {name: np.array(values) for name, values in texts.items()}
+    save_npz(out, images=np.stack(images), **arrays)
+    pairs = set(zip(texts["group"], texts["split"], strict=True))
+    splits = Counter(group for group, _ in pairs)
+    if shared := sorted(group for group, n in splits.items() if n > 1):
+        text = f"{len(shared)} of {len(splits)} groups lie in two splits ({', '.join(shared[:3])})"
+        warnings.warn(f"{text}: scores on val are too good", stacklevel=2)
+    counts = Counter(texts["split"]), Counter(split for _, split in pairs)
+    return tuple(dict(sorted(count.items())) for count in counts)
 
 
 def prepare_images(
@@ -40,75 +82,55 @@ def prepare_images(
     Args:
         paths: See `list_files`.
         out: The .npz. Its images are (N,2H,2W) uint8 if all that was read is, else uint16, where
-            65535 is the highest value of a volume, an array, or a group of PNGs.
+            65535 is the highest value of a volume or an array; PNGs keep their values.
         size: "64" or "256x128" (H×W) of the training images.
         fit: See `fit_to`.
         plane: Of NIfTI, see `read_volume`.
         slices: Of NIfTI, "START:STOP[:STEP]", or a share around the middle.
         val_share: See `assign_splits`.
-        skip_bad: Leave out files that are damaged, or of another size than most of their folder.
+        skip_bad: Leave out files that are damaged, or of another aspect than `size` without `fit`.
 
     Raises:
-        BadInput: No images, a bad file, an option that does not fit, images of another aspect
-            than `size` without `fit`, more than FRAME_PIXELS in all.
+        BadInput: No images, a bad file, an option that does not fit, more than FRAME_PIXELS in all.
     """
     target, chosen = _parse_size(size), _parse_slices(slices)
     _check_options(out, fit, plane, val_share)
     files, left_out = list_files(paths)
-    frames: list[_Frame] = []
-    bad: dict[SourceFile, BadInput] = {}
-    for file, image in read_files(files, plane, chosen):
-        if isinstance(image, BadInput):
-            bad[file] = image
-            continue
-        frames.append(_frame(file, image, target, fit))
-        if len(frames) * target[0] * target[1] > FRAME_PIXELS:
+    most = FRAME_PIXELS // (target[0] * target[1])
+    frames: list[tuple[np.ndarray, str, str]] = []  # with name and group
+    skipped: list[str] = []
+    for file in progress(files, "reading", delay=1):
+        try:
+            made = list(
+                islice(_frames_of(file, target, fit, plane, chosen), most + 1 - len(frames))
+            )
+        except BadInput as error:
+            skipped.append(str(error))
+            if skip_bad and len(skipped) < len(files):
+                continue
+            raise BadInput(f"{error}; --skip-bad leaves such files out") from error
+        frames += made
+        if len(frames) > most:
             problem = f"comes to more than {FRAME_PIXELS} pixels in all frames"
             raise BadInput(problem, "fewer images or a smaller --size", path=file.path)
-    frames = [frame for frame in frames if frame.file not in bad]
-    skipped = [str(error) for error in bad.values()]
-    if bad and not (skip_bad and frames):
-        many = f"{len(bad)} of {len(files)} files cannot be used"
-        raise BadInput(f"{skipped[0]}; {many}, --skip-bad leaves such files out")
-    given, groups = [frame.file.split for frame in frames], [frame.file.group for frame in frames]
-    splits = assign_splits(groups, given, val_share)
-    _save_frames(out, frames, splits)
-    return Prepared(*count_splits(groups, splits), left_out, skipped)
+    images, names, groups = zip(*frames, strict=True)
+    texts = {"split": assign_splits(groups, val_share), "licence": [""] * len(images)}
+    counts = save_frames(out, images, {**texts, "source_file": names, "group": groups})
+    return Prepared(*counts, left_out, skipped)
 
 
-@dataclass(frozen=True)
-class _Frame:
-    file: SourceFile
-    name: str
-    pixels: np.ndarray
-    top: int
-
-
-def _frame(file: SourceFile, image: Slice, size: tuple[int, int], fit: str | None) -> _Frame:
-    name = f"{file.name}#{image.label}" if image.label else file.name
-    with parsing(file.path, "an image of a size that can be changed"):
-        pixels = fit_to(image.pixels, size, fit, image.spacing, name)
-    return _Frame(file, name, pixels, image.top)
-
-
-def _save_frames(out: str | Path, frames: Sequence[_Frame], splits: Sequence[str]) -> None:
-    """16-bit frames are scaled by the highest value of their group: never slice by slice."""
-    tops: dict[str, int] = defaultdict(int)
-    deep = [frame for frame in frames if frame.pixels.dtype == np.uint16]
-    for frame in deep:
-        tops[frame.file.group] = max(tops[frame.file.group], frame.top, 1)
-    images = np.empty((len(frames), *frames[0].pixels.shape), np.uint16 if deep else np.uint8)
-    for k, frame in enumerate(frames):
-        top = 255 if frame.pixels.dtype == np.uint8 else tops[frame.file.group]
-        images[k] = np.rint(frame.pixels * (65535 / top)) if deep else frame.pixels
-    save_npz(
-        out,
-        images=images,
-        source_file=np.array([frame.name for frame in frames]),
-        group=np.array([frame.file.group for frame in frames]),
-        split=np.array(splits),
-        licence=np.full(len(frames), ""),
-    )
+def _frames_of(
+    file: SourceFile,
+    size: tuple[int, int],
+    fit: str | None,
+    plane: str | None,
+    slices: slice | float,
+) -> Iterator[tuple[np.ndarray, str, str]]:
+    """The images of a file as frames, with name and group."""
+    with parsing(file.path, "images of a size that can be changed"):
+        for image in read_slices(file.path, plane, slices):
+            name = f"{file.name}#{image.label}" if image.label else file.name
+            yield fit_to(image.pixels, size, fit, image.spacing, name), name, file.group
 
 
 def fit_to(
@@ -156,13 +178,11 @@ def fit_to(
     return frame
 
 
-def assign_splits(groups: Sequence[str], given: Sequence[str], val_share: float) -> list[str]:
+def assign_splits(groups: Sequence[str], val_share: float) -> list[str]:
     """Split images into "train" and "val" by whole groups.
 
     Args:
         groups: Of each image.
-        given: Its split, "" where there is none. If "val" is among them, only images without a
-            split are assigned; if not, those of "train" as well.
         val_share: The share of the groups, those whose names come first by sha256, that is
             "val": at least one and not all (0: none; 1: all).
 
@@ -172,17 +192,15 @@ def assign_splits(groups: Sequence[str], given: Sequence[str], val_share: float)
     Raises:
         BadInput: There is only one group to split.
     """
-    kept = {s for s in given if s} if "val" in given else {"test"}
-    fixed = {group: split for group, split in zip(groups, given, strict=True) if split in kept}
-    names = sorted(set(groups) - set(fixed), key=lambda g: hashlib.sha256(g.encode()).digest())
+    names = sorted(set(groups), key=lambda group: hashlib.sha256(group.encode()).digest())
     count = round(val_share * len(names))
     if val_share not in (0, 1):
-        count = min(max(1, count), len(names) - 1)
-        if len(names) == 1 and "val" not in given:
+        if len(names) == 1:
             problem, expected = "is the only group", "two to split, or --val-share 0 or 1"
             raise BadInput(problem, expected, path=names[0])
-    fixed |= {name: "val" if k < count else "train" for k, name in enumerate(names)}
-    return [s if s in kept else fixed[g] for g, s in zip(groups, given, strict=True)]
+        count = min(max(1, count), len(names) - 1)
+    val = set(names[:count])
+    return ["val" if group in val else "train" for group in groups]
 
 
 def _parse_size(text: str) -> tuple[int, int]:
@@ -217,44 +235,7 @@ def _check_options(out: str | Path, fit: str | None, plane: str | None, val_shar
 
 
 def check_preview(preview: str | Path, paths: Sequence[str | Path]) -> None:
-    """Raise BadInput unless `preview` is a .png outside `paths`, which would read it next time."""
-    if Path(preview).suffix.lower() != ".png":
-        raise BadInput(f"--preview {preview}: expected a name that ends in .png")
+    """Raise BadInput if a picture lies in `paths`, which would read it next time."""
     place = Path(os.path.realpath(preview))
-    for path in map(Path, map(os.path.realpath, paths)):
-        if path == place or path in place.parents:
-            raise BadInput(f"--preview {preview}: lies in a source, expected another place")
-
-
-def save_preview(frames: str | Path, preview: str | Path) -> None:
-    """Draw evenly spaced images of a frame file, as training sees them, with name and split.
-
-    Args:
-        frames: The frame file.
-        preview: The PNG to write: at most COLUMNS × ROWS images, those of "train" named in
-            yellow, of other splits in cyan.
-    """
-    import matplotlib.pyplot as plt
-
-    from nogaps.figures import show_rows
-    from nogaps.prior.frames.files import to_size, unit_range
-
-    with np.load(frames, allow_pickle=False) as archive:
-        images, names, splits = (archive[name] for name in ("images", "source_file", "split"))
-    columns = min(COLUMNS, len(images))
-    rows = min(ROWS, len(images) // columns)
-    at = np.linspace(0, len(images) - 1, rows * columns).round().astype(int).reshape(rows, columns)
-    x = {f"{r[0]} to {r[-1]}": to_size(unit_range(images[r])) for r in at}
-    height, width = next(iter(x.values())).shape[-2:]
-    zoom = -(-max(CELL, height) // width)
-    counts = ", ".join(f"{n} {split}" for split, n in sorted(Counter(splits.tolist()).items()))
-    title = f"{Path(frames).name}: {len(images)} images of {height}×{width} ({counts})"
-    figure = show_rows(x, title, columns, zoom=zoom)
-    for axis, name, split in zip(figure.axes, names[at.flat], splits[at.flat], strict=False):
-        text = str(name)[-zoom * width // 5 :].encode("ascii", "replace").decode()
-        style = {"fontsize": 6, "color": "yellow" if split == "train" else "cyan", "va": "top"}
-        style["bbox"] = {"facecolor": "black", "alpha": 0.6, "linewidth": 0, "pad": 1}
-        axis.text(0.02, 0.98, text, transform=axis.transAxes, parse_math=False, **style)
-    with atomic(preview) as temporary:
-        figure.savefig(temporary, format="png")
-    plt.close(figure)
+    if any(place.is_relative_to(os.path.realpath(path)) for path in paths):
+        raise BadInput(f"--preview {preview}: lies in a source, expected another place")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +10,9 @@ import numpy as np
 
 from nogaps.images.arrays import BLOCK, ImageSource, open_npy
 from nogaps.images.nifti import PLANES, open_nifti
-from nogaps.images.png import open_picture, read_shown, shown_size
-from nogaps.prior.frames.sources import SourceFile
+from nogaps.images.png import read_shown
+from nogaps.prior.frames.sources import kind_of_file
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.progress import progress
 
 FORMATS = ("PNG", "JPEG")  # of stills
 
@@ -26,64 +23,30 @@ class Slice:
 
     Attributes:
         pixels: (H, W) uint8 or uint16, upright.
-        top: What the highest value of its file became.
         label: Its number in the file, or "".
         spacing: Height and width of a pixel, in any unit.
     """
 
     pixels: np.ndarray
-    top: int
     label: str = ""
     spacing: tuple[float, float] = (1.0, 1.0)
 
 
-def read_files(
-    files: Sequence[SourceFile], plane: str | None, slices: slice | float
-) -> Iterator[tuple[SourceFile, Slice | BadInput]]:
-    """Read every image of every file, or in the place of an image what is wrong with its file.
+def read_slices(path: Path, plane: str | None, slices: slice | float) -> Iterator[Slice]:
+    """Read every image of a file: a picture as viewers show it, 16-bit levels as they are.
 
     Args:
-        files: A PNG or JPEG must have the size that most in its folder have.
-        plane: See `read_volume`.
-        slices: See `read_volume`.
-    """
-    sizes = _common_sizes(files)
-    for file in progress(files, "reading", delay=1):
-        try:
-            if file.kind == "still":
-                images = read_still(file.path, sizes.get(file.path.parent))
-            elif file.kind == "npy":
-                images = read_array(file.path)
-            else:
-                images = read_volume(file.path, plane, slices)
-            for image in images:
-                yield file, image
-        except BadInput as error:
-            yield file, error
-
-
-def _common_sizes(files: Sequence[SourceFile]) -> dict[Path, tuple[int, int]]:
-    """The size (H, W) that most of the stills in a folder have, by folder."""
-    sizes: dict[Path, Counter[tuple[int, int]]] = defaultdict(Counter)
-    for file in files:
-        if file.kind == "still":
-            # a bad file is reported when it is read
-            with contextlib.suppress(BadInput), open_picture(file.path, FORMATS) as picture:
-                sizes[file.path.parent][shown_size(picture)] += 1
-    return {folder: counts.most_common(1)[0][0] for folder, counts in sizes.items()}
-
-
-def read_still(path: Path, size: tuple[int, int] | None) -> Iterator[Slice]:
-    """Read a PNG or JPEG as viewers show it, 16-bit levels as they are.
+        path: The file.
+        plane: Of NIfTI, see `read_volume`.
+        slices: Of NIfTI, see `read_volume`.
 
     Raises:
-        BadInput: It is damaged, or not of this size (H, W).
+        BadInput: It is damaged, or holds no images.
     """
-    pixels = read_shown(path, FORMATS)
-    if size not in (None, pixels.shape):
-        expected = "{}×{} as most of its folder".format(*size)
-        raise BadInput("is {}×{}".format(*pixels.shape), expected, path=path)
-    yield Slice(pixels, 255 if pixels.dtype == np.uint8 else int(pixels.max()))
+    kind = kind_of_file(path)
+    if kind == "nifti":
+        return read_volume(path, plane, slices)
+    return read_array(path) if kind == "npy" else iter([Slice(read_shown(path, FORMATS))])
 
 
 def read_array(path: Path) -> Iterator[Slice]:
@@ -95,7 +58,7 @@ def read_array(path: Path) -> Iterator[Slice]:
     with open_npy(path) as source:
         count, levels = source.shape[0], _levels(source, 1.0, 0.0)
         for k in range(count):
-            yield Slice(levels(source.take([k])[0]), 65535, str(k) if count > 1 else "")
+            yield Slice(levels(source.take([k])[0]), str(k) if count > 1 else "")
 
 
 def read_volume(path: Path, plane: str | None, slices: slice | float) -> Iterator[Slice]:
@@ -121,7 +84,7 @@ def read_volume(path: Path, plane: str | None, slices: slice | float) -> Iterato
         levels = _levels(source, *source.scaling)
         for number in numbers:
             label = f"{source.plane} {number}" if count > 1 else ""
-            yield Slice(levels(source.take([number])[0]), 65535, label, spacing)
+            yield Slice(levels(source.take([number])[0]), label, spacing)
 
 
 def _numbers(path: Path, count: int, slices: slice | float) -> range:

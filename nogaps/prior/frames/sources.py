@@ -1,59 +1,65 @@
-"""The image files in folders: PNG, JPEG, .npy and NIfTI, with the group and split of each."""
+"""The image files in folders, and which of them show one patient: all of them share a split."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from nogaps.images.foreign import refuse_foreign
 from nogaps.images.formats import kind_of
-from nogaps.prior.frames.groups import SUFFIXES, group_names
+from nogaps.images.png import files_within
 from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import parsing
 
 EXPECTED = "PNG, JPG, NIfTI or .npy"
 KINDS = {".png": "still", ".jpg": "still", ".jpeg": "still", ".npy": "npy"}
-# OASIS as it is handed out for teaching: three folders of slices, three of their labels
-OASIS = {
-    "keras_png_slices_train": "train",
-    "keras_png_slices_validate": "val",
-    "keras_png_slices_test": "test",
-}
-OASIS_LABELS = "keras_png_slices_seg_"
 # what lies beside images: folders of masks or labels, and names that end or begin so
 LABELS = re.compile(r"(masks?|labels?|segs?|segmentations?|annotations?)", re.IGNORECASE)
 LABEL = re.compile(r"(.+[\W_](mask|label|seg)\d*|(mask|label|seg)[\W_].+)", re.IGNORECASE)
+SUFFIXES = re.compile(r"(\.nii|\.gz|\.npy|\.png|\.jpe?g)+$", re.IGNORECASE)
+PATIENT = re.compile(  # "sub-01" of BIDS, "patient0", "case_A"
+    r"(.*?[\W_])?(sub-[a-z0-9]+|(pat|patient|subj?|subject|case|person)[\W_]?"
+    r"(\d+|(?<=[\W_])[a-z]|(?-i:[A-Z])))(?=[a-z]?([\W_]|$))",
+    re.IGNORECASE,
+)
+SLICE = re.compile(r"(.+?)[ _.-]*slice[ _.-]*\d+", re.IGNORECASE)
+LAST = re.compile(r"(.*[^\W_])[\W_]+([^\W_]+)[\W_]*")  # what stands before the last word, and it
+NUMBER = re.compile(r"(slc|sl|s|z|img|im|i|frame|f)?\d+", re.IGNORECASE)  # of a slice
+WORD = re.compile(  # of what an image shows
+    r"t[12]\w{0,3}|flair|pdw?|dwi|adc|mra?|mri?\d*|ct|anat|brain|head|image|img|im|scan|slc|sl|z"
+    r"|frame|vol|volume|axial|coronal|sagittal|ax|cor|sag|(ses|session|visit|run|series|study)\d*",
+    re.IGNORECASE,
+)
+PART = re.compile(  # of a data set
+    r"(.*[\W_])?(train|training|val|valid|validation|test|testing)(data)?"
+    r"|(train|val|test|fold|batch|part|split|(data)?set|site|center|class|label|ses)[\W_]*\d*",
+    re.IGNORECASE,
+)
 
 
-def kind_of_file(path: Path) -> str:
+def kind_of_file(path: str | Path) -> str:
     """Return what a name promises: "nifti", "npy", "still", or "" where it is not read."""
-    return "nifti" if kind_of(path) == "nifti" else KINDS.get(path.suffix.lower(), "")
+    return "nifti" if kind_of(path) == "nifti" else KINDS.get(Path(path).suffix.lower(), "")
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file of images: its path from its source on, its group, and its split or ""."""
+    """A file of images: its path, its name from its source's parent on, and its group."""
 
     path: Path
     name: str
-    group: str = ""
-    split: str = ""
-
-    @property
-    def kind(self) -> str:
-        """See `kind_of_file`."""
-        return kind_of_file(self.path)
+    group: str
 
 
 def list_files(sources: Sequence[str | Path]) -> tuple[list[SourceFile], dict[str, list[str]]]:
     """List the image files of folders, by name and to any depth.
 
     Args:
-        sources: Folders or files. The folders of OASIS, keras_png_slices_{train,validate,test},
-            give their files a split.
+        sources: Folders or files. Links to folders are not followed within them.
 
     Returns:
         The files, each once, and by kind the paths of those that are left out: hidden files, files
@@ -65,63 +71,125 @@ def list_files(sources: Sequence[str | Path]) -> tuple[list[SourceFile], dict[st
     files: dict[str, SourceFile] = {}
     left_out: dict[str, list[str]] = defaultdict(list)
     for source in map(Path, sources):
-        is_folder = os.path.isdir(source)
-        if not is_folder and not (os.path.lexists(source) and kind_of_file(source)):
-            _explain([source] if os.path.isfile(source) else [])
-            raise BadInput("is not a folder and not an image file", EXPECTED, path=source)
-        here: dict[str, list[str]] = defaultdict(list)
-        paths = list(_walk(source, here)) if is_folder else [source]
-        if not paths:
-            _explain(map(Path, here["other files"]))
-            others = ", ".join(f"{len(n)} {kind}" for kind, n in here.items() if n) or "nothing"
-            raise BadInput(f"holds no images ({others})", EXPECTED, path=source)
+        found = _by_kind(source)
+        if not (paths := found.pop("", [])):
+            for path in filter(os.path.isfile, found.get("other files", ())):
+                refuse_foreign(Path(path))  # with the command that converts it
+            others = ", ".join(f"{len(names)} {kind}" for kind, names in found.items())
+            problem = f"holds no images ({others or 'nothing'})"
+            raise BadInput(problem, EXPECTED, path=source)
         for file in _grouped(paths, Path(os.path.abspath(source)).parent):
             real = os.path.realpath(file.path)
             if real in files:
-                here["repeated files"].append(str(file.path))
+                found["repeated files"].append(str(file.path))
             files.setdefault(real, file)
-        for kind, names in here.items():
+        for kind, names in found.items():
             left_out[kind] += names
-    return list(files.values()), {kind: names for kind, names in left_out.items() if names}
+    return list(files.values()), dict(left_out)
 
 
-def _explain(paths: Iterable[Path]) -> None:
-    """Raise BadInput with the command that converts one of these files, where there is one."""
-    for path in filter(Path.is_file, paths):
-        refuse_foreign(path)
+def _by_kind(source: Path) -> dict[str, list[str]]:
+    """The files of a source by why they are left out; "" are its images."""
+    found: dict[str, list[str]] = defaultdict(list)
+    if not os.path.isdir(source):
+        if not os.path.lexists(source):
+            raise BadInput("is missing", "a folder or an image file", path=source)
+        found["" if kind_of_file(source) else "other files"] = [str(source)]
+        return found
+    with parsing(source, "a folder"):
+        names = sorted(files_within(source))
+    for name in names:
+        found[_left_out_as(name)].append(str(source / name))
+    return found
 
 
-def _walk(source: Path, left_out: dict[str, list[str]]) -> Iterator[Path]:
-    """The image files in a folder and those within, also behind links."""
-
-    def refuse(error: OSError) -> None:
-        raise BadInput(f"cannot be read ({error.strerror})", "a folder", path=error.filename)
-
-    visited: set[str] = set()
-    for folder, inner, names in os.walk(source, followlinks=True, onerror=refuse):
-        if (real := os.path.realpath(folder)) in visited:  # a link that leads back
-            inner.clear()
-            continue
-        visited.add(real)
-        hidden = [name for name in (*inner, *names) if name[0] == "."]
-        left_out["hidden files"] += [os.path.join(folder, name) for name in hidden]
-        inner[:] = sorted(name for name in inner if name[0] != ".")
-        within = os.path.relpath(folder, source).split(os.sep)
-        oasis = os.path.basename(os.path.abspath(folder)).startswith(OASIS_LABELS)
-        labels = oasis or any(map(LABELS.fullmatch, within))
-        for path in (Path(folder, name) for name in sorted(names) if name[0] != "."):
-            if not kind_of_file(path):
-                left_out["other files"].append(str(path))
-            elif labels or LABEL.fullmatch(SUFFIXES.sub("", path.name)):
-                left_out["label images"].append(str(path))
-            else:
-                yield path
+def _left_out_as(name: str) -> str:
+    """Why a file of a folder is no image to train on, "" if it is one."""
+    parts = name.split("/")
+    if any(part[0] == "." for part in parts):
+        return "hidden files"
+    if not kind_of_file(name):
+        return "other files"
+    labels = any(map(LABELS.fullmatch, parts[:-1])) or LABEL.fullmatch(SUFFIXES.sub("", parts[-1]))
+    return "label images" if labels else ""
 
 
-def _grouped(paths: Sequence[Path], root: Path) -> Iterator[SourceFile]:
-    """Files of one source with group and split."""
+def _grouped(paths: Sequence[str], root: Path) -> Iterable[SourceFile]:
+    """Files of one source with their groups."""
     relative = [os.path.relpath(os.path.abspath(path), root) for path in paths]
     names = [os.fsencode(r.replace(os.sep, "/")).decode("utf-8", "replace") for r in relative]
-    splits = [OASIS.get(os.path.basename(os.path.abspath(path.parent)), "") for path in paths]
-    groups = group_names(names, [bool(split) for split in splits])
-    yield from map(SourceFile, paths, names, groups, splits)
+    return map(SourceFile, map(Path, paths), names, group_names(names))
+
+
+def group_names(names: Sequence[str]) -> list[str]:
+    """Return the patient, or volume, of each file of one source.
+
+    A name tells a patient as "sub-01" and "patient0" do. Else folders are patients if several
+    beside each other have numbers, as "p01" and "p02". Else it is what stands before the last
+    number, if that ends in a number too and files begin differently, as "10_1" and "11_1". Else
+    folders whose files have the same names are patients; or every file is a group, without
+    "slice_7" and words like "T1" at its end.
+
+    Args:
+        names: Paths of the files from the source's parent on, with / between.
+    """
+    folders = [name.rpartition("/")[0] for name in names]
+    stems = [SUFFIXES.sub("", name.rpartition("/")[2]) or name for name in names]
+    before, short = ([part(stem) for stem in stems] for part in (_before_number, _without_words))
+    numbered, shared = _numbered_folders(set(folders)), _sharing_folders(short, folders)
+    several = len({prefix for prefix in before if prefix}) > 1
+    return [
+        (match[0] if (match := PATIENT.match(stem)) else "")
+        or numbered[folder]
+        or (several and prefix)
+        or (folder if folder in shared else rest)
+        for stem, folder, prefix, rest in zip(stems, folders, before, short, strict=True)
+    ]
+
+
+def _sharing_folders(stems: Sequence[str], folders: Sequence[str]) -> set[str]:
+    """Folders of a source, without itself, that have files of the same names."""
+    places = defaultdict(set)
+    for stem, folder in zip(stems, folders, strict=True):
+        places[stem].add(folder)
+    return {f for among in places.values() if len(among) > 1 for f in among if "/" in f}
+
+
+def _numbered_folders(folders: set[str]) -> dict[str, str]:
+    """For each folder the outermost around it, or itself, that is one of several with numbers."""
+    around = {}
+    for folder in folders:
+        inner = PurePosixPath(folder)
+        within = [path for path in (*inner.parents, inner) if len(path.parts) > 1]
+        # "1" and "2" are classes, more often
+        numbered = [path for path in within if len(path.name) > 1 and _has_number(path.name)]
+        around[folder] = sorted(numbered, key=lambda path: len(path.parts))
+    beside = Counter(path.parent for path in set().union(*around.values()))
+    return {
+        folder: str(next((path for path in paths if beside[path.parent] > 1), ""))
+        for folder, paths in around.items()
+    }
+
+
+def _before_number(stem: str) -> str:
+    """What stands before the number of a slice, if it has a number itself."""
+    match = LAST.fullmatch(stem)
+    if not match or SLICE.fullmatch(stem) or not NUMBER.fullmatch(match[2]):
+        return ""
+    prefix = _without_words(match[1])
+    return prefix if _has_number(re.split(r"[\W_]", prefix)[-1]) else ""
+
+
+def _without_words(stem: str) -> str:
+    """The name without what it says of the image at its end: "IXI002-T1_slice_7" is "IXI002"."""
+    stem = match[1] if (match := SLICE.fullmatch(stem)) else stem
+    short = stem
+    while (match := LAST.fullmatch(short)) and WORD.fullmatch(match[2]):
+        short = match[1]
+    return short if _has_number(short) else stem
+
+
+def _has_number(name: str) -> bool:
+    """Whether it may name a patient."""
+    is_other = WORD.fullmatch(name) or PART.fullmatch(name)
+    return any(map(str.isdigit, name)) and not is_other

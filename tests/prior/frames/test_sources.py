@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,41 +10,11 @@ from frame_files import read_frames, small
 from image_files import refused, still, volume
 from in_process import called
 
-from nogaps.prior.frames.groups import group_names
 from nogaps.prior.frames.prepare import prepare_images
+from nogaps.prior.frames.sources import group_names
 from nogaps.runtime.files import sha256
 
 VOLUME = np.random.default_rng(0).integers(1, 256, (16, 16, 16), dtype=np.uint8)
-
-
-def oasis(root: Path) -> Path:
-    for split, cases in (("train", (1, 2, 3)), ("validate", (4,)), ("test", (5,))):
-        for case in cases:
-            for k in range(2):
-                name = f"{case:03}_slice_{k}.nii.png"
-                still(root / f"keras_png_slices_{split}" / f"case_{name}", seed=case)
-                still(root / f"keras_png_slices_seg_{split}" / f"seg_{name}")
-    return root
-
-
-def test_oasis_brings_its_splits(tmp_path: Path) -> None:
-    root, out = oasis(tmp_path / "oasis"), tmp_path / "o.npz"
-    done = called("prior", "prepare", "--source", root, "--out", out, "--size", 8, "--json")
-    result = json.loads(done.out)
-    assert done.code == 0 and result["counts"] == {"test": 2, "train": 6, "val": 2}
-    assert result["groups"] == {"test": 1, "train": 3, "val": 1} and not result["skipped"]
-    assert {kind: len(names) for kind, names in result["left_out"].items()} == {"label images": 10}
-    data = read_frames(out)
-    by_split = {s: set(data["group"][data["split"] == s]) for s in ("train", "val", "test")}
-    assert by_split["train"] == {"case_001", "case_002", "case_003"}
-    assert by_split["val"] == {"case_004"} and by_split["test"] == {"case_005"}
-    assert data["source_file"][0] == "oasis/keras_png_slices_test/case_005_slice_0.nii.png"
-    done = called("prior", "prepare", "--source", root, "--out", out, "--size", 8)
-    assert "left out: 10 label images" in done.out and "Traceback" not in done.err
-    labels = root / "keras_png_slices_seg_train"
-    assert "6 label images" in refused(lambda: small([labels], out))
-    alone = small([root / "keras_png_slices_train"], out, val_share=0.1)
-    assert sorted(set(alone["split"])) == ["train", "val"]
 
 
 def test_merged_folders_hidden_files_links_and_loops(tmp_path: Path) -> None:
@@ -53,16 +22,16 @@ def test_merged_folders_hidden_files_links_and_loops(tmp_path: Path) -> None:
         still(tmp_path / "a" / f"x{k}.png", seed=k)
         still(tmp_path / "b" / "deep" / f"y{k}.JPG", seed=k)
     still(tmp_path / "a" / ".x.png")
-    (tmp_path / "a" / ".cache").mkdir()
+    still(tmp_path / "a" / ".cache" / "x.png")
     (tmp_path / "a" / "notes.txt").write_text("x")
     (tmp_path / "a" / "again.png").symlink_to(tmp_path / "a" / "x0.png")
     (tmp_path / "b" / "loop").symlink_to(tmp_path / "b")
     (tmp_path / "link").symlink_to(tmp_path / "b")
     before = {p: sha256(p) for p in tmp_path.rglob("*") if p.is_file()}
     result = prepare_images([tmp_path / "a", tmp_path / "link"], tmp_path / "o.npz", "8")
-    left_out = {"hidden files": [".cache", ".x.png"], "other files": ["notes.txt"]}
-    left_out = {kind: [f"{tmp_path}/a/{n}" for n in names] for kind, names in left_out.items()}
-    assert result.left_out == left_out | {"repeated files": [f"{tmp_path}/a/x0.png"]}
+    left_out = {"hidden files": ["a/.cache/x.png", "a/.x.png"], "repeated files": ["a/x0.png"]}
+    left_out["other files"] = ["a/notes.txt", "link/loop"]
+    assert result.left_out == {k: [f"{tmp_path}/{n}" for n in v] for k, v in left_out.items()}
     assert result.counts == {"train": 5, "val": 1}
     names = read_frames(tmp_path / "o.npz")["source_file"].tolist()
     assert names[0] == "a/again.png" and names[3:] == [f"link/deep/y{k}.JPG" for k in range(3)]
@@ -81,9 +50,9 @@ def test_what_lies_beside_images_is_left_out_and_named(tmp_path: Path) -> None:
     assert done.out.splitlines() == [
         f"{tmp_path / 'o.npz'}: 2 train (groups: 2), 1 val (groups: 1)",
         "note: no name or folder tells a patient: every image is a group of its own",
-        f"left out: 4 other files ({s}/Thumbs.db, {s}/a.txt, {s}/b.txt, …)",
         f"left out: 4 label images ({s}/Segmentations/deep/b.png, {s}/images/b-seg.png, "
         f"{s}/images/b_mask.png, …)",
+        f"left out: 4 other files ({s}/Thumbs.db, {s}/a.txt, {s}/b.txt, …)",
     ]
     chosen = small([tmp_path / "s" / "masks"], tmp_path / "o.npz")
     assert chosen["source_file"].tolist() == ["masks/b.png"], "a folder that was asked for"
@@ -132,7 +101,7 @@ GROUPS: list[dict[str, str]] = [  # what each file is a group of; sources of one
 @pytest.mark.parametrize("expected", GROUPS, ids=lambda groups: next(iter(groups)))
 def test_names_and_folders_tell_patients(expected: dict[str, str]) -> None:
     names = [f"s/{name}.nii.png" for name in expected]
-    assert group_names(names, [False] * len(names)) == list(expected.values())
+    assert group_names(names) == list(expected.values())
 
 
 def test_groups_are_patients(tmp_path: Path) -> None:
