@@ -3,7 +3,7 @@
 LPIPS and FID need `pip install 'nogaps[study]'` and weights that lie in the folder `checkpoints` of
 `torch.hub.get_dir()`; nothing is downloaded here. LPIPS: vgg16-397923af.pth, torchvision's, which
 `torchvision.models.vgg16(weights="DEFAULT")` puts there. FID: torch-fidelity's, see
-`nogaps.evaluation.inception`.
+`nogaps.evaluation.realism`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nogaps.evaluation.inception import find_inception
-from nogaps.evaluation.realism import Features, frechet_distance
+from nogaps.evaluation.realism import INCEPTION, Features, frechet_distance, load_inception
 from nogaps.metrics import bootstrap, hole_mse, ssim_map
 from nogaps.runtime.device import pick_device
+from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import sha256
 
 VGG = "vgg16-397923af.pth"  # named after the start of its sha256
@@ -101,10 +101,11 @@ def fid(x_hat: Sequence[torch.Tensor], x: Sequence[torch.Tensor], batch_size: in
     """
     if min(len(x_hat), len(x)) < 2:
         return _not_available(f"{min(len(x_hat), len(x))} images, two or more needed")
-    inception = find_inception()
-    if inception.space is None:
-        return _not_available(inception.about)
-    features = (_features(inception.space, images, batch_size) for images in (x_hat, x))
+    try:
+        space = load_inception(Path(torch.hub.get_dir()) / "checkpoints" / INCEPTION)
+    except BadInput as error:
+        return _not_available(str(error))
+    features = (_features(space, images, batch_size) for images in (x_hat, x))
     return frechet_distance(*features)
 
 

@@ -5,9 +5,9 @@
 
 Every row draws the same images (the same noise), batch by batch in turns: what is timed is what is
 scored. Scores: gradient energy and quantiles beside those of real heads, Fréchet and kernel
-distance, precision and recall in the feature space of `nogaps prior evaluate`, and a classifier's
-AUC; against the `train` split of the frame files, or against the stand-in without any. "RMS": how
-far images lie from those of many steps from the same noise.
+distance, precision and recall in the feature space of `nogaps prior evaluate`; against the `train`
+split of the frame files, or against the stand-in without any. "RMS": how far images lie from those
+of many steps from the same noise.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from benchmarks import harness
 from benchmarks.harness import cell, check_profile, native_precision, run, table
 from nogaps import standin
 from nogaps.evaluation.comparison import compare, describe
-from nogaps.evaluation.realism import Features, Heads, classifier_auc, feature_space, heads
+from nogaps.evaluation.realism import Features, Heads, feature_space, heads
 from nogaps.prior.frames.files import load_frames, to_size
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import Process, image_generators, sample_batch
@@ -98,17 +98,11 @@ def real_heads(frames: list[Path]) -> tuple[str, Heads]:
     return "train frames", heads(to_size(x), groups)
 
 
-def about(x: torch.Tensor, real: torch.Tensor) -> dict:
-    """Return gradient energy and quantiles of images beside real ones."""
-    return {key: part for key, part in describe(x, real).items() if key != "power_spectrum"}
-
-
-def score(x: torch.Tensor, real: Heads, space: Features, classifier_steps: int) -> dict:
+def score(x: torch.Tensor, real: Heads, space: Features) -> dict:
     """Return the realism of samples x (N,1,H,W) beside real heads; space: of `feature_space`."""
     samples = heads(x, [f"samples/{k}" for k in range(len(x))])
     most = min(len(samples), len(np.unique(real.ids)))
-    auc = {"auc": classifier_auc(samples, real, classifier_steps, seed=0)}
-    return about(x, real.x) | auc | compare(samples, real, space, most, seed=0)
+    return describe(x, real.x) | compare(samples, real, space, most, seed=0)
 
 
 def as_markdown(results: dict) -> str:
@@ -116,7 +110,7 @@ def as_markdown(results: dict) -> str:
     size, rows = results["batch_size"], []
     header = ["sampler", "steps", "computed in", f"images/s, batches of {size}"]
     header += ["times the pipeline's", "RMS / 255", "gradient energy", "99.9 %", "Fréchet"]
-    header += ["KID × 1000", "precision", "recall", "AUC"]
+    header += ["KID × 1000", "precision", "recall"]
     slowest = results["rows"][0]["images_per_second"]["median"]
     for row in results["rows"]:
         way, scores, rate = row["way"], row["scores"], row["images_per_second"]
@@ -125,8 +119,7 @@ def as_markdown(results: dict) -> str:
         cells += [f"{scores['gradient_energy_ratio']:.3f}", f"{scores['quantiles']['0.999']:.3f}"]
         cells += [f"{scores['frechet']:.3f}"]
         cells += [f"{1000 * scores['kid']:.1f} ± {1000 * scores['kid_std']:.1f}"]
-        cells += [f"{scores[key][0]:.2f}" for key in ("precision", "recall")]
-        rows.append([*cells, f"{scores['auc']:.2f}"])
+        rows.append([*cells, *(f"{scores[key][0]:.2f}" for key in ("precision", "recall"))])
     quantile = results["real"]["quantiles"]["0.999"]
     text = f"Gradient energy is a share of that of {results['beside']}; their 99.9 % quantile is"
     return f"{table(header, rows)}\n\n{text} {quantile:.3f}. {results['images']} images per row."
@@ -153,10 +146,10 @@ def main(
     for way, seconds, x in zip(plan, *sampled, strict=True):
         row = {"way": asdict(way), "images_per_second": harness.rate(seconds, batch_size)}
         row["rms"] = float((x[:batch_size] - reference).square().mean().sqrt())
-        rows.append(row | {"scores": score(x, real, space, 2 if small else 200)})
+        rows.append(row | {"scores": score(x, real, space)})
     results = {"machine": machine, "threads": torch.get_num_threads(), "batch_size": batch_size}
     results |= {"images": batches * batch_size, "beside": beside}
-    results |= {"real": about(real.x, real.x), "rows": rows}
+    results |= {"real": describe(real.x, real.x), "rows": rows}
     save_json(out, results)
     print(as_markdown(results))
 

@@ -61,7 +61,6 @@ USES: dict[str, str] = {
     "run folder": "run --folder empty",
     "run verify": "run --folder empty --verify",
     "make-test-set": "make-test-set --out y.npy/y.npy",
-    "evaluate nothing": "prior evaluate --out o",
 }
 
 

@@ -198,31 +198,22 @@ def _as_text(prepared: Prepared) -> str:
 
 @command("the same command measures again; samples and imputers that were made are kept")
 def evaluate(
-    out: Annotated[Path, Option(help="Folder for evaluation.json, .png, pairs and runs.")],
+    out: Annotated[Path, Option(help="Folder for evaluation.json, .png, samples and imputers.")],
     frames: Annotated[
-        list[Path] | None,
+        list[Path],
         Option(help="Frame file; repeat it for several, or to count one twice in training."),
-    ] = None,
+    ],
     prior: PriorPath = None,
-    stage: Annotated[
-        Path | None, Option(help="Folder of a first stage: measure that alone.")
-    ] = None,
     samples: Annotated[
         Path | None, Option(help=".npy, or folder of `sample`; else samples are drawn.")
     ] = None,
-    images: Annotated[
-        Path | None,
-        Option(help="With --stage: reconstruct these, .npy, .npz, PNG folder, NIfTI."),
-    ] = None,
     inception: Annotated[
-        Path | None,
-        Option(help="Inception weights of torch-fidelity (.pth); else torch's cache."),
+        Path | None, Option(help="Inception weights of torch-fidelity (.pth), for FID.")
     ] = None,
-    num_samples: Annotated[int, Option(help="How many samples to draw.")] = 2048,
+    num_samples: Annotated[int, Option(min=4, help="How many samples to draw.")] = 2048,
     steps: Annotated[int, Option(help="Steps of the reverse process.")] = 20,
-    classifier_steps: Annotated[int, Option(help="Steps of each real-or-not CNN.")] = 200,
     usefulness_steps: Annotated[
-        int, Option(help="Optimiser steps of each imputer that is trained; 0: none.")
+        int, Option(min=0, help="Optimiser steps of each imputer that is trained; 0: none.")
     ] = 0,
     seeds: Annotated[
         list[int] | None, Option(help="Seed of an imputer; repeat it. Else 0 and 1.")
@@ -235,18 +226,12 @@ def evaluate(
     Example: nogaps prior evaluate --frames runs/frames/heads.npz --out runs/evaluation
     """
     from nogaps.evaluation import prior as evaluation
-    from nogaps.evaluation.page import as_text
+    from nogaps.evaluation.comparison import as_text
 
-    if stage:
-        if prior or samples or usefulness_steps or inception:
-            raise BadInput("--stage is for a first stage alone: expected no --prior, --samples, …")
-        result = evaluation.evaluate_first_stage(frames or [], out, stage, images)
-    elif frames and not images:
-        sizes = (num_samples, steps, classifier_steps, usefulness_steps)
-        settings = evaluation.Settings(*sizes, seeds=tuple(seeds or (0, 1)), seed=seed)
-        result = evaluation.evaluate(frames, out, settings, prior, samples, inception)
-    else:
-        raise BadInput("--images are for --stage only" if images else "--frames: expected a file")
+    sizes = {"num_samples": num_samples, "steps": steps, "usefulness_steps": usefulness_steps}
+    seeds = tuple(seeds or (0, 1))
+    inputs = (frames, out, prior, samples, inception)
+    result = evaluation.evaluate(*inputs, **sizes, seeds=seeds, seed=seed)
     page = f"\n\n{out / 'evaluation.json'}, {out / 'evaluation.png'}: written"
     say(result, as_json, as_text(result) + page)
 

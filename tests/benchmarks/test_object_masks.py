@@ -21,8 +21,7 @@ from PIL import Image
 from benchmarks import object_data, object_masks
 from benchmarks import object_scores as scores
 from benchmarks.object_scores import fid, lpips_vgg
-from nogaps.evaluation.inception import WEIGHTS, Inception
-from nogaps.evaluation.realism import frechet_distance
+from nogaps.evaluation.realism import INCEPTION, frechet_distance
 from nogaps.metrics import hole_scores
 from nogaps.runtime.errors import BadInput
 
@@ -297,9 +296,9 @@ def test_lpips_is_of_weights_that_are_there(
 def test_fid_says_why_there_is_none(hub_cache: Path) -> None:
     x = list(torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
     assert "two or more needed" in str(fid(x[:1], x))
-    assert str(fid(x, x)).startswith(f"not available (torch-fidelity's {WEIGHTS} is missing")
-    (hub_cache / WEIGHTS).write_bytes(b"half a download")
-    assert str(fid(x, x)).startswith(f"not available (checkpoints/{WEIGHTS}: is damaged")
+    assert str(fid(x, x)).startswith(f"not available (checkpoints/{INCEPTION}: cannot be read")
+    (hub_cache / INCEPTION).write_bytes(b"half a download")
+    assert str(fid(x, x)).startswith(f"not available (checkpoints/{INCEPTION}: is damaged")
 
 
 def test_fid_feeds_both_sets_at_inceptions_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +308,7 @@ def test_fid_feeds_both_sets_at_inceptions_size(monkeypatch: pytest.MonkeyPatch)
         fed.append((tuple(images.shape), float(images.mean())))
         return images[:, :, :8, :8].double().mean((2, 3)).numpy()
 
-    monkeypatch.setattr(scores, "find_inception", lambda: Inception(space, "means"))
+    monkeypatch.setattr(scores, "load_inception", lambda path: space)
     monkeypatch.setattr(scores, "frechet_distance", lambda a, b: float(b.mean() - a.mean()))
     made, true = [torch.zeros(3, 4, 5)] * 2, [torch.ones(1, 7, 3)] * 3
     assert fid(made, true, batch_size=2) == 1
@@ -317,11 +316,8 @@ def test_fid_feeds_both_sets_at_inceptions_size(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_fid_is_the_frechet_distance(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        scores,
-        "find_inception",
-        lambda: Inception(lambda x: x[:, :, 0, 0].double().numpy(), "corner"),
-    )
+    corner = lambda x: x[:, :, 0, 0].double().numpy()  # noqa: E731
+    monkeypatch.setattr(scores, "load_inception", lambda path: corner)
     pixels = torch.rand(2, 40, 3, 1, 1, generator=torch.Generator().manual_seed(0))
     made, true = (pictures.expand(-1, -1, 4, 4) for pictures in pixels)
     expected = frechet_distance(*(p[..., 0, 0].double().numpy() for p in pixels))

@@ -111,12 +111,6 @@ def calibration(g: SimpleNamespace) -> list:
     return [vars(calibrated.calibration), cross_validate(ratios, 0.5, splits=4)]
 
 
-def classifier(g: SimpleNamespace) -> list:
-    groups = [f"a{k}" for k in range(20)]
-    a, b = realism.heads(g.x, groups), realism.heads(1 - g.x, groups, range(20, 40))
-    return [realism.classifier_auc(a, b, steps=2), realism.feature_space(a.x)(b.x)]
-
-
 def shipped(g: SimpleNamespace) -> list:
     """The networks that come with the package."""
     y, mask = g.whole
@@ -163,7 +157,7 @@ CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
     "stand-in": lambda g: standin.corrupted_images(),
     "VQ-VAE-2": partial(first_stage, kind="vqvae2", width=16, inner_width=8, num_codes=16),
     "prior": all_stages,
-    "classifier": classifier,
+    "features": lambda g: realism.feature_space(g.x)(1 - g.x),
     "shipped networks": shipped,
     "command line": command_line,
 }

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy.stats import ortho_group
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
 
-from nogaps.evaluation.comparison import nearness
+from nogaps.evaluation.comparison import compare_inception, nearness
 from nogaps.evaluation.realism import (
+    INCEPTION,
     Heads,
-    classifier_auc,
     feature_space,
     frechet_distance,
-    halves,
+    half_of_groups,
     heads,
     kernel_distance,
+    load_inception,
     neighbours,
-    power_spectrum,
+    network_features,
     precision_recall,
-    roc_auc,
 )
+from nogaps.runtime.errors import BadInput
 
 
 def rng(seed: int = 0) -> np.random.Generator:
@@ -32,34 +37,14 @@ def noise(n: int, side: int = 16, seed: int = 0, prefix: str = "a") -> Heads:
     return Heads(x, np.array([f"{prefix}/{k}" for k in range(n)]), np.arange(n))
 
 
-def test_auc_is_the_share_of_pairs_in_order() -> None:
-    for positive, negative, auc in (([3, 4], [1, 2], 1), ([2, 5], [2, 1, 7], 3.5 / 6)):
-        assert roc_auc(np.array(positive), np.array(negative)) == pytest.approx(auc)
-        assert roc_auc(np.array(negative), np.array(positive)) == pytest.approx(1 - auc)
-
-
-def test_classifier_tells_sets_apart_if_they_differ() -> None:
-    a, b = noise(160), noise(160, seed=1, prefix="b")
-    state = torch.random.get_rng_state()
-    same = classifier_auc(a, b, steps=20)
-    assert same == pytest.approx(0.5, abs=0.1)
-    assert same == classifier_auc(a, b, steps=20), "not deterministic"
-    assert torch.equal(state, torch.random.get_rng_state())
-    smooth = Heads(torch.nn.functional.avg_pool2d(b.x, 3, 1, 1), b.groups, b.ids)
-    assert classifier_auc(a, smooth, steps=20) > 0.99
-
-
-def test_halves_keep_groups_together_and_sets_even() -> None:
-    groups = np.array([f"t1/{k // 10}" for k in range(100)] + [f"x/{k}" for k in range(60)] * 2)
-    sets = np.repeat([0, 0, 1], [100, 60, 60])
+def test_halves_keep_groups_together_and_files_even() -> None:
+    groups = np.array([f"t1/{k // 10}" for k in range(100)] + [f"x/{k % 60}" for k in range(120)])
+    files = np.char.partition(groups, "/")[:, 0]
     for seed in range(5):
-        half = halves(groups, sets, rng(seed))
+        half = half_of_groups(groups, rng(seed))
         assert not set(groups[half]) & set(groups[~half])
-        for s, file in ((0, "t1"), (0, "x"), (1, "x")):
-            part = half[(sets == s) & (np.char.partition(groups, "/")[:, 0] == file)]
-            assert part.mean() == pytest.approx(0.5, abs=0.1)
-    lonely = np.array(["a/0", "b/0", "c/0", "d/0"])
-    assert halves(lonely, np.zeros(4), rng()).sum() == 2
+        assert [half[files == file].mean() for file in ("t1", "x")] == [0.5, 0.5]
+    assert half_of_groups(np.array(["a/0", "b/0", "c/0", "d/0"]), rng()).sum() == 2
 
 
 def test_frechet_distance_of_gaussians() -> None:
@@ -126,16 +111,6 @@ def test_near_duplicates_are_counted_but_not_an_image_with_itself() -> None:
     assert nearness(twice, twice)["near_duplicates"] == 0
 
 
-@pytest.mark.parametrize("cycles", [3, 20])
-def test_spectrum_peaks_at_the_frequency_of_a_wave(cycles: int) -> None:
-    columns = torch.arange(64) * 2 * torch.pi / 64
-    wave = (0.5 + 0.4 * torch.cos(cycles * columns)).expand(1, 1, 64, 64)
-    assert power_spectrum(wave[..., :32, :]).shape == (16,)
-    assert power_spectrum(wave).argmax() == cycles - 1
-    peak = power_spectrum(wave)[cycles - 1]
-    assert power_spectrum(wave.mT)[cycles - 1] == pytest.approx(peak, rel=1e-4)
-
-
 def test_brightness_is_removed(clean: torch.Tensor) -> None:
     x = heads(clean[:4], list("abcd")).x
     torch.testing.assert_close(heads(0.3 * clean[:4], list("abcd")).x, x)
@@ -149,6 +124,84 @@ def test_features_see_blur(clean: torch.Tensor) -> None:
     assert features.shape[1] <= 64
     np.testing.assert_allclose(features.mean(0), 0, atol=1e-6)
     assert np.square(features).mean() == pytest.approx(1)
-    blurred = space(torch.nn.functional.avg_pool2d(x, 3, 1, 1))
+    blurred = space(avg_pool2d(x, 3, 1, 1))
     halved = kernel_distance(features[::2], features[1::2])
     assert kernel_distance(blurred, features) > halved + 0.2
+
+
+class TinyNetwork(torch.nn.Module):
+    """Means of 16 cells of the first channel; the inputs are kept in `seen`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+        self.seen.append(x)
+        return (adaptive_avg_pool2d(x[:, :1].float() / 255, 4).flatten(1),)
+
+
+def test_inception_sees_8_bit_images_in_three_channels() -> None:
+    tiny, x = TinyNetwork(), noise(40).x
+    x[0] = 1
+    row = network_features(tiny, x)
+    assert row.shape == (40, 16) and row.dtype == np.float64
+    expected = adaptive_avg_pool2d(x, 4).flatten(1).numpy()
+    np.testing.assert_allclose(row, expected, atol=0.002)  # half a grey level
+    assert [tuple(batch.shape) for batch in tiny.seen] == [(32, 3, 16, 16), (8, 3, 16, 16)]
+    assert tiny.seen[0].dtype == torch.uint8
+    assert torch.equal(tiny.seen[0][:, 0], tiny.seen[0][:, 2])
+    colour = x[:30].reshape(10, 3, 16, 16)
+    network_features(tiny, colour)
+    assert torch.equal(tiny.seen[2], (255 * colour).round().byte())
+
+
+def test_distances_in_inceptions_space() -> None:
+    def space(x: torch.Tensor) -> np.ndarray:
+        return network_features(TinyNetwork(), x)
+
+    part = noise(60)
+    dark = Heads(part.x / 2, part.groups, part.ids)
+    twice = dark[np.repeat(np.arange(60), 2)]
+    pairs = {"same": (part, part), "darker": (part, dark), "twice": (part, twice)}
+    rows = compare_inception(pairs, space, most=60, seed=0)
+    assert list(rows) == list(pairs)
+    assert {row["images"] for row in rows.values()} == {60}, "an image was looked at twice"
+    assert rows["same"]["frechet"] == pytest.approx(0, abs=1e-6)
+    expected = frechet_distance(space(part.x), space(dark.x))
+    for name in ("darker", "twice"):
+        assert rows[name]["frechet"] == pytest.approx(expected, rel=1e-6)
+    assert abs(rows["same"]["kid"]) < rows["darker"]["kid"] / 10
+    assert compare_inception(pairs, space, most=7, seed=0)["same"]["images"] == 7
+
+
+class Payload:
+    """Pickled code that leaves a file when it is run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return (Path.touch, (self.path,))
+
+
+def test_inceptions_weights_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, path = tmp_path / "run", tmp_path / "weights.pth"
+    contents = {
+        "is damaged, or holds more than tensors": {"fc.weight": Payload(run)},
+        "more than tensors": [torch.zeros(3)],
+        "NaN": {"fc.weight": torch.tensor([0, torch.nan])},
+    }
+    for message, value in contents.items():
+        torch.save(value, path)
+        with pytest.raises(BadInput, match=message) as caught:
+            load_inception(path)
+        assert str(caught.value).startswith(f"{path}: ") and INCEPTION in str(caught.value)
+    assert not run.exists(), "code in the file was run"
+    with pytest.raises(BadInput, match=r"cannot be read.*expected"):
+        load_inception(tmp_path)
+    torch.save({"fc.weight": torch.zeros(3)}, path)
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)  # as if not installed
+    with pytest.raises(BadInput, match="extra `study`"):
+        load_inception(path)
