@@ -12,7 +12,7 @@ import torch
 from nogaps.filling.arrays import fill_array
 from nogaps.filling.method import Filling, FillingMethod
 from nogaps.filling.survey import MISSING
-from nogaps.images.layout import check_axes
+from nogaps.images.arrays import check_axes
 from nogaps.imputers.loading import load_imputer
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.errors import Advice, BadInput

@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from nogaps.images.formats import check_half_widths, check_output, open_images
 from nogaps.images.mask_files import MaskFile, open_mask
 from nogaps.runtime import batches, processes
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import load_npy, save_npy
+from nogaps.runtime.files import atomic, load_npy, save_npy
 
 FEW = 8  # batches that are not worth keeping when one process is interrupted
 MASK = "mask.npy"  # in the folder of unfinished work: the mask that was found
@@ -35,37 +35,42 @@ MASK = "mask.npy"  # in the folder of unfinished work: the mask that was found
 
 @dataclass(frozen=True)
 class _Job:
-    """What is filled, and how; masks: None if the one mask of all images must be found first."""
+    """What is filled, and how."""
 
     source: ImageSource
-    masks: Masks | None
+    given: MaskFile | None
     missing: str
-    given: str
     method: FillingMethod
     half_width: bool
     batch: int
 
-    def survey(self, folder: Path) -> tuple[FillReport, str]:
-        """Check all images: the report, and a digest of values and masks; keep a mask in folder."""
-        mask = zero_mask(self.source) if self.masks is None else None
-        masks = self.masks or same_mask(mask)
-        whole = survey(self.source, masks, self.missing, self.given, self.batch)
-        if mask is not None:
-            save_npy(folder / MASK, mask)
-        return whole.report(self.source, self.method, self.half_width), whole.digest
+    @property
+    def masks(self) -> Masks | None:
+        """The masks; None if the one mask of all images must be found first."""
+        if self.given is not None:
+            return self.given.read
+        return nan_masks if self.missing == "nan" else None
 
     def settings(self, folder: Path) -> dict:
-        """What the result depends on, and the report, as JSON has it."""
-        report, digest = self.survey(folder)
+        """Check all images: what the result depends on, and the report; keep a mask in folder."""
+        masks = self.masks
+        if masks is None:
+            mask = zero_mask(self.source)
+            masks = same_mask(mask)
+            save_npy(folder / MASK, mask)
+        given, method = self.given, self.method
+        name = "" if given is None else str(given.stored.path)
+        checked = (masks, self.missing, name, self.batch, method, self.half_width)
+        report, digest = survey(self.source, *checked)
+        notes = [*report.notes, *filter(None, [given and given.note])]
         return {
-            "imputer": self.method.identity,
-            "device": self.method.device.type,
+            "imputer": method.identity,
+            "device": method.device.type,
             "type": self.source.dtype.str,
             "batch": self.batch,
             "half_widths": self.half_width,
             "data": digest,
-            **vars(report),
-            "notes": list(report.notes),
+            "report": {**vars(report), "notes": notes},
         }
 
     def arrays(self, folder: Path) -> list[batches.StoredArray]:
@@ -94,7 +99,8 @@ class _Job:
         arrays = self.arrays(folder)
         images, *half = (np.memmap(a.path, a.dtype, "r", 0, self.source.shape) for a in arrays)
         for widths in half:
-            self.source.save_half_widths(uncertainty, widths)
+            with atomic(uncertainty) as temporary, open(temporary, "wb") as file:
+                np.save(file, self.source.as_stored(widths))
         self.source.save(output, images)
 
 
@@ -106,7 +112,6 @@ def fill_file(
     missing: str = "zero",
     batch_size: int | None = None,
     progress: bool = True,
-    axis: int | None = None,
     uncertainty: str | Path | None = None,
     plane: str | None = None,
 ) -> FillReport:
@@ -129,7 +134,6 @@ def fill_file(
             `shared_mask_of`) or, image by image, where it is NaN ("nan").
         batch_size: Images of 64×64 at a time, else 256, on a CPU 32; of larger ones, fewer.
         progress: Whether progress is shown.
-        axis: Of a NIfTI's slices; see `open_images`.
         uncertainty: A .npy for the half-widths of the intervals, float32, in the output's shape and
             stored units, 0 where observed.
         plane: Of a NIfTI's slices; see `open_images`.
@@ -143,18 +147,14 @@ def fill_file(
     if batch_size is not None and batch_size < 1:
         raise BadInput(f"batch size {batch_size}: is too small", "at least 1")
     method = as_method(imputer)
-    with _opened(input, output, mask, uncertainty, axis, plane) as (source, given):
-        masks = given.read if given else nan_masks if missing == "nan" else None
+    with _opened(input, output, mask, uncertainty, plane) as (source, given):
         batch = images_at_a_time(source.shape, batch_size, method.device)
-        name = "" if mask is None else str(mask)
-        job = _Job(source, masks, missing, name, method, uncertainty is not None, batch)
+        job = _Job(source, given, missing, method, uncertainty is not None, batch)
         with _workplace(job, Path(output)) as (folder, report):
             job.fill(folder, report.scaled, progress)
             if processes.is_main():
                 job.save(folder, output, uncertainty)
-        return (
-            replace(report, notes=(*report.notes, given.note)) if given and given.note else report
-        )
+        return report
 
 
 @contextmanager
@@ -163,12 +163,11 @@ def _opened(
     output: str | Path,
     mask: str | Path | None,
     uncertainty: str | Path | None,
-    axis: int | None,
     plane: str | None,
 ) -> Iterator[tuple[ImageSource, MaskFile | None]]:
     """Open the images and the mask that is given; check that no output is in the way."""
     with processes.main_process_first():
-        source = open_images(input, axis, plane)
+        source = open_images(input, plane)
         both = mask is not None and os.path.exists(output) and os.path.exists(mask)
         if both and os.path.samefile(mask, output):
             raise BadInput("is the mask", "another name", path=output)
@@ -188,10 +187,9 @@ def _workplace(job: _Job, output: Path) -> Iterator[tuple[Path, FillReport]]:
     kept = job.source.shape[0] > FEW * job.batch or folder.exists()
     if processes.count() == 1 and (not kept or job.method.identity is None):
         with tempfile.TemporaryDirectory() as room:
-            yield Path(room), job.survey(Path(room))[0]
+            yield Path(room), FillReport(**job.settings(Path(room))["report"])
         return
     if job.method.identity is None:
         raise ValueError("several processes can only share the work of a network")
     with batches.unfinished(folder, lambda: job.settings(folder)) as settings:
-        report = {field.name: settings[field.name] for field in fields(FillReport)}
-        yield folder, FillReport(**report | {"notes": tuple(report["notes"])})
+        yield folder, FillReport(**settings["report"])

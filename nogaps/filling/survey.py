@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -47,47 +47,18 @@ class FillReport:
     masks: int
     scaled: bool
     plane: str = ""
-    notes: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
 
-@dataclass(frozen=True)
-class Survey:
-    """What one pass over all images tells.
-
-    Attributes:
-        missing_pixels: Over all images.
-        scaled: Whether some values are not floats in [0,1].
-        masks: Fingerprints of the different masks.
-        widest: Side of the largest square without an observed pixel.
-        digest: Hex sha256 of all values and masks.
-    """
-
-    missing_pixels: int
-    scaled: bool
-    masks: frozenset[str]
-    widest: int
-    digest: str
-
-    def report(self, source: ImageSource, method: FillingMethod, half_width: bool) -> FillReport:
-        """Return the report on these images when `method` has filled them."""
-        notes = [*_training_notes(self.masks, source.shape, method)]
-        notes += ["the intervals are calibrated for that size and mask"] * bool(notes * half_width)
-        if self.widest > WIDEST and not isinstance(method, PlainMethod):
-            notes.append(
-                f"holes up to {self.widest} pixels wide in every direction: the networks know "
-                "lines, and intervals cover less there (docs/limits.md)"
-            )
-        plane = ""
-        if isinstance(source, NiftiFile):
-            plane = source.plane
-            notes += _slice_notes(source)
-        numbers = (self.missing_pixels, len(self.masks), self.scaled)
-        if isinstance(source, PngSource) and source.others:
-            notes.append(f"left out: {len(source.others)} files ({some(source.others)})")
-        return FillReport(*source.shape, *numbers, plane, tuple(notes))
-
-
-def survey(source: ImageSource, masks: Masks, missing: str, given: str, batch: int) -> Survey:
+def survey(
+    source: ImageSource,
+    masks: Masks,
+    missing: str,
+    given: str,
+    batch: int,
+    method: FillingMethod,
+    half_width: bool,
+) -> tuple[FillReport, str]:
     """Read all images once and check every value, and every mask that was given.
 
     Args:
@@ -96,6 +67,11 @@ def survey(source: ImageSource, masks: Masks, missing: str, given: str, batch: i
         missing: Where no masks are given: "zero" allows no NaN, "nan" where pixels are missing.
         given: The name of the masks that were given, "" if they are in the images.
         batch: Images that are read at a time.
+        method: What will fill them.
+        half_width: Whether it will give half-widths as well.
+
+    Returns:
+        The report on the images when they are filled, and the sha256 of all values and masks.
 
     Raises:
         BadInput: No pixel is missing, an image has no observed pixel, a mask is not that of its
@@ -126,10 +102,12 @@ def survey(source: ImageSource, masks: Masks, missing: str, given: str, batch: i
         digest.update(images.tobytes())
         digest.update(mask.tobytes())
     if not missing_pixels:
-        asked = {} if given else {"advice": Advice.MASK}
-        expected = "" if asked else "missing pixels"
-        raise BadInput(f"no pixel is {hole}", expected, path=source.path, **asked)
-    return Survey(missing_pixels, scaled, frozenset(kinds), widest, digest.hexdigest())
+        expected, advice = ("missing pixels", None) if given else ("", Advice.MASK)
+        raise BadInput(f"no pixel is {hole}", expected, path=source.path, advice=advice)
+    plane = source.plane if isinstance(source, NiftiFile) else ""
+    notes = [*_training_notes(kinds, widest, source.shape, method, half_width)]
+    report = FillReport(*source.shape, missing_pixels, len(kinds), scaled, plane)
+    return replace(report, notes=[*notes, *_source_notes(source)]), digest.hexdigest()
 
 
 def _widest(hole: np.ndarray) -> int:
@@ -181,27 +159,43 @@ def zero_mask(source: ImageSource) -> np.ndarray:
 
 
 def _training_notes(
-    masks: frozenset[str], shape: tuple[int, int, int], method: FillingMethod
+    masks: set[str],
+    widest: int,
+    shape: tuple[int, int, int],
+    method: FillingMethod,
+    half_width: bool,
 ) -> Iterator[str]:
     """What the images have that the networks of a method were not trained for."""
     if isinstance(method, PlainMethod):
         return
-    trained = method.trained_on
+    trained, note = method.trained_on, ""
     if trained is None:
-        yield "the networks do not say which size and mask they were trained for"
+        note = "the networks do not say which size and mask they were trained for"
     elif trained.size != shape[1:]:
         sizes = "images of {}×{}: the networks were trained for {}×{}, under one mask"
-        yield sizes.format(*shape[1:], *trained.size)
+        note = sizes.format(*shape[1:], *trained.size)
     elif others := len(masks - {trained.mask}):
         which = "the mask is not" if len(masks) == 1 else f"{others} of {len(masks)} masks are not"
-        yield f"{which} the one that the networks were trained for"
+        note = f"{which} the one that the networks were trained for"
+    if note:
+        yield note
+        if half_width:
+            yield "the intervals are calibrated for that size and mask"
+    if widest > WIDEST:
+        yield (
+            f"holes up to {widest} pixels wide in every direction: the networks know "
+            "lines, and intervals cover less there (docs/limits.md)"
+        )
 
 
-def _slice_notes(source: NiftiFile) -> Iterator[str]:
-    """How the slices of a NIfTI are unlike the heads that the shipped networks know."""
-    if not source.plane:
-        yield "slices as they are stored: the file does not tell its orientation"
-    elif not source.upright:
-        yield f"{source.plane} slices as they are stored: --plane would turn them upright"
-    if source.plane not in ("", "sagittal"):
-        yield f"{source.plane} slices: the shipped networks were trained on sagittal ones"
+def _source_notes(source: ImageSource) -> Iterator[str]:
+    """How slices are unlike the heads that the shipped networks know; what a folder leaves out."""
+    if isinstance(source, NiftiFile):
+        if not source.plane:
+            yield "slices as they are stored: the file does not tell its orientation"
+        elif not source.upright:
+            yield f"{source.plane} slices as they are stored: --plane would turn them upright"
+        if source.plane not in ("", "sagittal"):
+            yield f"{source.plane} slices: the shipped networks were trained on sagittal ones"
+    if isinstance(source, PngSource) and source.others:
+        yield f"left out: {len(source.others)} files ({some(source.others)})"

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import gzip
 import math
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Literal, NamedTuple
 
 import numpy as np
 
-from nogaps.images.layout import SHAPES, Layout, check_layout
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, check_length, open_regular, parsing, read_npy_header
 
 LIMIT = 8 << 30  # bytes that a compressed file may unpack to
 IMAGE_PIXELS = 1 << 26  # of one image, which is held in memory several times over
 BLOCK = 1 << 20
+LEAST = 4  # rows and columns of an image: fewer are another axis, as of colours
 
 
 class ImageSource:
@@ -28,23 +27,17 @@ class ImageSource:
         kind: What `kind_of` says of its name.
         path: The file or folder.
         shape: (N, H, W).
+        slices: How many of the N images one volume has; N if there is only one volume.
         dtype: The file's own, byte order included.
         zero: The value that a stored 0 stands for.
-        order: Of the values of its array.
-        slices: How many of the N images one volume has; N if there is only one volume.
     """
 
     kind: str
     path: Path
     shape: tuple[int, int, int]
+    slices: int
     dtype: np.dtype
     zero: float = 0.0
-    order: Literal["C", "F"] = "C"
-
-    @property
-    def slices(self) -> int:
-        """See the class."""
-        return self.shape[0]
 
     def name(self, index: int) -> str:
         """Return what an error calls an image: its file, or its number counted from 0."""
@@ -77,30 +70,6 @@ class ImageSource:
         """
         raise NotImplementedError
 
-    def save_half_widths(self, output: str | Path, widths: np.ndarray) -> None:
-        """Write half-widths (N, H, W) to a .npy, each where its image has the pixel.
-
-        Raises:
-            BadInput: It cannot be written.
-        """
-        with atomic(output) as temporary, open(temporary, "wb") as file:
-            shape, fortran = self.as_stored(widths).shape, self.order == "F"
-            header = {"descr": widths.dtype.str, "fortran_order": fortran, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            file.writelines(self._blocks(widths))
-
-    def _blocks(self, images: np.ndarray) -> Iterator[bytes]:
-        """The bytes of images (N, H, W) as the file's array has them, about BLOCK at a time."""
-
-        def rows() -> np.ndarray:
-            stored = self.as_stored(map_anew(images))
-            return stored.T if self.order == "F" else stored
-
-        count, *row = rows().shape
-        step = max(1, BLOCK // (math.prod(row) * images.dtype.itemsize))
-        for start in range(0, count, step):
-            yield rows()[start : start + step].tobytes()
-
     def as_stored(self, images: np.ndarray) -> np.ndarray:
         """Return a view of images (N, H, W) in the shape that the file's array has."""
         return images
@@ -117,32 +86,32 @@ class ImageSource:
         self.close()
 
 
+class Layout(NamedTuple):
+    """How an array lies in a file: `offset` bytes of header, then its values, in C or F order."""
+
+    dtype: np.dtype
+    offset: int
+    shape: tuple[int, ...]
+    order: Literal["C", "F"]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole file."""
+        return self.offset + math.prod(self.shape) * self.dtype.itemsize
+
+
 class ArrayFile(ImageSource):
-    """An array that lies uncompressed in the open file `raw`, which is `path` or was unpacked.
+    """An array that lies uncompressed in the open file `raw`, which is `path` or was unpacked."""
 
-    Raises:
-        BadInput: Its type is none of `kinds` (numpy's letters), it is empty, or has another shape.
-    """
-
-    shapes = SHAPES
-
-    def __init__(
-        self, kind: str, path: Path, raw: IO[bytes], layout: Layout, kinds: str = "fiu"
-    ) -> None:
-        check_layout(path, layout, kinds, self.shapes)
+    def __init__(self, kind: str, path: Path, raw: IO[bytes], layout: Layout) -> None:
         self.kind, self.path, self.raw, self.layout = kind, path, raw, layout
-        self.dtype, self.order = layout.dtype, layout.order
+        self.dtype = layout.dtype
         self._set_shape()
 
     def _set_shape(self) -> None:
-        volumes, self._slices, *size = self.by_slices(self._mapped()).shape
+        volumes, self.slices, *size = self.by_slices(self._mapped()).shape
         check_pixels(self.path, *size)
-        self.shape = (volumes * self._slices, *size)
-
-    @property
-    def slices(self) -> int:
-        """See ImageSource."""
-        return self._slices
+        self.shape = (volumes * self.slices, *size)
 
     def _mapped(self) -> np.ndarray:
         dtype, *place = self.layout
@@ -168,10 +137,12 @@ class ArrayFile(ImageSource):
 
     def save(self, output: str | Path, images: np.ndarray) -> None:
         """See ImageSource; the header is the input's, byte for byte."""
+        stored = self.as_stored(images)
         with atomic(output) as temporary, self._packed(temporary, Path(output)) as file:
             self.raw.seek(0)
             file.write(self.raw.read(self.layout.offset))
-            file.writelines(self._blocks(images))
+            for part in stored.T if self.layout.order == "F" else stored:
+                file.write(part.tobytes())
 
     @contextmanager
     def _packed(self, temporary: Path, output: Path) -> Iterator[IO[bytes]]:
@@ -188,14 +159,6 @@ class ArrayFile(ImageSource):
         self.raw.close()
 
 
-def map_anew(images: np.ndarray) -> np.ndarray:
-    """Map an array anew if it is mapped: pages of a lasting map count as memory used."""
-    if not isinstance(images, np.memmap) or not images.filename:
-        return images
-    place = images.offset, images.shape
-    return np.asarray(np.memmap(images.filename, images.dtype, "r", *place))
-
-
 def check_pixels(path: Path, height: int, width: int) -> None:
     """Raise BadInput for an image that is larger than IMAGE_PIXELS."""
     if height * width > IMAGE_PIXELS:
@@ -208,37 +171,66 @@ def check_unpacked(path: Path, size: int) -> None:
         raise BadInput(f"unpacks to {size} bytes", f"at most {LIMIT}", path=path)
 
 
-def unpack(file: IO[bytes], size: int, longer: bool = False) -> IO[bytes]:
-    """Copy `size` bytes of `file` to a temporary file.
-
-    Args:
-        file: Read to its end, where its checksum is, or to LIMIT.
-        size: Its bytes.
-        longer: Whether it may have more.
+def unpack(file: IO[bytes], raw: IO[bytes], size: int) -> None:
+    """Copy `size` bytes of a packed file to `raw`; read on to its end, where its checksum is.
 
     Raises:
-        ValueError: It has fewer, or more.
+        ValueError: It has fewer; or others, where it is damaged.
     """
-    with ExitStack() as stack:
-        raw, most = stack.enter_context(tempfile.TemporaryFile()), size + (not longer)
-        while block := file.read(min(BLOCK, most - raw.tell())):
-            raw.write(block)
-        check_length("", raw.tell(), size)
-        try:
-            while longer and file.tell() < LIMIT and file.read(BLOCK):
-                pass
-        except gzip.BadGzipFile as error:
-            if "Not a gzipped file" not in str(error):  # which follows a whole one: no harm
-                raise
-        raw.flush()
-        stack.pop_all()
-        return raw
+    while block := file.read(min(BLOCK, size - raw.tell())):
+        raw.write(block)
+    check_length(raw.tell(), size)
+    raw.flush()
+    try:
+        while file.tell() < LIMIT and file.read(BLOCK):
+            pass
+    except gzip.BadGzipFile as error:
+        if "Not a gzipped file" not in str(error):  # which follows a whole one: no harm
+            raise
 
 
-def npy_layout(file: IO[bytes]) -> Layout:
-    """Read the header of a .npy; see `read_npy_header`."""
+def check_values(path: Path, layout: Layout, kinds: str) -> None:
+    """Raise BadInput for an empty array, or one of other types than `kinds`, numpy's letters."""
+    if min(layout.shape) < 1:
+        raise BadInput(f"is empty, shape {layout.shape}", "at least one image", path=path)
+    if layout.dtype.kind not in kinds:
+        expected = "bool, True = observed" if kinds == "b" else "integers or floats"
+        raise BadInput(f"has dtype {str(layout.dtype)[:40]}", expected, path=path)
+
+
+def check_axes(path: str | Path, shape: tuple[int, ...]) -> None:
+    """Raise BadInput where the sizes of an array do not tell which axes are rows and columns.
+
+    Args:
+        path: Of the array, or its name.
+        shape: (N, 1, H, W), (N, H, W) or (H, W), as far as it can be told.
+    """
+    last, first = "np.moveaxis(y, -1, 0)[:, None]", "y[:, None]"
+    if min(shape[-2:]) < LEAST:
+        problem = "which means images of {}×{} pixels".format(*shape[-2:])
+        expected = f"at least {LEAST}×{LEAST}"
+        if len(shape) == 3 and shape[1] >= LEAST:
+            expected = f"(N, 1, H, W): if the images come last, save {last}"
+    elif len(shape) == 3 and shape[0] == shape[1] > 1:
+        problem = "which does not tell whether the images come first or last"
+        expected = f"(N, 1, H, W): save {first} if they come first, {last} if last"
+    else:
+        return
+    raise BadInput(f"has shape {shape}, {problem}", expected, path=path)
+
+
+def npy_layout(path: Path, file: IO[bytes], kinds: str) -> Layout:
+    """Read the header of a .npy of images; see `open_npy`."""
     shape, fortran, dtype = read_npy_header(file)
-    return Layout(dtype, file.tell(), tuple(map(int, shape)), "F" if fortran else "C")
+    layout = Layout(dtype, file.tell(), tuple(map(int, shape)), "F" if fortran else "C")
+    if not 2 <= len(shape) <= 4 or (len(shape) == 4 and shape[1] != 1):
+        last = ": save np.moveaxis(y, -1, 1)" if len(shape) == 4 and shape[-1] == 1 else ""
+        expected = f"(N, 1, H, W) or (N, H, W) or (H, W){last}"
+        raise BadInput(f"has shape {shape}", expected, path=path)
+    check_values(path, layout, kinds)
+    if kinds != "b":
+        check_axes(path, shape)
+    return layout
 
 
 def open_npy(path: str | Path, kinds: str = "fiu") -> ArrayFile:
@@ -254,9 +246,8 @@ def open_npy(path: str | Path, kinds: str = "fiu") -> ArrayFile:
     path = Path(path)
     with ExitStack() as stack, parsing(path, "a .npy array"):
         raw = stack.enter_context(open_regular(path))
-        layout = npy_layout(raw)
-        check_layout(path, layout, kinds, SHAPES)
-        check_length(path, path.stat().st_size, layout.size)
-        source = ArrayFile("npy", path, raw, layout, kinds)
+        layout = npy_layout(path, raw, kinds)
+        check_length(path.stat().st_size, layout.size)
+        source = ArrayFile("npy", path, raw, layout)
         stack.pop_all()
         return source

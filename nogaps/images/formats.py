@@ -33,7 +33,7 @@ def kind_of(path: str | Path) -> str:
     return suffix if suffix in READERS else "" if suffix in ("gz", "zip") else "folder"
 
 
-def open_images(path: str | Path, axis: int | None = None, plane: str | None = None) -> ImageSource:
+def open_images(path: str | Path, plane: str | None = None) -> ImageSource:
     """Open .npy, .npz, .nii, .nii.gz, .png, or a folder of PNGs, in constant memory.
 
     A NIfTI is unpacked if its content is packed, whatever its name is.
@@ -42,7 +42,6 @@ def open_images(path: str | Path, axis: int | None = None, plane: str | None = N
         path: Arrays are (N,1,H,W), (N,H,W) or (H,W) of integers or floats; an .npz holds one
             array or one named "images"; PNGs are grey, 8- or 16-bit, of one size, ordered by
             name, also in folders within.
-        axis: NIfTI is sliced along this stored axis; see `open_nifti`.
         plane: NIfTI is cut into upright slices of this plane; see `open_nifti`.
 
     Raises:
@@ -54,7 +53,7 @@ def open_images(path: str | Path, axis: int | None = None, plane: str | None = N
     if not is_folder:
         refuse_foreign(path)
     if kind == "nifti":
-        source = open_nifti(path, axis, plane)
+        source = open_nifti(path, plane)
         if (slope := source.scaling[0]) > 0:
             return source
         source.close()  # its stored values are a negative

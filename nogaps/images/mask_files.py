@@ -140,7 +140,7 @@ def open_mask(path: str | Path, images: ImageSource) -> MaskFile:
         problem = f"is a NIfTI, but {images.path} is not"
         raise BadInput(problem, "a bool .npy or a PNG", path=path)
     if kind_of(path) == "nifti":
-        stored = open_nifti(path, images.axis, images.plane if images.upright else None)
+        stored = open_nifti(path, images.plane if images.upright else None)
     elif picture:
         stored = _Pictures(path)
     elif kind_of(path) == "npz":

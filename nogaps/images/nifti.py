@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import gzip
-from contextlib import ExitStack
+import tempfile
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from nogaps.images.arrays import ArrayFile, check_unpacked, unpack
-from nogaps.images.layout import Layout, check_layout
+from nogaps.images.arrays import ArrayFile, Layout, check_unpacked, check_values, unpack
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import check_length, open_regular, parsing
 
@@ -34,12 +34,12 @@ class NiftiFile(ArrayFile):
         affine: Of voxels to RAS+, (4, 4).
         oriented: Whether the file has an affine; nibabel supplies one where it has not.
         scaling: Slope and intercept: a value is slope * stored + intercept.
-        axis: The stored axis that the slices cut.
         plane: The one of PLANES that they show, "" if the affine does not tell.
-        upright: Whether they are turned to show the plane, or lie as they are stored.
+        upright: Whether they are turned to show the plane, or lie as they are stored: along the
+            axis of length 1, if there is one, else along the last.
     """
 
-    shapes = dict.fromkeys(range(2, 8), "(I, J), (I, J, K) or (I, J, K, volumes)")
+    plane, upright = "", False
 
     def __init__(self, path: Path, raw: IO[bytes], layout: Layout, image: Any) -> None:
         self.space = (*layout.shape, 1)[:3]
@@ -48,9 +48,11 @@ class NiftiFile(ArrayFile):
         self.oriented = bool(header["sform_code"] or header["qform_code"])
         self.scaling = (float(image.dataobj.slope), float(image.dataobj.inter))
         self.zero = self.scaling[1]
-        self.axis, self.plane, self.upright = 0, "", False
-        self._turn = _stored_order(0)
+        axis = 2 if (single := self.single()) is None else single
+        self._turn = _stored_order(axis)
         super().__init__("nifti", path, raw, layout)
+        with suppress(BadInput):  # slices as they lie need no affine
+            self.plane = self.plane_of(axis)
 
     def single(self) -> int | None:
         """Return the axis along which a volume is one slice, if there is just one."""
@@ -65,27 +67,6 @@ class NiftiFile(ArrayFile):
         """
         return PLANES[int(self._orientation()[axis, 0])]
 
-    def cut(self, axis: int | None) -> None:
-        """Make the images slices along a stored axis, as they lie.
-
-        Args:
-            axis: None is the axis of length 1, if there is one, else the last.
-
-        Raises:
-            BadInput: There is no such axis.
-        """
-        if axis is None:
-            single = self.single()
-            axis = 2 if single is None else single
-        if not -3 <= axis < 3:
-            raise BadInput(f"has no axis {axis}", "0, 1 or 2", path=self.path)
-        self.axis, self.upright, self._turn = axis % 3, False, _stored_order(axis % 3)
-        try:
-            self.plane = self.plane_of(axis)
-        except BadInput:  # slices as they lie need no affine
-            self.plane = ""
-        self._set_shape()
-
     def turn_to(self, plane: str) -> None:
         """Make the images upright slices of a plane, along the closest stored axes.
 
@@ -99,8 +80,7 @@ class NiftiFile(ArrayFile):
 
         if (single := self.single()) is not None and (own := self.plane_of(single)) != plane:
             raise BadInput(f"is one {own} slice", f"--plane {own}", path=self.path)
-        turn = ornt_transform(self._orientation(), axcodes2ornt(UPRIGHT[plane]))
-        self._turn, self.axis = turn, int(np.argmin(turn[:, 0]))
+        self._turn = ornt_transform(self._orientation(), axcodes2ornt(UPRIGHT[plane]))
         self.plane, self.upright = plane, True
         self._set_shape()
 
@@ -182,14 +162,14 @@ def _load(path: Path, file: IO[bytes]) -> Any:
     raise ValueError("no NIfTI header")
 
 
-def open_nifti(path: str | Path, axis: int | None = None, plane: str | None = None) -> NiftiFile:
+def open_nifti(path: str | Path, plane: str | None = None) -> NiftiFile:
     """Open a .nii or .nii.gz: (N, H, W) slices, values as stored (unscaled).
 
     Args:
         path: The file, packed by gzip or not. Of several volumes, along the fourth and further
             axes, all slices of one follow those of the other.
-        axis: Slices are as stored, along this axis; see `NiftiFile.cut`.
-        plane: One of PLANES, for slices that are upright; see `NiftiFile.turn_to`.
+        plane: One of PLANES, for slices that are upright; see `NiftiFile.turn_to`. None is for
+            slices as they are stored.
 
     Raises:
         BadInput: It is missing, damaged, of another shape or type, nibabel is missing, or the
@@ -205,17 +185,19 @@ def open_nifti(path: str | Path, axis: int | None = None, plane: str | None = No
         image = _load(path, file)
         stored = image.dataobj
         layout = Layout(stored.dtype, int(stored.offset), tuple(map(int, stored.shape)), "F")
-        check_layout(path, layout, "fiu", NiftiFile.shapes)
+        if not 2 <= len(layout.shape) <= 7:
+            expected = "(I, J), (I, J, K) or (I, J, K, volumes)"
+            raise BadInput(f"has shape {layout.shape}", expected, path=path)
+        check_values(path, layout, "fiu")
         if packed:
             check_unpacked(path, layout.size)
             file.seek(0)
-            raw = stack.enter_context(unpack(file, layout.size, longer=True))
+            raw = stack.enter_context(tempfile.TemporaryFile())
+            unpack(file, raw, layout.size)
         elif (size := path.stat().st_size) < layout.size:  # bytes after the values hurt nobody
-            check_length(path, size, layout.size)
+            check_length(size, layout.size)
         source = NiftiFile(path, raw, layout, image)
         if plane:
             source.turn_to(plane)
-        else:
-            source.cut(axis)
         stack.pop_all()
         return source

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from nogaps.images.arrays import (
-    BLOCK,
-    ArrayFile,
-    check_unpacked,
-    npy_layout,
-    unpack,
-)
-from nogaps.images.layout import SHAPES, check_layout
+from nogaps.images.arrays import BLOCK, ArrayFile, check_unpacked, npy_layout, unpack
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import IN_MEMORY, open_regular, parsing
 
@@ -56,9 +50,8 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         check_unpacked(path, sum(info.file_size for info in members))
         if len({info.filename for info in members}) < len(members):
             raise ValueError("two members have the same name")
-        for info in members:
-            if info.compress_type not in METHODS:
-                raise ValueError(f"compressed by method {info.compress_type}")
+        if not {info.compress_type for info in members} <= METHODS:
+            raise ValueError("compressed by another method than deflate")
         yield archive
 
 
@@ -69,7 +62,7 @@ def open_npz(path: str | Path, kinds: str = "fiu", name: str = "images") -> NpzF
         BadInput: As `open_npy`; or several arrays, or more than LIMIT bytes in all.
     """
     path = Path(path)
-    with _opened(path) as archive:
+    with _opened(path) as archive, ExitStack() as stack:
         arrays = [name for name in archive.namelist() if name.endswith(".npy")]
         member = arrays[0] if len(arrays) == 1 else f"{name}.npy"
         if member not in arrays:
@@ -78,12 +71,13 @@ def open_npz(path: str | Path, kinds: str = "fiu", name: str = "images") -> NpzF
         if (damaged := archive.testzip()) is not None:
             raise ValueError(f"wrong checksum of {damaged}")
         with archive.open(member) as file:
-            layout = npy_layout(file)
-            check_layout(path, layout, kinds, SHAPES)
+            layout = npy_layout(path, file, kinds)
+        raw = stack.enter_context(tempfile.TemporaryFile())
         with archive.open(member) as file:
-            raw = unpack(file, layout.size)
-        source = NpzFile("npz", path, raw, layout, kinds)
+            unpack(file, raw, layout.size)
+        source = NpzFile("npz", path, raw, layout)
         source.member = member
+        stack.pop_all()
         return source
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from nogaps.images.arrays import ImageSource, check_pixels, map_anew
+from nogaps.images.arrays import ImageSource, check_pixels
 from nogaps.images.foreign import refuse_foreign
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, atomic_folder, open_regular, parsing
@@ -87,25 +87,15 @@ def _levels(
     with open_picture(path, formats) as picture:
         grey = convert(picture)
         grey = grey if grey.mode in BITS else grey.convert("L")
-        return np.asarray(grey).astype(_dtype(BITS[grey.mode]))
+        return np.asarray(grey).astype(f"u{BITS[grey.mode] // 8}")
 
 
 def _as_shown(picture: Image.Image) -> Image.Image:
-    transparent = picture.info.get("transparency")
     picture = ImageOps.exif_transpose(picture)
-    if BITS.get(picture.mode) == 16:
-        if transparent is None:
-            return picture
-        levels = np.asarray(picture)
-        return Image.fromarray(np.where(levels == transparent, 0, levels).astype(np.uint16))
-    if not picture.has_transparency_data:
+    if BITS.get(picture.mode) == 16 or not picture.has_transparency_data:
         return picture
     black = Image.new("RGBA", picture.size, "black")
     return Image.alpha_composite(black, picture.convert("RGBA"))
-
-
-def _dtype(bits: int) -> np.dtype:
-    return np.dtype(f"u{bits // 8}")
 
 
 class PngSource(ImageSource):
@@ -136,7 +126,8 @@ class PngSource(ImageSource):
                 raise BadInput(
                     f"is {problem}", f"{expected} as {self.names[0]}", path=self.folder / name
                 )
-        self.shape, self.dtype = (len(self.names), *first[:2]), _dtype(first[2])
+        self.slices, self.dtype = len(self.names), np.dtype(f"u{first[2] // 8}")
+        self.shape = (self.slices, *first[:2])
 
     def _list(self) -> None:
         with parsing(self.path, "a folder of PNGs"):
@@ -190,8 +181,7 @@ class PngSource(ImageSource):
         with atomic_folder(Path(os.path.realpath(output))) as folder:
             for index, name in enumerate(self.names):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                image = map_anew(images)[index]
-                Image.fromarray(image).save(folder / name, format="PNG")
+                Image.fromarray(images[index]).save(folder / name, format="PNG")
 
 
 def _is_hidden(name: str) -> bool:

@@ -199,7 +199,7 @@ def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     return read(io.BytesIO(prefix + file.read(length)))
 
 
-def check_length(path: str | Path, length: int, declared: int) -> None:
+def check_length(length: int, declared: int) -> None:
     """Raise ValueError if the file is longer or shorter than its header says."""
     if length != declared:
         raise ValueError(f"it has {length} bytes, its header declares {declared}")
@@ -222,7 +222,7 @@ def load_npy(path: str | Path, mmap: bool = False) -> np.ndarray:
         file.seek(0)
         shape, _, dtype = read_npy_header(file)
         size = os.fstat(file.fileno()).st_size
-        check_length(path, size, file.tell() + math.prod(shape) * dtype.itemsize)
+        check_length(size, file.tell() + math.prod(shape) * dtype.itemsize)
         if size > IN_MEMORY and not mmap:
             raise BadInput(f"has {size} bytes", f"at most {IN_MEMORY}", path=path)
         return np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)

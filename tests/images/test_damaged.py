@@ -13,7 +13,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -96,9 +95,6 @@ BAD: dict[str, list[Write]] = {  # the files that a name cannot be
         npy([["a", "b"]]),
         cut(0.6),
         *(content(shaped(shape) + bytes(64)) for shape in ("(2, 2)", f"({10**18}, 8)", "(-4, -4)")),
-        content(shaped("(2, 2)", "('<f4', (4,))") + bytes(64)),
-        content(header("__import__('os').abort()")),
-        content(header("-" * 5000 + "1")),
     ],
     "a.npz": [
         content(TEXT),
@@ -177,19 +173,6 @@ def test_mask_of_bytes_that_are_not_bool(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1] + bytes([91]))
     with open_npy(path, kinds="b") as mask:
         assert "not bool" in refused(lambda: mask.read(0, 1))
-
-
-def test_voxels_without_a_size(tmp_path: Path) -> None:
-    image = nibabel.Nifti1Image(np.arange(8, dtype=np.uint8).reshape(1, 1, 8), None)
-    image.header.set_sform(np.diag([0, 1, 1, 1]), 2)
-    image.to_filename(tmp_path / "a.nii")
-    make = partial(prepare_images, [tmp_path / "a.nii"], tmp_path / "o.npz", "8", "pad", "coronal")
-    assert "voxels of 1×0" in refused(make)
-
-
-def test_float64_that_float32_takes_for_missing(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", np.full((1, 1, 8, 6), 1e-60))
-    assert "below 1e-45" in refused(lambda: load_images(tmp_path / "a.npy"))
 
 
 # files that are small and claim to be huge, or that unpack to far more ---------------------------
@@ -287,17 +270,12 @@ def test_a_network_is_never_larger_than_its_file(tmp_path: Path) -> None:
     path = tmp_path / WEIGHTS
     tensors, config = load_tensors(path)
     network = config["networks"][0]
-    changes = [
-        {"lag": 10**6},
-        {"widths": [10**6, 10**6]},
-        {"widths": [1] * 10**5},
-        {"widths": "ab"},
-    ]
-    for change in [*changes, {"bottleneck": 2**62}, {"bottleneck_dropout": 2}, {"widths": "ab"}]:
+    changes = [{"lag": 10**6}, {"widths": [1] * 10**5}, {"widths": "ab"}, {"bottleneck": 2**62}]
+    for change in changes:
         save_tensors(path, tensors, {"networks": [{**network, **change}, network]})
         with little_memory():
             assert "do not fit" in refused(lambda: load_imputer(tmp_path)), change
-    for networks in ([], {}, None, [network] * 3, [network], [None], "x"):
+    for networks in ([], None, [network] * 3, "x"):
         save_tensors(path, tensors, {"networks": networks})
         assert refused(lambda: load_imputer(tmp_path)).startswith(str(path))
     nan = {name: t * float("nan") if t.is_floating_point() else t for name, t in tensors.items()}
@@ -326,16 +304,3 @@ def test_a_prior_is_never_larger_than_its_files(
     with little_memory():
         message = refused(lambda: load_prior(tmp_path / "p"))
     assert str(path.parent) in message and ("noise levels" in message) == (change in LEVELS)
-
-
-def test_unusual_chunks_of_png_are_read(tmp_path: Path) -> None:
-    """A gamma, and image data in several chunks."""
-    path = store(tmp_path / "a", IMAGES[:2])
-    chunks = []
-    for kind, data in chunks_of((path / "0.png").read_bytes()):
-        parts = [data[:9], b"", data[9:]] if kind == b"IDAT" else [data]
-        chunks += [(b"gAMA", struct.pack(">I", 45455))] * (kind == b"IDAT")
-        chunks += [(kind, part) for part in parts]
-    (path / "0.png").write_bytes(png_of(*chunks))
-    with open_images(path) as source:
-        assert np.array_equal(source.read(0, 1)[0], IMAGES[0])

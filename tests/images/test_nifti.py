@@ -36,13 +36,10 @@ def test_planes_are_upright_and_written_back(tmp_path: Path, plane: str, codes: 
         images = source.read(0, 99)
         assert np.array_equal(images, sliced(HEAD, plane))
         assert (source.plane, source.upright) == (plane, True)
-        assert source.shape[0] == nib.load(path).shape[source.axis]
         zooms = [(3, 1, 1.5)[axis] for axis in UPRIGHT[plane]]
         assert source.spacing() == pytest.approx(tuple(zooms[1:]))
         source.save(tmp_path / "x.nii.gz", 1 - images)
-        source.save_half_widths(tmp_path / "half.npy", images / 2)
     assert raw_bytes(tmp_path / "x.nii.gz") == raw_bytes(other)
-    assert np.array_equal(np.load(tmp_path / "half.npy"), nib.load(path).get_fdata() / 2)
 
 
 @pytest.mark.parametrize("plane", [None, "axial", "sagittal"])
@@ -93,7 +90,6 @@ def test_what_a_plane_and_an_axis_need(tmp_path: Path) -> None:
     assert "is for NIfTI" in refused(lambda: open_images(array, plane="axial"))
     path = volume(tmp_path / "y.nii", HEAD)
     assert "sagittal, coronal, axial" in refused(lambda: open_images(path, plane="up"))
-    assert "no axis 3" in refused(lambda: open_images(path, axis=3))
     image = nib.Nifti1Image(HEAD, None)
     image.header.set_sform(np.diag([1, 0, 0, 1]), 2)
     image.to_filename(path)

@@ -12,8 +12,8 @@ import io
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
-from nogaps.images.framing import frame_slice
 from nogaps.images.png import read_shown
 from nogaps.prior.frames.prepare import Prepared, save_frames
 from nogaps.prior.frames.slices import FORMATS
@@ -22,6 +22,9 @@ from nogaps.runtime.files import open_regular, parsing
 
 INDEX_FILE = 1 << 24  # bytes of an index, at most
 FARTHEST = 10_000  # pixels of a slice that a landmark may lie away from its corner
+SIZE = 64  # of the test set's images
+FRAME = 128  # frames are kept at twice that size, for warping
+TOP_ROW, HEAD_COLUMNS = 8.0, 57.0  # where the head lies, in pixels of a 64×64 image
 LANDMARKS = ("flip_left_right", "skull_top_row", "occiput_col", "forehead_col")
 
 
@@ -70,6 +73,29 @@ def _frame(row: dict[str, str], source: Path, index: str | Path) -> np.ndarray:
         raise BadInput(f"{name}: forehead_col is too small", "it above occiput_col", path=index)
     frame = frame_slice(image[:, ::-1] if flip else image, top, occiput, forehead)
     return np.clip(np.rint(frame), 0, 255).astype(np.uint8)
+
+
+def frame_slice(image: np.ndarray, top: float, occiput: float, forehead: float) -> np.ndarray:
+    """Resample one slice so that its head lies where the test set's heads lie.
+
+    A Gaussian filter keeps frequencies that 64×64 cannot hold from folding back.
+
+    Args:
+        image: (H, W), any range.
+        top: The row of the skull's top, in its pixels.
+        occiput: The column of the back of the head.
+        forehead: The column of the forehead, above `occiput`.
+
+    Returns:
+        (128, 128) float64 in the range of the input; 0 outside the slice.
+    """
+    scale = (forehead - occiput) / HEAD_COLUMNS
+    smooth = ndimage.gaussian_filter(image.astype(np.float64), max(0.0, scale / 4 - 0.5))
+    position = (np.arange(FRAME) + 0.5) / 2
+    rows = top + (position - TOP_ROW) * scale
+    columns = (occiput + forehead) / 2 + (position - (SIZE - 1) / 2) * scale
+    grid = np.meshgrid(rows, columns, indexing="ij")
+    return ndimage.map_coordinates(smooth, grid, order=1, mode="constant", cval=0.0)
 
 
 def prepare(source: str | Path, index: str | Path, out: str | Path) -> Prepared:

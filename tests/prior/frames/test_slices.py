@@ -160,11 +160,6 @@ PICTURES: dict[str, tuple[Image.Image, dict, np.ndarray]] = {  # with what they 
     "a transparent entry": (palette(LEFT), {"transparency": 255 - 200}, LEFT * (LEFT != 200)),
     "a transparent level": (Image.fromarray(LEFT), {"transparency": 200}, LEFT * (LEFT != 200)),
     "16 bits": (Image.fromarray(LEFT * np.uint16(300)), {}, LEFT * 300.0),
-    "a transparent level of 16 bits": (
-        Image.fromarray(LEFT * np.uint16(300)),
-        {"transparency": 50 * 300},
-        np.where(LEFT == 50, 0, 200 * 300),
-    ),
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nogaps.images.scaling import Span, rounded
+from nogaps.filling.arrays import Span, rounded
 
 OBSERVED = np.random.default_rng(0).random((3, 8, 10)) > 0.4
 
