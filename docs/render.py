@@ -16,7 +16,7 @@ from docs.numbers import NUMBERS
 from docs.reference import page as reference
 from docs.results import FOLDER, Results
 from docs.tables import TABLES
-from nogaps.imputers.hub import about_imputer
+from nogaps.imputers.hub import about_imputer, model_card
 from nogaps.imputers.loading import SHIPPED, load_imputer
 from nogaps.runtime.files import atomic
 
@@ -49,7 +49,7 @@ def render(text: str, results: Results) -> str:
 def card() -> str:
     """Return the model card of the shipped imputer."""
     about = about_imputer(None, FOLDER / "imputers.json")
-    return str(load_imputer().generate_model_card(about))
+    return str(model_card(load_imputer(), about))
 
 
 def pages() -> Iterator[tuple[Path, str]]:

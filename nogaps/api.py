@@ -23,7 +23,7 @@ Model = str | Path | FillingMethod | Filling | None
 WORDS = {
     Advice.MASK: "a mask (mask=), or missing pixels that are NaN (missing='nan')",
     Advice.MISSING_NAN: "missing='nan' if NaN is what is missing, else mask=",
-    Advice.QUALITY_BEST: "all of its networks (quality='best')",
+    Advice.QUALITY_BEST: "uncertainty.json beside its weights, and all networks (quality='best')",
 }
 
 

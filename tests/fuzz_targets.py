@@ -124,7 +124,7 @@ def make_calibration(folder: Path) -> None:
 
 
 def read_calibration(folder: Path) -> None:
-    imputer = TrainedEnsemble(list(network().networks), folder=folder)
+    imputer = TrainedEnsemble(list(network().networks), calibration=folder / CALIBRATION)
     y, mask = torch.from_numpy(IMAGES[:, None]), torch.from_numpy(MASK[None, None])
     half = imputer.with_half_width(y, mask)[1]
     assert half.isfinite().all() and half.min() >= 0 and half.max() <= 1

@@ -172,13 +172,12 @@ def push(
     """
     import tempfile
 
-    from nogaps.imputers.hub import choose_card, write_folder
+    from nogaps.imputers.hub import write_folder
     from nogaps.runtime.hub import upload
 
-    about = choose_card(model, results, licence, data)
     with tempfile.TemporaryDirectory() as room:
         folder = dry_run or Path(room) / "imputer"
-        names = write_folder(folder, model, about)
+        names = write_folder(folder, model, results, licence, data)
         if dry_run:
             text = f"{folder}: {', '.join(names)}; nothing was uploaded"
             say({"repo_id": repo_id, "folder": folder, "files": names}, as_json, text)

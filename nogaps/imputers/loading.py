@@ -6,6 +6,7 @@ import copy
 import hashlib
 import os
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -14,13 +15,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nogaps.Assessment import ConvBlock, Ensemble, Imputer
 from nogaps.filling.method import TrainedOn
-from nogaps.imputers.card import About, model_card
 from nogaps.imputers.intervals import TERMS, Calibration, half_width, scale_of, scale_terms
 from nogaps.interpolation import LinearImputer, keep_observed
 from nogaps.runtime.checkpoint import build, fingerprint, load_tensors, save_model
 from nogaps.runtime.errors import Advice, BadInput
 from nogaps.runtime.files import load_json, save_json
-from nogaps.runtime.hub import ModelCard, PyTorchModelHubMixin, download, locate
+from nogaps.runtime.hub import PyTorchModelHubMixin, download, locate
 from nogaps.standin import course_mask
 from nogaps.version import __version__
 
@@ -59,22 +59,17 @@ class TrainedEnsemble(Ensemble, PyTorchModelHubMixin, library_name="nogaps"):
     Args:
         networks: Their mean is what is filled in.
         trained_on: Size and mask of their training images, if known.
-        calibration: Of the intervals; else read from `folder` when it is needed.
-        folder: Where the weights lie, and the calibration beside them.
-        quality: "fast" where `networks` are not all that lie there.
+        calibration: Of the intervals, or its file, which is read when it is needed.
     """
 
     def __init__(
         self,
         networks: list[Imputer],
         trained_on: TrainedOn | None = None,
-        calibration: Calibration | None = None,
-        folder: Path | None = None,
-        quality: str = "best",
+        calibration: Calibration | Path | None = None,
     ) -> None:
         super().__init__(networks)
         self.trained_on, self._calibration = trained_on, calibration
-        self.folder, self.quality = folder, quality
         self._folded: tuple[list, list[Imputer]] = ([], [])
 
     @property
@@ -90,19 +85,17 @@ class TrainedEnsemble(Ensemble, PyTorchModelHubMixin, library_name="nogaps"):
     @property
     def identity(self) -> str:
         """16 hex digits of the weights, the settings and the calibration."""
-        file = self.folder and self.folder / CALIBRATION
-        calibration = file.read_bytes() if file and file.exists() else self._calibration
+        stored = self._calibration
+        calibration = stored.read_bytes() if isinstance(stored, Path) else stored
         text = f"{__version__} {self.config} {calibration} {weights_fingerprint(self)}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
     def has_calibration(self) -> bool:
-        """Whether there is a calibration of all networks; `calibration` says whether it fits."""
-        if self._calibration is not None or self.folder is None:
-            return self._calibration is not None
-        return self.quality == "best" and (self.folder / CALIBRATION).exists()
+        """Whether there is a calibration; `calibration` says whether it fits."""
+        return self._calibration is not None
 
-    @property
+    @cached_property
     def calibration(self) -> Calibration:
         """What turns the networks' fills into intervals.
 
@@ -110,10 +103,10 @@ class TrainedEnsemble(Ensemble, PyTorchModelHubMixin, library_name="nogaps"):
             BadInput: There is none, it is damaged, or it belongs to other networks.
         """
         if self._calibration is None:
-            if self.folder is None:
-                raise BadInput("the imputer has no calibration", "one that was calibrated")
-            self._calibration = _read_calibration(self.folder / CALIBRATION, self)
-        return self._calibration
+            raise BadInput("the imputer has no calibration", advice=Advice.QUALITY_BEST)
+        if isinstance(self._calibration, Calibration):
+            return self._calibration
+        return _read_calibration(self._calibration, self)
 
     def members(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Fill with each network: (K,N,1,H,W).
@@ -157,10 +150,8 @@ class TrainedEnsemble(Ensemble, PyTorchModelHubMixin, library_name="nogaps"):
             raise ValueError("an imputer is loaded strictly, expected no strict=False")
         known = ("cache_dir", "force_download", "local_files_only", "token")
         options = {name: value for name, value in options.items() if name in known}
-        local = os.path.isdir(model_id)
-        imputer = load_imputer(
-            model_id if local else download(model_id, FILES, revision, **options)
-        )
+        folder = model_id if os.path.isdir(model_id) else None
+        imputer = load_imputer(folder or download(model_id, FILES, revision, **options))
         if imputer.has_calibration:
             _ = imputer.calibration  # raises where it is damaged
         return imputer
@@ -173,15 +164,6 @@ class TrainedEnsemble(Ensemble, PyTorchModelHubMixin, library_name="nogaps"):
         calibration = self.calibration if self.has_calibration else None
         if calibration and calibration.imputer == weights_fingerprint(self):  # not trained further
             save_json(save_directory / CALIBRATION, asdict(calibration))
-
-    def generate_model_card(self, about: About | None = None) -> ModelCard:
-        """Write the card by `model_card`. Raises BadInput for results of other weights."""
-        about = about or About()
-        if about.results and about.results.get("imputer") not in (None, weights_fingerprint(self)):
-            raise BadInput("imputers.json: was measured with other weights", "these")
-        weights = sum(p.numel() for p in self.parameters())
-        calibration = self.calibration if self.has_calibration else None
-        return model_card(about, len(self.networks), weights, self.trained_on, calibration)
 
 
 def trained_on(mask: torch.Tensor) -> dict:
@@ -230,9 +212,11 @@ def load_imputer(
     tensors, config = load_tensors(path)
     if (beside := path.parent / CONFIG).exists() and load_json(beside) != config:
         raise BadInput(f"differs from the config in {path.name}", "the same", path=beside)
-    networks = _networks(path, tensors, config)[: 1 if quality == "fast" else None]
-    settings = {"folder": path.parent, "quality": quality}
-    imputer = TrainedEnsemble(networks, _trained_on(path, config), **settings)
+    networks = _networks(path, tensors, config)
+    chosen = networks[: 1 if quality == "fast" else None]
+    calibration = path.parent / CALIBRATION
+    whole = len(chosen) == len(networks) and calibration.exists()
+    imputer = TrainedEnsemble(chosen, _trained_on(path, config), calibration if whole else None)
     return imputer.eval().requires_grad_(False).to(device or torch.device("cpu"))
 
 
@@ -240,31 +224,23 @@ def _trained_on(path: Path, config: dict) -> TrainedOn | None:
     """What the networks were trained for; None if the file does not say it."""
     if "trained_on" not in config and path.parent == SHIPPED:  # the notebook's, for the course
         config = trained_on(torch.from_numpy(course_mask())[None, None])
-    if (stored := config.get("trained_on")) is None:
-        return None
-    try:
-        height, width = stored["size"]
-        sound = type(height) is int and type(width) is int and isinstance(stored["mask"], str)
-    except (KeyError, TypeError, ValueError):
-        sound = False
-    if not sound:
-        raise BadInput("its trained_on is invalid", "a size and a mask", path=path)
-    return TrainedOn((height, width), stored["mask"])
+    match config.get("trained_on"):
+        case None:
+            return None
+        case {"size": [int(height), int(width)], "mask": str(mask)}:
+            return TrainedOn((height, width), mask)
+    raise BadInput("its trained_on is invalid", "a size and a mask", path=path)
 
 
 def _networks(path: Path, tensors: dict[str, torch.Tensor], config: dict) -> list[Imputer]:
     configs = config.get("networks")
     if not isinstance(configs, list) or not configs:
         raise BadInput("describes no networks", "the config of an imputer", path=path)
-    networks, used = [], 0
-    for k, each in enumerate(configs):
-        start = f"networks.{k}."
-        part = {n.removeprefix(start): tensors[n] for n in tensors if n.startswith(start)}
-        networks.append(build(path, part, lambda each=each: _untrained(each)))
-        used += len(part)
-    if used < len(tensors):
-        raise BadInput("its weights and its config do not fit", f"{used} tensors", path=path)
-    return networks
+
+    def untrained() -> nn.ModuleDict:
+        return nn.ModuleDict({"networks": nn.ModuleList(map(_untrained, configs))})
+
+    return list(build(path, tensors, untrained)["networks"])
 
 
 def _untrained(config: dict) -> Imputer:
@@ -275,20 +251,15 @@ def _untrained(config: dict) -> Imputer:
 
 def _read_calibration(path: Path, imputer: TrainedEnsemble) -> Calibration:
     """The calibration in a file. Raises BadInput unless it is whole and that of the imputer."""
-    if not path.exists():
-        raise BadInput("not found", "the calibration that `nogaps train` writes", path=path)
     try:
         calibration = Calibration(**load_json(path))
         numbers = [calibration.weights[name] for name in TERMS]
         numbers += [calibration.level, calibration.factor, calibration.groups]
         sound = all(0 <= n <= LARGEST for n in numbers) and calibration.level < 1
-        fits = calibration.members == len(imputer.networks)
     except (TypeError, KeyError) as error:
         raise BadInput("lacks numbers of a calibration", "all", path=path) from error
     if not sound:
         raise BadInput("holds a number out of range", f"0 to {LARGEST:g}", path=path)
-    if not fits:
-        raise BadInput("is not for one of the networks", path=path, advice=Advice.QUALITY_BEST)
     if calibration.imputer != weights_fingerprint(imputer):
         raise BadInput("belongs to other weights", "a new calibration", path=path)
     return calibration

@@ -16,7 +16,7 @@ class Advice(Enum):
 
     MASK = "a mask (--mask MASK.npy), or missing pixels that are NaN (--missing nan)"
     MISSING_NAN = "--missing nan if NaN is what is missing, else --mask MASK.npy"
-    QUALITY_BEST = "all of its networks (--quality best)"
+    QUALITY_BEST = "uncertainty.json beside its weights, and all networks (--quality best)"
     PLANE = "the plane of the slices (--plane sagittal)"
 
 

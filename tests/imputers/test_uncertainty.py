@@ -29,9 +29,9 @@ WEIGHTS = dict(zip(TERMS, (0.02, 0.9, 0.2, 0.05), strict=True))
 class Members(TrainedEnsemble):
     """Three members around the linear fill, whose spread grows with brightness."""
 
-    def __init__(self, calibration: Calibration | None = None, folder: Path | None = None) -> None:
+    def __init__(self, calibration: Calibration | Path | None = None) -> None:
         networks = [Imputer(torch.eye(5), (2,), 2) for _ in range(3)]
-        super().__init__(networks, calibration=calibration, folder=folder)
+        super().__init__(networks, calibration=calibration)
         with torch.no_grad():
             for weight in self.parameters():
                 weight.zero_()
@@ -179,17 +179,16 @@ def test_command_line_from_calibration_to_half_widths(
 
 def test_a_calibration_belongs_to_its_network(tmp_path: Path) -> None:
     def read() -> Calibration:
-        return Members(folder=tmp_path).calibration
+        return Members(path).calibration
 
     right, path = calibrated().calibration, tmp_path / "uncertainty.json"
-    assert not Members(folder=tmp_path).has_calibration
-    assert "not found" in refused(read)
+    assert not Members().has_calibration
     assert "no calibration" in refused(lambda: Members().calibration)
     uncertainty.save_calibration(path, right, {"note": 1})
-    assert Members(folder=tmp_path).has_calibration
+    assert Members(path).has_calibration
     assert read() == replace(right, measured={"note": 1})
     whole = json.loads(path.read_text())
-    bad = {"factor": "2", "weights": {"image": 1}, "level": -1, "imputer": "0" * 16, "members": 1}
+    bad = {"factor": "2", "weights": {"image": 1}, "level": -1, "imputer": "0" * 16}
     for damaged in (*(whole | {key: value} for key, value in bad.items()), {"level": 0.9}):
         path.write_text(json.dumps(damaged))
         assert str(path) in refused(read)
