@@ -16,7 +16,7 @@ from diffusers import DDIMScheduler, LDMPipeline
 
 from nogaps import standin
 from nogaps.prior.autoencoder import build_autoencoder
-from nogaps.prior.diffusion import build_denoiser, noise_schedule
+from nogaps.prior.diffusion import FORWARD, build_denoiser
 from nogaps.prior.loading import Prior, load_prior
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +52,7 @@ def prior_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vqvae = build_autoencoder((8, 8, 8), 4)
         unet = build_denoiser(4, 16, (16, 32))
     vqvae.register_to_config(scaling_factor=0.7)
-    scheduler = DDIMScheduler.from_config(noise_schedule().config)
+    scheduler = DDIMScheduler.from_config(FORWARD.config)
     LDMPipeline(vqvae, unet, scheduler).save_pretrained(folder)
     return folder
 

@@ -15,22 +15,12 @@ Frames = Annotated[
 ]
 Out = Annotated[Path, Option(help="Folder for the model, its log and its checkpoints.")]
 Stage = Annotated[str, Option(help="First stage: kl (AutoencoderKL) or vqvae2.")]
-Channels = Annotated[
-    int | None, Option(help="Channels of the latents. Else 16 for kl, 12 for vqvae2.")
-]
-KLWeight = Annotated[float, Option(help="kl: weight of the KL term.")]
-Prediction = Annotated[str, Option(help="What the denoiser predicts: v, epsilon or x0.")]
-Noise = Annotated[str, Option(help="Noise schedule: cosine or linear.")]
 Copies = Annotated[int, Option(help="Warped copies of each frame.")]
-Patience = Annotated[
-    int, Option(help="Validations without progress before it stops early; 0: never.")
-]
 Start = Annotated[
     str | None,
     Option(help="Train this prior further (folder, Hub id, 'shipped'), on its first stage."),
 ]
 Dropout = Annotated[float, Option(min=0, max=0.9, help="Share of the denoiser's features dropped.")]
-EmaDecay = Annotated[float, Option(help="Decay of the average of the weights.")]
 Steps = Annotated[int, Option(help="Optimiser steps.")]
 Batch = Annotated[int, Option(help="Images per step and process.")]
 Rate = Annotated[float, Option(help="Peak learning rate; its cosine falls to zero.")]
@@ -45,9 +35,6 @@ def train_autoencoder(
     steps: Steps = AE_STEPS,
     batch_size: Batch = 16,
     learning_rate: Rate = 1e-3,
-    latent_channels: Channels = None,
-    kl_weight: KLWeight = 1e-4,
-    patience: Patience = 0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -58,9 +45,7 @@ def train_autoencoder(
     from nogaps.prior.autoencoder import train_autoencoder
     from nogaps.prior.training import Schedule
 
-    schedule = Schedule(steps, batch_size, learning_rate, patience=patience, seed=seed)
-    channels = {"latent_channels": latent_channels} if latent_channels else {}
-    train_autoencoder(frames, out, schedule, stage, kl_weight, **channels)
+    train_autoencoder(frames, out, Schedule(steps, batch_size, learning_rate, seed=seed), stage)
     say({"vqvae": out / "vqvae"}, as_json, f"{out / 'vqvae'}: written")
 
 
@@ -72,11 +57,7 @@ def train_diffusion(
     batch_size: Batch = 64,
     learning_rate: Rate = 1e-3,
     copies: Copies = 24,
-    prediction: Prediction = "v",
-    noise: Noise = "cosine",
     dropout: Dropout = 0.1,
-    ema_decay: EmaDecay = 0.999,
-    patience: Patience = 0,
     start: Start = None,
     seed: Seed = 0,
     as_json: Json = False,
@@ -90,12 +71,9 @@ def train_diffusion(
     from nogaps.prior.training import Schedule
     from nogaps.runtime.hub import locate
 
-    schedule = Schedule(
-        steps, batch_size, learning_rate, ema_decay=ema_decay, patience=patience, seed=seed
-    )
+    schedule = Schedule(steps, batch_size, learning_rate, seed=seed)
     first = SHIPPED if start == "shipped" else start and locate(start, FILES)
-    options = {"prediction": prediction, "noise": noise}
-    train_diffusion(frames, out, schedule, copies, dropout=dropout, start=first, **options)
+    train_diffusion(frames, out, schedule, copies, dropout=dropout, start=first)
     say({"pipeline": out / "pipeline"}, as_json, f"{out / 'pipeline'}: written")
 
 
@@ -107,7 +85,6 @@ def refine(
     batch_size: Batch = 16,
     learning_rate: Rate = 4e-4,
     samples: Annotated[int, Option(help="Sampled latents to learn from.")] = 1024,
-    weight: Annotated[float, Option(help="Weight of the critic beside the images.")] = 3.0,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -119,7 +96,7 @@ def refine(
     from nogaps.prior.training import Schedule
 
     schedule = Schedule(steps, batch_size, learning_rate, ema_decay=0.995, seed=seed)
-    refine_decoder(frames, out, schedule, samples, weight=weight)
+    refine_decoder(frames, out, schedule, samples)
     say({"pipeline": out / "refined"}, as_json, f"{out / 'refined'}: written")
 
 
@@ -128,14 +105,8 @@ def train(
     frames: Frames,
     out: Out,
     stage: Stage = "kl",
-    latent_channels: Channels = None,
-    kl_weight: KLWeight = 1e-4,
-    prediction: Prediction = "v",
-    noise: Noise = "cosine",
     copies: Copies = 24,
     dropout: Dropout = 0.1,
-    ema_decay: EmaDecay = 0.999,
-    patience: Patience = 0,
     autoencoder_steps: Steps = AE_STEPS,
     diffusion_steps: Steps = DIFFUSION_STEPS,
     refine_steps: Annotated[int, Option(help="Optimiser steps; 0: no refinement.")] = REFINE_STEPS,
@@ -148,16 +119,13 @@ def train(
 
     Example: nogaps prior train --frames runs/frames/heads.npz --out runs/prior
     """
-    from nogaps.prior.stages import train_prior
+    from nogaps.prior.refine import train_prior
     from nogaps.prior.training import Schedule
 
-    early = {"patience": patience, "seed": seed}
     schedules = (
-        Schedule(autoencoder_steps, 16, **early),
-        Schedule(diffusion_steps, 64, ema_decay=ema_decay, **early),
+        Schedule(autoencoder_steps, 16, seed=seed),
+        Schedule(diffusion_steps, 64, seed=seed),
         Schedule(refine_steps, 16, 4e-4, ema_decay=0.995, seed=seed),
     )
-    options = {"prediction": prediction, "noise": noise}
-    options |= {"copies": copies, "dropout": dropout}
-    result = train_prior(frames, out, *schedules, stage, kl_weight, latent_channels, **options)
+    result = train_prior(frames, out, *schedules, stage, copies=copies, dropout=dropout)
     say({"pipeline": result}, as_json, f"{result}: written")

@@ -19,6 +19,8 @@ from nogaps.runtime.device import autocast, autocast_dtype
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic_folder
 
+KL_WEIGHT = 1e-4
+
 
 def build_autoencoder(
     widths: Sequence[int] = (32, 64, 128), latent_channels: int = 16
@@ -57,7 +59,7 @@ def reconstruction_loss(x_hat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 def autoencoder_loss(
-    model: AutoencoderKL, x: torch.Tensor, generator: torch.Generator, kl_weight: float
+    model: AutoencoderKL, x: torch.Tensor, generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
     """Return the losses of x (N,1,H,W) in [0,1], reconstructed through a latent sample."""
     posterior = model.encode(2 * x - 1).latent_dist
@@ -66,7 +68,7 @@ def autoencoder_loss(
     x_hat = model.decode(mean + std * noise).sample.float() / 2 + 0.5
     kl = 0.5 * (mean**2 + std**2 - 1 - 2 * std.log()).mean()
     reconstruction = reconstruction_loss(x_hat, x)
-    return {"loss": reconstruction + kl_weight * kl, "reconstruction": reconstruction, "kl": kl}
+    return {"loss": reconstruction + KL_WEIGHT * kl, "reconstruction": reconstruction, "kl": kl}
 
 
 @torch.no_grad()
@@ -116,7 +118,6 @@ def train_autoencoder(
     out: str | Path,
     schedule: Schedule,
     kind: str = "kl",
-    kl_weight: float = 1e-4,
     **shape: object,
 ) -> FirstStage:
     """Train a first stage on frame files; write the folder `out/vqvae`.
@@ -128,20 +129,19 @@ def train_autoencoder(
         out: Folder of the prior.
         schedule: How long and how fast.
         kind: "kl" or "vqvae2".
-        kl_weight: Of the KL term, for "kl".
         **shape: Arguments of `build_autoencoder` or `VQVAE2`.
 
     Raises:
         BadInput: A file or the kind cannot be used, or `out` holds a run with other settings.
     """
     train, val = load_training(frames)
-    model, loss = _build(kind, schedule.seed, kl_weight, shape)
+    model, loss = _build(kind, schedule.seed, shape)
 
     def draw(n: int, generator: torch.Generator) -> torch.Tensor:
         return warp(train[torch.randint(len(train), (n,), generator=generator)], generator)
 
     config = {"stage": "autoencoder", "files": [Path(f).name for f in frames]}
-    config |= {"images": len(train), "kl_weight": kl_weight, **model.config}
+    config |= {"images": len(train), **model.config}
     run_dir, validate = Path(out) / "autoencoder", partial(reconstruction_scores, x=val)
     model = fit(model, draw, loss, validate, run_dir, schedule, config)
     z = encode(model, to_size(train))
@@ -155,12 +155,12 @@ def train_autoencoder(
     return model
 
 
-def _build(kind: str, seed: int, kl_weight: float, shape: dict) -> tuple[FirstStage, Loss]:
+def _build(kind: str, seed: int, shape: dict) -> tuple[FirstStage, Loss]:
     """An untrained first stage with its loss."""
     with torch.random.fork_rng([]):
         torch.manual_seed(seed)  # diffusers initialises from the global generator
         if kind == "kl":
-            return build_autoencoder(**shape), partial(autoencoder_loss, kl_weight=kl_weight)
+            return build_autoencoder(**shape), autoencoder_loss
         if kind == "vqvae2":
             return VQVAE2(**shape), partial(vqvae_loss, reconstruction=reconstruction_loss)
     raise BadInput(f"stage {kind!r} is unknown", "kl or vqvae2")

@@ -24,8 +24,14 @@ from nogaps.runtime.files import atomic_folder, load_json, sha256
 
 BATCH = 64  # images that are encoded at a time
 TRAINING_STEPS = 1000  # noise levels of the forward process
-PREDICTIONS = {"epsilon": "epsilon", "v": "v_prediction", "x0": "sample"}
-NOISE = {"cosine": "squaredcos_cap_v2", "linear": "linear"}
+# the forward process (cosine: arXiv 2102.09672, section 3.2), and what is predicted
+FORWARD = DDPMScheduler(
+    num_train_timesteps=TRAINING_STEPS,
+    beta_schedule="squaredcos_cap_v2",
+    prediction_type="v_prediction",
+    clip_sample=False,
+    timestep_spacing="trailing",
+)
 
 
 def build_denoiser(
@@ -63,66 +69,33 @@ def build_denoiser(
     )
 
 
-@cache
-def noise_schedule(prediction: str = "v", noise: str = "cosine") -> DDPMScheduler:
-    """Return the forward process and what is predicted.
-
-    Args:
-        prediction: "v" (arXiv 2202.00512, appendix D), "epsilon" or "x0".
-        noise: "cosine" (arXiv 2102.09672, section 3.2) or "linear" (arXiv 2006.11239, section 4).
-
-    Raises:
-        BadInput: One of them is unknown.
-    """
-    if prediction not in PREDICTIONS or noise not in NOISE:
-        known = f"one of {', '.join(PREDICTIONS)} with one of {', '.join(NOISE)}"
-        raise BadInput(f"prediction {prediction!r} with noise {noise!r} is unknown", known)
-    return DDPMScheduler(
-        num_train_timesteps=TRAINING_STEPS,
-        beta_schedule=NOISE[noise],
-        prediction_type=PREDICTIONS[prediction],
-        clip_sample=False,
-        # at the last noise level epsilon tells nothing about the image: sampling starts below it
-        timestep_spacing="leading" if prediction == "epsilon" else "trailing",
-    )
-
-
 def diffusion_loss(
-    model: UNet2DModel,
-    z: torch.Tensor,
-    generator: torch.Generator,
-    forward: DDPMScheduler | None = None,
+    model: UNet2DModel, z: torch.Tensor, generator: torch.Generator
 ) -> dict[str, torch.Tensor]:
-    """Return the mean squared error of the prediction at uniform times.
+    """Return the mean squared error of v (arXiv 2202.00512, appendix D) at uniform times.
 
     Args:
         model: The denoiser.
         z: Latents (N,C,H,W) of unit variance.
         generator: Of noise and times, on the CPU.
-        forward: The forward process; else `noise_schedule()`.
     """
-    forward = forward or noise_schedule()
     noise = torch.randn(z.shape, generator=generator).to(z.device)
     # one time per stratum of the batch: less variance than independent draws
     share = (torch.arange(len(z)) + torch.rand(len(z), generator=generator)) / len(z)
     t = (share * TRAINING_STEPS).long().to(z.device)
-    targets = {"epsilon": noise, "sample": z, "v_prediction": forward.get_velocity(z, noise, t)}
-    target = targets[forward.config.prediction_type]
-    predicted = model(forward.add_noise(z, noise, t), t).sample.float()
-    return {"loss": F.mse_loss(predicted, target)}
+    predicted = model(FORWARD.add_noise(z, noise, t), t).sample.float()
+    return {"loss": F.mse_loss(predicted, FORWARD.get_velocity(z, noise, t))}
 
 
 @torch.no_grad()
-def _validation_loss(
-    model: UNet2DModel, z: torch.Tensor, forward: DDPMScheduler
-) -> dict[str, float]:
+def _validation_loss(model: UNet2DModel, z: torch.Tensor) -> dict[str, float]:
     """`diffusion_loss` with the same noise at every call, over four passes of z."""
     generator = torch.Generator().manual_seed(0)
     device = next(model.parameters()).device
     z = z.to(device)
     model.eval()
     with autocast(device, autocast_dtype(device)):
-        losses = [diffusion_loss(model, z, generator, forward)["loss"] for _ in range(4)]
+        losses = [diffusion_loss(model, z, generator)["loss"] for _ in range(4)]
     return {"loss": float(torch.stack(losses).mean())}
 
 
@@ -155,11 +128,11 @@ def _training_latents(
     return shape, latents
 
 
-def _begin_from(unet: UNet2DModel, folder: Path, forward: DDPMScheduler) -> None:
+def _begin_from(unet: UNet2DModel, folder: Path) -> None:
     """Copy the weights of the prior in `folder`. Raises BadInput if it is of another kind."""
     kind = load_json(folder / "scheduler" / "scheduler_config.json").get("prediction_type")
-    if kind != forward.config.prediction_type:
-        raise BadInput(f"predicts {kind}", forward.config.prediction_type, path=folder)
+    if kind != FORWARD.config.prediction_type:
+        raise BadInput(f"predicts {kind}", FORWARD.config.prediction_type, path=folder)
     try:
         unet.load_state_dict(load_part(UNet2DModel, folder / "unet").state_dict())
     except RuntimeError as error:
@@ -189,8 +162,6 @@ def train_diffusion(
     schedule: Schedule,
     copies: int = 24,
     widths: Sequence[int] = (96, 192),
-    prediction: str = "v",
-    noise: str = "cosine",
     dropout: float = 0.1,
     start: str | Path | None = None,
 ) -> None:
@@ -202,14 +173,13 @@ def train_diffusion(
         schedule: How long and how fast.
         copies: Warped copies of each frame.
         widths: See `build_denoiser`.
-        prediction, noise: See `noise_schedule`.
         dropout: See `build_denoiser`.
         start: Folder of a prior whose denoiser is trained further, on its first stage.
 
     Raises:
         BadInput: A file or an option cannot be used, or `out` holds a run with other settings.
     """
-    out, forward = Path(out), noise_schedule(prediction, noise)
+    out = Path(out)
     train, val = load_training(frames)
     folder = out if start is None else Path(start)
     stage = load_stage(folder / "vqvae").to(pick_device())
@@ -219,7 +189,7 @@ def train_diffusion(
         torch.manual_seed(schedule.seed)  # diffusers initialises from the global generator
         unet = build_denoiser(shape[1], shape[2:], widths, dropout)
     if start is not None:
-        _begin_from(unet, folder, forward)
+        _begin_from(unet, folder)
 
     def draw(n: int, generator: torch.Generator) -> torch.Tensor:
         return latents()[torch.randint(shape[0], (n,), generator=generator)]
@@ -227,13 +197,12 @@ def train_diffusion(
     config = {"stage": "diffusion", "files": [Path(f).name for f in frames], "latents": shape[0]}
     parts = () if start is None else ("vqvae", "unet")
     config |= {"start": [sha256(folder / part / WEIGHTS) for part in parts]}
-    config |= {**forward.config, **unet.config}
-    loss = partial(diffusion_loss, forward=forward)
-    validate = partial(_validation_loss, z=z_val, forward=forward)
-    unet = fit(unet, draw, loss, validate, out / "diffusion", schedule, config)
+    config |= {**FORWARD.config, **unet.config}
+    validate = partial(_validation_loss, z=z_val)
+    unet = fit(unet, draw, diffusion_loss, validate, out / "diffusion", schedule, config)
 
     def save() -> None:
-        save_prior(out / "pipeline", stage, unet, forward.config)
+        save_prior(out / "pipeline", stage, unet, FORWARD.config)
         for path in (out / "diffusion").glob("latents-*.npy"):  # large, and of no more use
             path.unlink()
 

@@ -20,8 +20,12 @@ from torch import nn
 from torch.func import functional_call
 
 from nogaps.augmentation import warp
-from nogaps.prior.autoencoder import reconstruction_loss, reconstruction_scores
-from nogaps.prior.diffusion import save_prior
+from nogaps.prior.autoencoder import (
+    reconstruction_loss,
+    reconstruction_scores,
+    train_autoencoder,
+)
+from nogaps.prior.diffusion import save_prior, train_diffusion
 from nogaps.prior.frames.files import load_training
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import image_generators, latent_shape, sample_latents
@@ -30,6 +34,8 @@ from nogaps.runtime.batches import make_npy
 from nogaps.runtime.errors import BadInput
 
 BATCH = 64  # samples drawn at a time
+NOISE = 0.05  # deviation added to real latents, in units of the latents' own
+WEIGHT = 3.0  # length of the critic's gradient at the decoder's last layer, in reconstruction's
 SHARPNESS = 0.25  # of `warp` for the real images: as sharp as the frames, hardly sharper
 
 
@@ -69,8 +75,6 @@ def adversarial_loss(
     x: torch.Tensor,
     generator: torch.Generator,
     bank: torch.Tensor,
-    noise: float,
-    weight: float,
 ) -> dict[str, torch.Tensor]:
     """Return the losses of decoder and critic on real images and on sampled latents.
 
@@ -82,15 +86,12 @@ def adversarial_loss(
         x: Real images (N,1,H,W) in [0,1].
         generator: On the CPU.
         bank: Unscaled sampled latents (M,C,h,w).
-        noise: Deviation added to real latents, in units of the latents' own.
-        weight: Length of the critic's gradient at the decoder's last layer, in lengths of the
-            reconstruction's.
     """
     stage, critic = pair.stage, pair.critic
     pick = torch.randint(len(bank), (len(x),), generator=generator)
     with torch.no_grad():
         z = stage.encode(2 * x - 1).latent_dist.mean.float()
-    deviation = noise / stage.config.scaling_factor
+    deviation = NOISE / stage.config.scaling_factor
     z = z + deviation * torch.randn(z.shape, generator=generator).to(z.device)
     decoded = stage.decode(torch.cat([z, bank[pick].to(z.device)])).sample.float()
     x_hat, fake = decoded.chunk(2)
@@ -101,7 +102,7 @@ def adversarial_loss(
     hinge = (1 - real_votes).relu().mean() + (1 + fake_votes).relu().mean()
     # a critic that cannot tell the two apart (hinge loss 2) has nothing to teach yet
     skill = (4 * (2 - hinge.detach())).clamp(0, 1)
-    share = weight * skill * _balance(reconstruction, fooling, stage.decoder.conv_out.weight)
+    share = WEIGHT * skill * _balance(reconstruction, fooling, stage.decoder.conv_out.weight)
     return {
         "loss": reconstruction + share * fooling + hinge,
         "reconstruction": reconstruction,
@@ -122,8 +123,6 @@ def refine_decoder(
     out: str | Path,
     schedule: Schedule,
     samples: int = 1024,
-    noise: float = 0.05,
-    weight: float = 3.0,
 ) -> None:
     """Train the decoder of `out/pipeline` on what its denoiser samples; write `out/refined`.
 
@@ -134,7 +133,6 @@ def refine_decoder(
         out: Folder of the prior.
         schedule: How long and how fast.
         samples: Sampled latents to learn from.
-        noise, weight: See `adversarial_loss`.
 
     Raises:
         BadInput: The prior's first stage has no trained decoder, or a file cannot be used.
@@ -157,9 +155,9 @@ def refine_decoder(
     def validate(pair: Pair) -> dict[str, float]:
         return reconstruction_scores(pair.stage, val)
 
-    config = {"stage": "refine", "files": [Path(f).name for f in frames], "noise": noise}
-    config |= {"samples": samples, "weight": weight, "prior": prior.weights_sha256}
-    loss = partial(adversarial_loss, bank=bank, noise=noise, weight=weight)
+    config = {"stage": "refine", "files": [Path(f).name for f in frames]}
+    config |= {"samples": samples, "prior": prior.weights_sha256}
+    loss = partial(adversarial_loss, bank=bank)
     pair = fit(pair, draw, loss, validate, out / "refine", schedule, config)
     pipeline = (out / "refined", pair.stage, prior.unet, prior.scheduler)
     by_main_process(lambda: save_prior(*pipeline))
@@ -174,3 +172,38 @@ def latent_bank(prior: Prior, folder: Path, samples: int, seed: int) -> torch.Te
     path = folder / f"latents-{prior.weights_sha256[:16]}-{samples}-{seed}.npy"
     shape = (samples, *latent_shape(prior))
     return torch.from_numpy(make_npy(path, shape, BATCH, sample, "sampling"))
+
+
+def train_prior(
+    frames: Sequence[str | Path],
+    out: str | Path,
+    autoencoder: Schedule,
+    diffusion: Schedule,
+    refinement: Schedule,
+    stage: str = "kl",
+    **options: object,
+) -> Path:
+    """Train all stages of a prior; the same call continues an interrupted run.
+
+    Args:
+        frames: Files of `prior prepare`; one given twice counts twice.
+        out: Folder of the prior.
+        autoencoder: Schedule of the first stage.
+        diffusion: Schedule of the second stage.
+        refinement: Schedule of the third stage, for a "kl" first stage; 0 steps: none.
+        stage: "kl" or "vqvae2".
+        **options: Further arguments of `train_diffusion`.
+
+    Returns:
+        The folder with the finished prior, `out/refined` or `out/pipeline`.
+
+    Raises:
+        BadInput: A file or an option cannot be used, or `out` holds a run with other settings.
+    """
+    out = Path(out)
+    train_autoencoder(frames, out, autoencoder, stage)
+    train_diffusion(frames, out, diffusion, **options)
+    if not refinement.steps or stage != "kl":
+        return out / "pipeline"
+    refine_decoder(frames, out, refinement)
+    return out / "refined"

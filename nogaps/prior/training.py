@@ -8,13 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator, PartialState
-from accelerate.utils import InitProcessGroupKwargs, broadcast_object_list
+from accelerate.utils import InitProcessGroupKwargs
 
 from nogaps.figures import save_curves
 from nogaps.runtime.checkpoint import ema_of, load_state, save_state
@@ -28,7 +28,7 @@ from nogaps.runtime.seeds import numbered_generator
 Draw = Callable[[int, torch.Generator], torch.Tensor]  # a batch of so many images or latents
 Loss = Callable[[torch.nn.Module, torch.Tensor, torch.Generator], dict[str, torch.Tensor]]
 Validate = Callable[[torch.nn.Module], dict[str, float]]
-SAVE = 240.0  # seconds between two states
+SAVE, STATE = 240.0, "state.safetensors"  # seconds between two states; their file
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,6 @@ class Schedule:
     weight_decay: float = 1e-2
     ema_decay: float = 0.999
     validate_every: int = 200
-    patience: int = 0  # validations without progress before training stops; 0: never
     seed: int = 0
 
     def rate(self, step: int) -> float:
@@ -88,26 +87,6 @@ class Objective(torch.nn.Module):
         return self.loss(self.model, batch, generator)
 
 
-@dataclass
-class Best:
-    """The averaged weights with the lowest validation loss so far, for early stopping."""
-
-    patience: int
-    loss: float = math.inf
-    misses: int = 0  # validations since
-    weights: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def update(self, loss: float, model: torch.nn.Module) -> bool:
-        """Note a validation; return whether `patience` of them in a row brought nothing."""
-        if not self.patience:
-            return False
-        self.misses += 1
-        if loss < self.loss:
-            self.loss, self.misses = loss, 0
-            self.weights = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        return self.misses >= self.patience
-
-
 class Run:
     """The state of a training, which lies in `folder/state.safetensors` as well.
 
@@ -115,18 +94,17 @@ class Run:
         folder: Of the run.
         settings: Which two calls must have in common for one to continue the other.
         parts: Objects with `state_dict` and `load_state_dict`, by name.
-        patience: Of `Best`.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, str], parts: dict, patience: int) -> None:
-        self.path, self.settings, self.parts = folder / "state.safetensors", settings, parts
-        self.best, self.step, self.stopped = Best(patience), 0, False
+    def __init__(self, folder: Path, settings: dict[str, str], parts: dict) -> None:
+        self.folder, self.settings, self.parts = folder, settings, parts
+        self.step = 0
         self.log: list[dict] = []  # one row per validation
         self.totals: Counter[str] = Counter()  # of the losses since the last row
 
     def load(self) -> None:
         """Continue a saved run. Raises BadInput if it has other settings than this one."""
-        state = load_state(self.path)
+        state = load_state(self.folder / STATE)
         if state is None:
             return
         saved = state["config"]
@@ -135,27 +113,27 @@ class Run:
         different = sorted(key for key in keys if saved.get(key) != self.settings.get(key))
         if different:
             problem = f"holds a run with other settings ({', '.join(different)})"
-            raise BadInput(problem, "another --out", path=self.path.parent)
+            raise BadInput(problem, "another --out", path=self.folder)
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         self.totals.update(state["totals"])
-        self.best = Best(**state["best"])
-        self.step, self.log, self.stopped = state["step"], state["log"], state["stopped"]
+        self.step, self.log = state["step"], state["log"]
 
     def save(self) -> None:
         """Write the state."""
         state = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {"best": dict(vars(self.best)), "config": self.settings, "step": self.step}
-        state |= {"log": self.log, "totals": dict(self.totals), "stopped": self.stopped}
-        save_state(self.path, state)
+        state |= {"config": self.settings, "step": self.step}
+        state |= {"log": self.log, "totals": dict(self.totals)}
+        save_state(self.folder / STATE, state)
 
     def add_row(self, seconds: float, scores: dict[str, float]) -> None:
-        """Add a row to the log: mean losses since the last one, and scores of a validation."""
+        """Write the log with one more row: mean losses since the last, scores of a validation."""
         n = self.totals.pop("n")
         losses = {name: total / n for name, total in self.totals.items()}
         scores = {f"val_{name}": value for name, value in scores.items()}
         self.log.append({"step": self.step, "seconds": round(seconds, 1), **losses, **scores})
         self.totals.clear()
+        _write_log(self.folder, self.log)
 
 
 def fit(
@@ -170,86 +148,67 @@ def fit(
     """Train a model; a second call with the same schedule and config continues to the same bits.
 
     The learning rate follows the new schedule where that has another number of steps. Under
-    `accelerate launch` every process draws batches of its own, and process 0 writes.
+    `accelerate launch` every process draws batches of its own; process 0 validates and writes.
 
     Args:
         model: Trained in place.
         draw: Makes a batch.
         loss: Gives named fp32 scalars, of which "loss" is minimised.
-        validate: Gives named numbers of the averaged model; early stopping watches the first.
+        validate: Gives named numbers of the averaged model.
         run_dir: Folder for log.csv (mean losses since the row before), log.png and the state.
         schedule: How long and how fast.
         config: Further settings that tell this run from others.
 
     Returns:
-        The averaged model, with early stopping the best one.
+        The averaged model.
 
     Raises:
         BadInput: `run_dir` holds a run with other settings, or another run works there.
     """
     accelerator = make_accelerator()
-    lock = folder_lock(run_dir) if accelerator.is_main_process else nullcontext()
-    # private keys of diffusers' configs list their entries in no fixed order
-    settings = {**vars(schedule), **config}.items()
-    settings = {key: repr(value) for key, value in settings if key[0] != "_"}
-    with lock:
-        return _fit(model, draw, loss, validate, Path(run_dir), schedule, settings, accelerator)
-
-
-def _fit(
-    model: torch.nn.Module,
-    draw: Draw,
-    loss: Loss,
-    validate: Validate,
-    run_dir: Path,
-    schedule: Schedule,
-    settings: dict[str, str],
-    accelerator: Accelerator,
-) -> torch.nn.Module:
-    # Set up what is trained and averaged, and continue a saved run.
-    model = model.to(accelerator.device)
+    main, model = accelerator.is_main_process, model.to(accelerator.device)
     ema = ema_of(model, schedule.ema_decay)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
-    )
+    options = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay}
+    optimizer = torch.optim.AdamW(model.parameters(), **options)
     parts = {"model": model, "ema": ema, "optimizer": optimizer}
     parts |= {"scaler": accelerator.scaler} if accelerator.scaler else {}  # fp16 only
-    run = Run(run_dir, settings, parts, schedule.patience)
-    run.load()
-    objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
-    saved = time.monotonic()
-    started = saved - (run.log[-1]["seconds"] if run.log else 0.0)
-    main, steps = accelerator.is_main_process, schedule.steps if not run.stopped else run.step
+    # private keys of diffusers' configs list their entries in no fixed order
+    settings = {k: repr(v) for k, v in {**vars(schedule), **config}.items() if k[0] != "_"}
+    run = Run(Path(run_dir), settings, parts)
+    with folder_lock(run_dir) if main else nullcontext():
+        run.load()
+        objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
+        _train(run, objective, optimizer, ema, draw, validate, schedule, accelerator)
+    return ema.module.eval()
 
+
+def _train(
+    run: Run,
+    objective: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    ema: torch.optim.swa_utils.AveragedModel,
+    draw: Draw,
+    validate: Validate,
+    schedule: Schedule,
+    accelerator: Accelerator,
+) -> None:
+    """Take the steps that are left; process 0 validates the averaged model and saves the state."""
+    main, steps, saved = accelerator.is_main_process, schedule.steps, time.monotonic()
+    started = saved - (run.log[-1]["seconds"] if run.log else 0.0)
     todo = range(run.step, steps)
     for step in progress(todo, "training", initial=run.step, total=steps, disable=not main):
-        # Train for one step.
         losses = _train_step(step, objective, optimizer, draw, schedule, accelerator)
-        ema.update_parameters(model)
+        ema.update_parameters(run.parts["model"])
         run.totals.update({name: float(value.detach()) for name, value in losses.items()})
         run.totals["n"] += 1
         run.step = step + 1
-        # Validate the averaged model, and write the log.
-        if run.step % schedule.validate_every == 0 or run.step == steps:
-            # those of process 0: devices may differ in a last digit, and only one would stop
-            (scores,) = broadcast_object_list([validate(ema.module)])
-            run.stopped = run.best.update(next(iter(scores.values())), ema.module)
-            run.add_row(time.monotonic() - started, scores)
-            if main:
-                _write_log(run_dir, run.log)
-        # Save the state.
-        due = time.monotonic() - saved > SAVE or run.step == steps or run.stopped
-        if due and main:
+        last = run.step == steps
+        if main and (last or run.step % schedule.validate_every == 0):
+            run.add_row(time.monotonic() - started, validate(ema.module))
+        if main and (last or time.monotonic() - saved > SAVE):
             run.save()
             saved = time.monotonic()
-        if run.stopped:
-            break
-
-    # Return the averaged model, or the best one.
-    if run.best.weights:
-        ema.module.load_state_dict(run.best.weights)
     accelerator.wait_for_everyone()
-    return ema.module.eval()
 
 
 def _train_step(

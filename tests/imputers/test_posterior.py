@@ -12,8 +12,9 @@ from pixel_space import PixelSpace
 from nogaps.Assessment import corrupt
 from nogaps.imputers.posterior import TOP, Posterior, ddim_step, renoise
 from nogaps.interpolation import linear
-from nogaps.prior.diffusion import PREDICTIONS, build_denoiser, noise_schedule
+from nogaps.prior.diffusion import FORWARD, build_denoiser
 from nogaps.prior.loading import Prior
+from nogaps.prior.schedulers import PREDICTIONS
 from nogaps.prior.vqvae import VQVAE2
 from nogaps.runtime.errors import BadInput
 
@@ -45,14 +46,15 @@ class Oracle(torch.nn.Module):
     def __init__(self, z0: torch.Tensor, prediction: str) -> None:
         super().__init__()
         self.z0 = torch.nn.Parameter(z0, requires_grad=False)
-        self.alpha_bar = noise_schedule(prediction).alphas_cumprod
+        self.alpha_bar = FORWARD.alphas_cumprod
         self.prediction = prediction
         self.config = SimpleNamespace(sample_size=16, in_channels=16)
 
     def forward(self, z: torch.Tensor, t: int) -> SimpleNamespace:
         alpha, sigma = self.alpha_bar[t].sqrt(), (1 - self.alpha_bar[t]).sqrt()
         epsilon = (z - alpha * self.z0) / sigma
-        found = {"epsilon": epsilon, "x0": self.z0, "v": alpha * epsilon - sigma * self.z0}
+        v = alpha * epsilon - sigma * self.z0
+        found = {"epsilon": epsilon, "sample": self.z0, "v_prediction": v}
         return SimpleNamespace(sample=found[self.prediction])
 
 
@@ -131,7 +133,7 @@ def test_a_perfect_denoiser_gives_the_truth(
     top = y[mask].quantile(TOP)
     truth, stage = (0.6 * clean[:1] / top).clamp(0, 1), PixelSpace()
     unet = Oracle(stage.encode(2 * truth - 1).latent_dist.mean, prediction)
-    schedule = dict(noise_schedule(prediction).config)
+    schedule = {**FORWARD.config, "prediction_type": prediction}
     prior = dataclasses.replace(prior, vqvae=stage, unet=unet, scheduler=schedule)
     settings = {"strength": 0.9, "num_inference_steps": 5, "resampling": 2, "eta": eta}
     draws = posterior(prior, num_draws=1, **settings).draws(y, mask)

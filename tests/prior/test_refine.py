@@ -18,7 +18,7 @@ def test_each_player_gets_its_own_gradient() -> None:
         torch.manual_seed(0)
         pair = Pair(build_autoencoder((8, 8, 8), 4))
         x, bank = torch.rand(2, 1, 32, 32), torch.randn(4, 4, 8, 8)
-    losses = adversarial_loss(pair, x, torch.Generator().manual_seed(0), bank, 0.1, 0.5)
+    losses = adversarial_loss(pair, x, torch.Generator().manual_seed(0), bank)
     critic = list(pair.critic.parameters())
     expected = torch.autograd.grad(losses["critic"], critic, retain_graph=True)
     losses["loss"].backward()

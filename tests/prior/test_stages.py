@@ -15,16 +15,15 @@ from diffusers import AutoencoderKL, DiffusionPipeline
 
 from nogaps.prior import training
 from nogaps.prior.autoencoder import encode, reconstruct, train_autoencoder
-from nogaps.prior.diffusion import PREDICTIONS, train_diffusion
+from nogaps.prior.diffusion import train_diffusion
 from nogaps.prior.loading import load_part, load_prior, load_stage
-from nogaps.prior.refine import refine_decoder
+from nogaps.prior.refine import refine_decoder, train_prior
 from nogaps.prior.sampling import generate
-from nogaps.prior.stages import train_prior
 from nogaps.prior.training import Schedule
 from nogaps.prior.vqvae import VQVAE2
 from nogaps.runtime.checkpoint import load_state
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import sha256
+from nogaps.runtime.files import save_json, sha256
 
 
 def small(steps: int, **options: object) -> Schedule:
@@ -143,14 +142,15 @@ def test_a_prior_is_trained_further(kl: Path, frames_file: Path, tmp_path: Path)
         for name, value in before.unet.state_dict().items()
     ]
     assert max(moved) < 1e-3, "one step of a millionth cannot lead far from where it began"
-    for message, out, widths, options in (
-        (r"other settings .*start", tmp_path, (16, 32), {"start": kl / "pipeline"}),
-        ("of another size", tmp_path / "b", (32, 32), {}),
-        ("predicts v_prediction", tmp_path / "c", (16, 32), {"prediction": "x0"}),
+    other = shutil.copytree(kl / "refined", tmp_path / "other")
+    save_json(other / "scheduler/scheduler_config.json", {"prediction_type": "epsilon"})
+    for message, out, widths, start in (
+        (r"other settings .*start", tmp_path, (16, 32), kl / "pipeline"),
+        ("of another size", tmp_path / "b", (32, 32), kl / "refined"),
+        ("predicts epsilon", tmp_path / "c", (16, 32), other),
     ):
-        options = {"start": kl / "refined", **options}
         with pytest.raises(BadInput, match=message):
-            train_diffusion([frames_file], out, short, 0, widths, **options)
+            train_diffusion([frames_file], out, short, 0, widths, start=start)
 
 
 def test_another_kind_of_first_stage(trained: Path, frames_file: Path, tmp_path: Path) -> None:
@@ -167,28 +167,13 @@ def test_another_kind_of_first_stage(trained: Path, frames_file: Path, tmp_path:
         train_autoencoder([frames_file], tmp_path, small(4), "vae3")
 
 
-@pytest.mark.parametrize(("prediction", "noise"), [("x0", "linear"), ("epsilon", "cosine")])
-def test_other_predictions(
-    kl: Path, frames_file: Path, tmp_path: Path, prediction: str, noise: str
-) -> None:
-    shutil.copytree(kl / "vqvae", tmp_path / "vqvae")
-    options = {"prediction": prediction, "noise": noise}
-    train_diffusion([frames_file], tmp_path, small(2), copies=1, widths=(16, 32), **options)
-    prior = load_prior(tmp_path / "pipeline")
-    assert prior.scheduler["prediction_type"] == PREDICTIONS[prediction]
-    x = torch.cat(generate(2, 4, 2, prior=prior))
-    assert x.shape == (2, 1, 64, 64) and torch.isfinite(x).all()
-
-
 def test_one_call_trains_everything(frames_file: Path, tmp_path: Path) -> None:
     def train(out: Path, **options: object) -> Path:
         schedules = [Schedule(n, 2, validate_every=1) for n in (1, 1, 0)]
-        return train_prior(
-            [frames_file], out, *schedules, latent_channels=4, copies=1, widths=(16, 32), **options
-        )
+        return train_prior([frames_file], out, *schedules, copies=1, widths=(16, 32), **options)
 
     weights = train(tmp_path) / "unet" / "diffusion_pytorch_model.safetensors"
-    assert load_prior(tmp_path / "pipeline").unet.config.in_channels == 4
+    assert load_prior(tmp_path / "pipeline").unet.config.in_channels == 16
     # the order of sets differs from process to process: no run may be taken for another's
     for stage in ("autoencoder", "diffusion"):
         settings = load_state(tmp_path / stage / "state.safetensors")["config"]

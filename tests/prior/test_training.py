@@ -20,17 +20,15 @@ from nogaps.runtime.files import sha256
 
 
 def line_fit(
-    schedule: Schedule, run_dir: Path, worse_after: int = 99, **config: object
+    schedule: Schedule, run_dir: Path, **config: object
 ) -> tuple[torch.nn.Module, list[float]]:
-    """Fit y = w x with a validation loss that turns at step `worse_after`; w at validations."""
+    """Fit y = w x; the model, and its w at validations."""
     model, seen = torch.nn.Linear(1, 1, bias=False), []
     torch.nn.init.zeros_(model.weight)
 
     def validate(averaged: torch.nn.Module) -> dict[str, float]:
         seen.append(float(averaged.weight.detach()))
-        with open(run_dir / "calls", "a") as file:
-            file.write("x")
-        return {"loss": abs(len((run_dir / "calls").read_text()) - worse_after) + 0.5}
+        return {"loss": 1.0}
 
     def loss(model: torch.nn.Module, x: torch.Tensor, _: torch.Generator) -> dict:
         return {"loss": (model(x) - 3 * x).square().mean()}
@@ -38,7 +36,6 @@ def line_fit(
     def draw(n: int, generator: torch.Generator) -> torch.Tensor:
         return torch.rand(n, 1, generator=generator)
 
-    run_dir.mkdir(exist_ok=True)
     return fit(model, draw, loss, validate, run_dir, schedule, config), seen
 
 
@@ -51,18 +48,6 @@ def test_the_rate_rises_and_falls() -> None:
     rates = [Schedule(100, learning_rate=2.0, warmup=0.1).rate(step) for step in range(100)]
     assert rates[0] == 0.2 and rates[9] == 2.0 == max(rates) and 0 < rates[-1] < 0.01
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
-
-
-@pytest.mark.usefixtures("no_curves")
-def test_early_stopping_returns_the_best_weights(tmp_path: Path) -> None:
-    schedule = Schedule(40, 4, 0.1, validate_every=1, patience=3)
-    model, seen = line_fit(schedule, tmp_path / "a", 4)
-    assert len(seen) == 7, "three validations without progress after the best, the fourth"
-    assert float(model.weight.detach()) == seen[3]
-    again, more = line_fit(schedule, tmp_path / "a", 4)
-    assert not more and float(again.weight.detach()) == seen[3], "a stopped run was trained further"
-    full, all_seen = line_fit(Schedule(9, 4, 0.1, validate_every=1), tmp_path / "b", 4)
-    assert len(all_seen) == 9 and float(full.weight.detach()) == all_seen[-1]
 
 
 def test_the_log_has_mean_losses_and_scores(tmp_path: Path) -> None:
@@ -88,15 +73,15 @@ def test_a_run_goes_on_for_longer_but_not_with_other_settings(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("no_curves")
-@pytest.mark.parametrize("stop", range(1, 13, 4))
+@pytest.mark.parametrize("stop", range(1, 10, 4))
 def test_an_interrupted_run_continues_to_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    """Dropout, a best network that is not the last, losses in the middle of a line of the log.
+    """Dropout, and losses in the middle of a line of the log.
 
     Every other step the clock strikes: what it saved is at most two steps old.
     """
-    schedule = Schedule(20, 4, 0.1, validate_every=3, patience=2)
+    schedule = Schedule(11, 4, 0.1, validate_every=3)
     step, now = training._train_step, [0.0]
 
     def timed(number: int, *rest: object) -> dict:
@@ -109,9 +94,9 @@ def test_an_interrupted_run_continues_to_the_same_bits(
             torch.manual_seed(0)
             model = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Dropout(0.5))
         loss = lambda m, x, _: {"loss": (m(x) - x).square().mean()}  # noqa: E731
-        away = lambda m: {"loss": abs(float(m[0].weight.detach()[0, 0]) - 0.4)}  # noqa: E731
+        weight = lambda m: {"weight": float(m[0].weight.detach()[0, 0])}  # noqa: E731
         draw = lambda n, generator: torch.rand(n, 3, generator=generator)  # noqa: E731
-        fit(model, draw, loss, away, tmp_path / name, schedule, {})
+        fit(model, draw, loss, weight, tmp_path / name, schedule, {})
         return tmp_path / name / "state.safetensors"
 
     def interrupted(number: int, *rest: object) -> dict:
@@ -124,8 +109,6 @@ def test_an_interrupted_run_continues_to_the_same_bits(
     monkeypatch.setattr(training, "time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr(training, "_train_step", timed)
     straight = run("straight")
-    state = load_state(straight)
-    assert state["stopped"] and state["step"] < 20
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(training, "_train_step", interrupted)
         run("resumed")
@@ -154,7 +137,7 @@ def _share_gradients(rank: int, port: int, out: Path) -> None:
     def validate(model: torch.nn.Module) -> dict[str, float]:
         return {"loss": float(rank)}
 
-    schedule = Schedule(1, 2, 1.0, warmup=0, weight_decay=0, ema_decay=0, patience=1)
+    schedule = Schedule(1, 2, 1.0, warmup=0, weight_decay=0, ema_decay=0)
     fit(model, draw, loss, validate, out, schedule, {})
     assert torch.distributed.get_world_size() == 2
     torch.save(model.weight.grad, out / f"grad{rank}.pt")

@@ -163,9 +163,9 @@ def test_a_failure_under_a_launcher(inputs: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_prior_is_trained_in_two_processes(frames_file: Path, tmp_path: Path) -> None:
-    """All stages, with early stopping; a stage needs what process 0 wrote after the one before."""
+    """All stages; a stage needs what process 0 wrote after the one before."""
     common, out = ("--frames", frames_file, "--out", tmp_path / "prior"), tmp_path / "prior"
-    call = ["prior", "train", *common, "--copies", 1, "--latent-channels", 4, "--patience", 2]
+    call = ["prior", "train", *common, "--copies", 1]
     done = launched(*call, "--autoencoder-steps", 2, "--diffusion-steps", 2, "--refine-steps", 0)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("pipeline: written") == 1

@@ -20,7 +20,6 @@ from nogaps.prior.frames.slices import FORMATS
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import open_regular, parsing
 
-INDEX_FILE = 1 << 24  # bytes of an index, at most
 FARTHEST = 10_000  # pixels of a slice that a landmark may lie away from its corner
 SIZE = 64  # of the test set's images
 FRAME = 128  # frames are kept at twice that size, for warping
@@ -35,10 +34,7 @@ def read_index(path: str | Path) -> list[dict[str, str]]:
         BadInput: It is not such a CSV.
     """
     with open_regular(path) as file, parsing(path, "a CSV index"):
-        data = file.read(INDEX_FILE + 1)
-        if len(data) > INDEX_FILE:
-            raise ValueError(f"more than {INDEX_FILE} bytes")
-        rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")))
+        rows = list(csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline="")))
     if not rows:
         raise BadInput("has no rows", "one per slice", path=path)
     for number, row in enumerate(rows, 2):
@@ -65,12 +61,12 @@ def _frame(row: dict[str, str], source: Path, index: str | Path) -> np.ndarray:
     image, name = read_slice(source / row["source_file"]), row["source_file"]
     try:
         flip, top, occiput, forehead = (float(row[landmark]) for landmark in LANDMARKS)
-    except ValueError as error:
-        raise BadInput(f"{name}: a landmark is not a number", "all of them", path=index) from error
-    if not all(abs(at) <= FARTHEST for at in (top, occiput, forehead)):
-        raise BadInput(f"{name}: a landmark lies far outside", "all in the image", path=index)
-    if forehead <= occiput:
-        raise BadInput(f"{name}: forehead_col is too small", "it above occiput_col", path=index)
+        possible = all(abs(at) <= FARTHEST for at in (top, occiput, forehead))
+    except ValueError:
+        possible = False
+    if not possible or forehead <= occiput:
+        expected = "numbers within the image, forehead_col above occiput_col"
+        raise BadInput(f"{name}: its landmarks are impossible", expected, path=index)
     frame = frame_slice(image[:, ::-1] if flip else image, top, occiput, forehead)
     return np.clip(np.rint(frame), 0, 255).astype(np.uint8)
 
