@@ -1,10 +1,12 @@
-# make run    environment, notebook, test_set_nogaps.npy, check
-# make test   environment, linters, tests
-# make docs   numbers and reference into the pages
+# make run      environment, notebook, test_set_nogaps.npy, check
+# make test     environment, linters, tests
+# make docs     numbers and reference into the pages
+# make results  what depends on the weights, measured again, without training
+# make speed    times and rates, measured again
 PROFILE ?= auto
 PYTHON := .venv/bin/python
 
-.PHONY: run test test-slow lint docs bench clean
+.PHONY: run test test-slow lint docs results speed clean
 
 run: .venv/installed
 	$(PYTHON) -m nogaps run --profile $(PROFILE)
@@ -24,17 +26,25 @@ lint: .venv/installed
 docs: .venv/installed
 	$(PYTHON) -m docs.render
 
-# FRAMES: frame files of `nogaps prior prepare`; without them only the stand-in is scored.
-# Trains nothing; what benchmarks.published and benchmarks.training left in runs/ gets its rows.
-# About 25 minutes on two cores that do nothing else.
+# what depends on the weights, measured again, and into the pages. Trains nothing: what
+# benchmarks.published and benchmarks.training left in runs/ gets its rows.
+FRAMES ?= $(wildcard runs/frames/heads.npz runs/frames/heads_t1.npz)
+LOGS := $(wildcard runs/training/*.safetensors)
 PUBLISHED := $(if $(wildcard runs/published/published.json),--published runs/published)
-bench: .venv/installed
-	$(PYTHON) -m benchmarks.notebook
-	$(PYTHON) -m benchmarks.filling
-	$(PYTHON) -m benchmarks.scaling
-	$(PYTHON) -m benchmarks.sampling $(FRAMES)
+results: .venv/installed
+	$(PYTHON) -m benchmarks.uncertainty $(FRAMES) --figure docs/uncertainty.png
 	$(PYTHON) -m benchmarks.imputers $(FRAMES) $(PUBLISHED)
-	$(PYTHON) -m benchmarks.masks $(FRAMES)
+	$(PYTHON) -m benchmarks.unseen $(FRAMES) $(if $(SLICES),--raw $(SLICES))
+	$(PYTHON) -m benchmarks.label_free nogaps/weights/imputer $(LOGS) $(PUBLISHED) \
+		$(FRAMES:%=--frames %) --test-set test_set.npy
+	$(PYTHON) -m benchmarks.sampling $(FRAMES)
+	$(PYTHON) -m docs.render
+
+# times and rates, which depend on the machine: about 25 minutes on two cores that do nothing else
+speed: .venv/installed
+	$(PYTHON) -m benchmarks.notebook
+	$(PYTHON) -m benchmarks.filling --large
+	$(PYTHON) -m benchmarks.scaling
 	$(PYTHON) -m docs.render
 
 .venv/installed: requirements.txt constraints.txt pyproject.toml

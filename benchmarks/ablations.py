@@ -3,17 +3,16 @@
     python -m benchmarks.ablations runs/samples/images.npy runs/frames/heads.npz ...
 
 One change at a time: every variant is trained like the notebook's, on the same images for the same
-number of steps, and scored on the `val` split of each frame file under the course's mask. The
-difference in hole PSNR to the default is averaged over seeds; its 95 % interval is a bootstrap
-over groups. What is finished is read from the working folder.
+number of steps, and scored on the `val` split of each frame file under the course's mask, beside
+the difference in hole PSNR to the default, whose 95 % interval is a bootstrap over groups. What is
+finished is read from the working folder.
 """
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 from unittest import mock
@@ -25,7 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks import harness
-from benchmarks.harness import check_profile, course_mask, interval, run, table
+from benchmarks.harness import course_mask, interval, table
 from nogaps import Assessment
 from nogaps.Assessment import Imputer, Profile, corrupt, fill, make_datasets
 from nogaps.augmentation import random_affine
@@ -37,7 +36,8 @@ from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_images, save_json
 
 RESULTS = harness.RESULTS / "ablations.json"
-TRAIN_EPOCH, GRID_SAMPLE = Assessment.train_epoch, F.grid_sample
+TRAIN_EPOCH, NEW_IMPUTER = Assessment.train_epoch, Assessment.new_imputer
+GRID_SAMPLE = F.grid_sample
 Val = dict[str, tuple[torch.Tensor, list[str]]]
 
 
@@ -115,44 +115,30 @@ def equal_contrast(imputer: Imputer, ema: nn.Module, *parts: object) -> float:
     return TRAIN_EPOCH(imputer, ema, *others, scaled, mask)
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One change: names of the notebook that are replaced, and fields of its profile."""
-
-    patches: dict[str, Callable] = field(default_factory=dict)
-    profile: dict[str, object] = field(default_factory=dict)
+def wide(profile: Profile, *parts: object) -> Imputer:
+    """Build the notebook's network 1.5 times as wide."""
+    widths, bottleneck = (3 * w // 2 for w in profile.widths), 3 * profile.bottleneck // 2
+    return NEW_IMPUTER(replace(profile, widths=tuple(widths), bottleneck=bottleneck), *parts)
 
 
-WIDE = {"widths": (48, 96, 192), "bottleneck": 384}
-VARIANTS = {
-    "default": Variant(),
-    "half of the images warped": Variant({"random_affine": half_warped}),
-    "half moved instead of warped": Variant({"random_affine": half_moved}),
-    "warped from twice the size": Variant({"random_affine": warped_from_twice}),
-    "every image at one contrast": Variant({"train_epoch": equal_contrast}),
-    "residual blocks": Variant({"Imputer": ResidualImputer}),
-    "1.5 times as wide": Variant(profile=WIDE),
-    "wide and half warped": Variant({"random_affine": half_warped}, WIDE),
+VARIANTS: dict[str, dict[str, Callable]] = {  # what takes the place of the notebook's
+    "default": {"train_epoch": TRAIN_EPOCH},
+    "half of the images warped": {"random_affine": half_warped},
+    "half moved instead of warped": {"random_affine": half_moved},
+    "warped from twice the size": {"random_affine": warped_from_twice},
+    "every image at one contrast": {"train_epoch": equal_contrast},
+    "residual blocks": {"Imputer": ResidualImputer},
+    "1.5 times as wide": {"new_imputer": wide},
 }
 
 
 # the runs ------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def changed(variant: Variant) -> Iterator[None]:
-    """Change the notebook's code to the variant's."""
-    with contextlib.ExitStack() as stack:
-        for name, replacement in variant.patches.items():
-            stack.enter_context(mock.patch.object(Assessment, name, replacement))
-        yield
-
-
 def run_variant(
     name: str, x: torch.Tensor, val: Val, profile: Profile, seed: int, folder: Path
 ) -> tuple[dict[str, torch.Tensor], float]:
     """Train a variant on x (N,1,64,64); returns filled val images by set, and its seconds."""
-    profile = replace(profile, **VARIANTS[name].profile)
     mask, key = course_mask(), fingerprint(x, *(images for images, _ in val.values()))
     size = f"{profile.widths[0]}x{len(profile.widths)}"
     stem = f"{name.replace(' ', '-').replace('.', '_')}-{size}-{profile.epochs}-{seed}-{key}"
@@ -160,7 +146,7 @@ def run_variant(
     if not done.exists():
         sets, start = make_datasets(x, mask, seed), time.perf_counter()
         on = mask.to(pick_device())
-        with changed(VARIANTS[name]):
+        with mock.patch.multiple(Assessment, **VARIANTS[name]):
             imputer = Assessment.new_imputer(profile, sets[0].tensors[1], seed)
             options = Assessment.Options(profile.epochs, seed)
             trained, _ = Assessment.train(imputer, *sets, on, checkpoint, options)
@@ -173,22 +159,21 @@ def run_variant(
     return tensors, meta["seconds"]
 
 
-def compare(fills: dict[str, list[dict]], val: Val) -> dict[str, dict]:
+def compare(fills: dict[str, dict[str, torch.Tensor]], val: Val) -> dict[str, dict]:
     """Return per variant and set the PSNR, and its difference to the default's with an interval.
 
-    fills: per variant one dict of filled images per seed.
+    fills: filled images by set, per variant.
     """
 
-    def psnr(runs: list[dict], k: str) -> np.ndarray:
-        scores = [hole_scores(each[k], val[k][0], course_mask())["psnr"] for each in runs]
-        return np.mean(scores, 0)
+    def psnr(name: str, k: str) -> np.ndarray:
+        return hole_scores(fills[name][k], val[k][0], course_mask())["psnr"]
 
     rows: dict[str, dict] = {name: {} for name in fills}
-    for name, runs in fills.items():
+    for name, row in rows.items():
         for k, (_, groups) in val.items():
-            values, base = psnr(runs, k), psnr(fills["default"][: len(runs)], k)
-            more = bootstrap((values - base).astype(float), groups)
-            rows[name][k] = {"psnr": float(values.mean()), "more_db": more}
+            values = psnr(name, k)
+            more = bootstrap((values - psnr("default", k)).astype(float), groups)
+            row[k] = {"psnr": float(values.mean()), "more_db": more}
     return rows
 
 
@@ -206,37 +191,32 @@ def as_markdown(rows: dict[str, dict], sets: list[str]) -> str:
 
 
 def main(
-    images: Annotated[Path, typer.Argument(help="Synthetic heads, .npy of `nogaps sample`.")],
-    frames: Annotated[list[Path], typer.Argument(help="Frame files of `nogaps prior prepare`.")],
+    images: harness.Images,
+    frames: harness.Frames,
     epochs: Annotated[int, typer.Option(help="Passes over four fifths of the images.")] = 10,
-    seeds: Annotated[str, typer.Option(help="Seeds, with commas.")] = "0",
+    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.")] = 0,
     only: Annotated[str | None, typer.Option(help="Names of variants, with commas.")] = None,
     folder: Annotated[Path, typer.Option(help="Finished and interrupted runs.")] = Path(
         "runs/ablations"
     ),
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
-    profile: Annotated[str, typer.Option(help="smoke or full: the size of the networks.")] = "full",
+    out: harness.Out = RESULTS,
+    smoke: harness.Smoke = False,
 ) -> None:
     """Train the variants, print a Markdown table and write it as JSON."""
-    check_profile(profile)
     names = dict.fromkeys(VARIANTS if only is None else ["default", *only.split(",")])
     if unknown := [name for name in names if name not in VARIANTS]:
         raise BadInput("is not a variant", ", ".join(VARIANTS), path=f"--only {unknown[0]}")
     x = torch.from_numpy(load_images(images))
     val = {path.stem: load_frames(path, "val") for path in frames}
     val = {k: (to_size(heads), list(groups)) for k, (heads, groups) in val.items()}
-    size = replace(Assessment.PROFILES[profile], epochs=epochs)
-    folder.mkdir(parents=True, exist_ok=True)
-    fills: dict[str, list[dict]] = {name: [] for name in names}
-    seconds: dict[str, float] = {}
-    for seed in map(int, seeds.split(",")):
-        for name in fills:
-            filled, seconds[name] = run_variant(name, x, val, size, seed, folder)
-            fills[name].append(filled)
-            rows = compare({k: runs for k, runs in fills.items() if runs}, val)
-            save_json(out, {"epochs": epochs, "seeds": seeds, "rows": rows, "seconds": seconds})
+    profile = replace(Assessment.PROFILES["smoke" if smoke else "full"], epochs=epochs)
+    fills, seconds = {}, {}
+    for name in names:
+        fills[name], seconds[name] = run_variant(name, x, val, profile, seed, folder)
+        rows = compare(fills, val)
+        save_json(out, {"epochs": epochs, "seed": seed, "rows": rows, "seconds": seconds})
     print(as_markdown(rows, list(val)))
 
 
 if __name__ == "__main__":
-    run(main)
+    harness.run(main)

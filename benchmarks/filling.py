@@ -5,8 +5,8 @@
 
 In memory: 100 images by each imputer in turns, networks in batches of 32, on one thread and on two,
 in the processor's fast precision and in fp32. On files: `nogaps fill` from the start of the process
-to its end, with the peak of its memory. And how long commands and imports take to start. OpenCV
-(`pip install opencv-python-headless`) is optional: without it there are no such rows.
+to its end, with the peak of its memory. OpenCV (`pip install opencv-python-headless`) is optional:
+without it there are no such rows.
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
+from unittest import mock
 
 import numpy as np
 import torch
 import typer
 from skimage.restoration import inpaint_biharmonic
 
-from benchmarks import harness
-from benchmarks.harness import Impute, cell, check_profile, course_mask, run, spread, table
-from benchmarks.recipes import CourseworkNet
+from benchmarks import harness, recipes
+from benchmarks.harness import Impute, cell, course_mask, spread, table
 from nogaps import Assessment, standin
 from nogaps.filling.arrays import CPU_BATCH
 from nogaps.imputers.loading import load_imputer
 from nogaps.interpolation import biharmonic, keep_observed
 from nogaps.metrics import hole_scores
-from nogaps.runtime.files import atomic, save_json, save_npy
+from nogaps.runtime.device import autocast_dtype
+from nogaps.runtime.files import atomic, save_json
 
 RESULTS = harness.RESULTS / "filling.json"
 COUNTS, LARGE = (100, 10_000), 100_000
@@ -68,21 +69,21 @@ def opencv(method: str) -> Impute:
     return one_by_one(inpaint)
 
 
-def classical() -> dict[str, Impute]:
-    """Return what needs no network, by name."""
+def unlearnt() -> dict[str, Impute]:
+    """Return what learns nothing, by name."""
     methods: dict[str, Impute] = {
         "scikit-image biharmonic": one_by_one(inpaint_biharmonic),
         "biharmonic, all images of a mask at once": biharmonic,
     }
     if importlib.util.find_spec("cv2"):
         methods |= {f"OpenCV {name}": opencv(name) for name in OPENCV}
-    return methods | {"kriging": load_imputer().kriging}
+    return methods
 
 
 def networks(small: bool) -> dict[str, Impute]:
-    """Return ours, and the coursework's untrained: its time is that of any weights."""
-    size = {"widths": (8, 16), "bottleneck": 16} if small else {}
-    coursework = CourseworkNet(**size).eval().requires_grad_(False)
+    """Return ours, and the coursework's untrained: their time is that of any weights."""
+    network = recipes.CourseworkNet(**(recipes.SMOKE if small else {}))
+    coursework = network.eval().requires_grad_(False)
     return {
         "ours, fast": load_imputer(quality="fast"),
         "ours, best": load_imputer(),
@@ -95,27 +96,34 @@ def networks(small: bool) -> dict[str, Impute]:
 
 def measure_imputers(count: int, repetitions: int, small: bool) -> list[dict]:
     """Return rows in memory: name, precision, hole PSNR, images per second by threads."""
-    y, x = (torch.from_numpy(a()[:count]) for a in (standin.corrupted_images, standin.clean_images))
-    mask = course_mask()
+    y = torch.from_numpy(standin.corrupted_images()[:count])
+    x, mask = torch.from_numpy(standin.clean_images()[:count]), course_mask()
     precisions = dict.fromkeys([harness.native_precision(), "fp32"])
-    plan = {(name, ""): impute for name, impute in classical().items()}
+    others = unlearnt()
+    plan = {(name, ""): impute for name, impute in others.items()}
+    plan["kriging", ""] = load_imputer().kriging
     plan |= {(name, p): net for p in precisions for name, net in networks(small).items()}
 
     @torch.no_grad()
     def once(key: tuple[str, str]) -> torch.Tensor:
-        with harness.precision(key[1]):
+        dtype = None if key[1] == "fp32" else autocast_dtype(harness.CPU)
+        with (
+            mock.patch.object(Assessment, "autocast_dtype", lambda _: dtype),
+            mock.patch.object(recipes, "autocast_dtype", lambda _: dtype),
+        ):
             return Assessment.fill(plan[key], y, mask, CPU_BATCH)
 
     rates: dict[tuple[str, str], dict] = {key: {} for key in plan}
+    work, before = {key: partial(once, key) for key in plan}, torch.get_num_threads()
     for threads in [1] if small else range(1, min(2, harness.cores()) + 1):
-        with harness.threads(threads):
-            work = {key: partial(once, key) for key in plan}
-            for key, times in harness.interleaved(work, repetitions, SECONDS).items():
-                rates[key][str(threads)] = harness.rate(times, len(y))
+        torch.set_num_threads(threads)
+        for key, times in harness.interleaved(work, repetitions, SECONDS).items():
+            rates[key][str(threads)] = harness.rate(times, len(y))
+    torch.set_num_threads(before)
     rows = []
     for (name, precision), images_per_second in rates.items():
         row = {"name": name, "precision": precision, "hole_psnr": None}
-        if name != "coursework":  # it is not trained
+        if name in others:  # the others have theirs in the table of `benchmarks.imputers`
             row["hole_psnr"] = float(hole_scores(once((name, precision)), x, mask)["psnr"].mean())
         rows.append(row | {"images_per_second": images_per_second})
     return rows
@@ -135,13 +143,12 @@ def write_images(path: Path, count: int) -> None:
 def measure_files(counts: list[int], repetitions: int, small: bool) -> list[dict]:
     """Return rows on files; only the fewest images are repeated, and LARGE is filled once."""
     most, rows = 1 if small else min(2, harness.cores()), []
-    plan = [("fast", most), ("best", most), ("fast", 1), ("best", 1)]
-    plan = list(dict.fromkeys(plan))[: 1 if small else None]
+    plan = dict.fromkeys([("fast", most), ("best", most), ("fast", 1), ("best", 1)])
     with tempfile.TemporaryDirectory(prefix="nogaps-bench-") as folder:
         y, x_hat = Path(folder, "y.npy"), Path(folder, "x_hat.npy")
         for count in counts:
             write_images(y, count)
-            here = {key: [] for key in (plan[:1] if count == LARGE else plan)}
+            here = {key: [] for key in (list(plan)[:1] if small or count == LARGE else plan)}
             for _ in range(repetitions if count == min(counts) else 1):
                 for key, runs in here.items():
                     runs.append(harness.fill_alone(y, x_hat, *key))
@@ -151,34 +158,12 @@ def measure_files(counts: list[int], repetitions: int, small: bool) -> list[dict
     return rows
 
 
-def measure_start(repetitions: int, small: bool) -> dict[str, harness.Spread]:
-    """Return seconds from the start of a process to its end, in turns."""
-    commands: dict[str, list[object]] = {
-        "python -c pass": ["-c", "pass"],
-        "import nogaps": ["-c", "import nogaps"],
-        "nogaps --help": ["-m", "nogaps", "--help"],
-    }
-    with tempfile.TemporaryDirectory(prefix="nogaps-bench-") as folder:
-        y, x_hat, mask = (Path(folder, f"{name}.npy") for name in ("y", "x_hat", "mask"))
-        save_npy(y, standin.corrupted_images()[:1])
-        save_npy(mask, standin.course_mask())
-        if not small:
-            commands |= {
-                "import torch": ["-c", "import torch"],
-                "import nogaps.Assessment": ["-c", "import nogaps.Assessment"],
-                "nogaps fill, one image": ["-m", "nogaps", "fill", y, "-o", x_hat, "--mask", mask],
-            }
-        work = {name: partial(harness.run_python, *line) for name, line in commands.items()}
-        times = harness.interleaved(work, repetitions, seconds=60)
-    return {name: spread(values) for name, values in times.items()}
-
-
 def as_markdown(results: dict) -> str:
-    """Return three tables: in memory, on files, start."""
+    """Return two tables: in memory, on files."""
     counts = sorted({n for row in results["imputers"] for n in row["images_per_second"]})
     rows = []
     for row in results["imputers"]:
-        rates = [cell(row["images_per_second"].get(n)) for n in counts]
+        rates = [cell(row["images_per_second"][n]) for n in counts]
         psnr = "" if row["hole_psnr"] is None else f"{row['hole_psnr']:.2f}"
         rows.append([row["name"], row["precision"], *rates, psnr])
     header = ["imputer", "precision", *(f"images/s, {n} thread(s)" for n in counts)]
@@ -189,26 +174,22 @@ def as_markdown(results: dict) -> str:
         rows.append([f"{row['images']:,}", row["method"], row["threads"], cell(spread(seconds))])
         rows[-1] += [cell(harness.rate(seconds, row["images"])), cell(spread(peak), 0)]
     header = ["images", "method", "threads", "seconds, start to end", "images/s"]
-    files = table([*header, "peak memory / MB"], rows)
-    starts = [[name, cell(value, 3)] for name, value in results["start"].items()]
-    return "\n\n".join([memory, files, table(["what starts", "seconds"], starts)])
+    return f"{memory}\n\n{table([*header, 'peak memory / MB'], rows)}"
 
 
 def main(
     large: Annotated[bool, typer.Option("--large", help=f"{LARGE:,} images as well.")] = False,
-    profile: Annotated[str, typer.Option(help="full, or smoke: a few images.")] = "full",
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
+    smoke: harness.Smoke = False,
+    out: harness.Out = RESULTS,
 ) -> None:
     """Print the tables and write them as JSON."""
-    check_profile(profile)
-    small, results = profile == "smoke", {"machine": harness.machine()}
-    counts, turns = ([4], 1) if small else ([*COUNTS, *([LARGE] if large else [])], REPETITIONS)
-    results["imputers"] = measure_imputers(counts[0], turns, small)
-    results["files"] = measure_files(counts, min(turns, 3), small)
-    results["start"] = measure_start(2 * turns, small)
+    results = {"machine": harness.machine()}
+    counts, turns = ([4], 1) if smoke else ([*COUNTS, *([LARGE] if large else [])], REPETITIONS)
+    results["imputers"] = measure_imputers(counts[0], turns, smoke)
+    results["files"] = measure_files(counts, min(turns, 3), smoke)
     save_json(out, results)
     print(as_markdown(results))
 
 
 if __name__ == "__main__":
-    run(main)
+    harness.run(main)

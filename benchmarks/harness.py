@@ -1,4 +1,4 @@
-"""What the benchmarks share: commands, turns, spread, processes, tables, and the machine."""
+"""What the benchmarks share: commands, heads, turns, spread, processes, tables, and the machine."""
 
 from __future__ import annotations
 
@@ -10,26 +10,35 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from unittest import mock
+from typing import Annotated
 
 import numpy as np
 import torch
 import typer
 
-from benchmarks import recipes
-from nogaps import Assessment, standin
+from nogaps import standin
+from nogaps.prior.frames.files import load_frames, to_size
 from nogaps.runtime.device import autocast_dtype
 from nogaps.runtime.errors import BadInput
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PACKAGES = ("torch", "numpy", "scipy", "diffusers", "scikit-image", "opencv-python-headless")
-PROFILES = ("smoke", "full")
 CPU = torch.device("cpu")
 Impute = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # x_hat = impute(y, mask)
 Spread = dict[str, float]
+
+# the arguments and options that several benchmarks have
+Images = Annotated[Path, typer.Argument(help="Synthetic heads, .npy of `nogaps sample`.")]
+Frames = Annotated[list[Path], typer.Argument(help="Frame files of `nogaps prior prepare`.")]
+AnyFrames = Annotated[list[Path] | None, typer.Argument(help="Frame files; else the stand-in.")]
+Model = Annotated[Path | None, typer.Option(help="Run folder; else the shipped imputer.")]
+Published = Annotated[Path | None, typer.Option(help="Folder of `benchmarks.published`.")]
+Smoke = Annotated[bool, typer.Option("--smoke", help="Few images, small networks: a try.")]
+Out = Annotated[Path, typer.Option(help="JSON to write.")]
+Figure = Annotated[Path, typer.Option(help="Picture to write.")]
 
 
 def run(main: Callable[..., None]) -> None:
@@ -43,15 +52,19 @@ def run(main: Callable[..., None]) -> None:
         raise SystemExit(2) from None
 
 
-def check_profile(profile: str) -> None:
-    """Raise BadInput for a profile that the benchmarks do not have."""
-    if profile not in PROFILES:
-        raise BadInput("is not a profile", " or ".join(PROFILES), path=f"--profile {profile}")
-
-
 def course_mask() -> torch.Tensor:
     """Return the course's mask, bool (1,1,64,64)."""
     return torch.from_numpy(standin.course_mask())[None, None]
+
+
+def heads(frames: Sequence[Path]) -> dict[str, tuple[torch.Tensor, list[str]]]:
+    """Return by name the `val` heads (N,1,64,64) of each frame file, the stand-in, and groups."""
+    sets = {}
+    for path in frames:
+        x, groups = load_frames(path, "val")
+        sets[f"val of {path.name}"] = to_size(x), groups
+    clean = torch.from_numpy(standin.clean_images())
+    return sets | {"stand-in": (clean, standin.subjects().tolist())}
 
 
 # the machine ---------------------------------------------------------------------------------
@@ -96,26 +109,6 @@ def native_precision() -> str:
     return names[autocast_dtype(CPU)]
 
 
-@contextlib.contextmanager
-def precision(name: str) -> Iterator[None]:
-    """Compute the networks' convolutions in fp32; any other name leaves the processor's own."""
-    with contextlib.ExitStack() as stack:
-        for module in (Assessment, recipes) if name == "fp32" else ():
-            stack.enter_context(mock.patch.object(module, "autocast_dtype", lambda _: None))
-        yield
-
-
-@contextlib.contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Compute torch's operations on so many threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
 # time and memory -----------------------------------------------------------------------------
 
 
@@ -123,7 +116,6 @@ def interleaved(
     work: Mapping[object, Callable[[], object]],
     repetitions: int,
     seconds: float = float("inf"),
-    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[object, list[float]]:
     """Time repetitions of each work in turns, A B C, A B C, …, so that a slow while meets all.
 
@@ -131,7 +123,6 @@ def interleaved(
         work: Functions to time, by name; each is called once before, which is not counted.
         repetitions: Number of turns.
         seconds: No turn but the first begins after so long.
-        clock: In seconds.
 
     Returns:
         Seconds of each repetition, by name.
@@ -144,32 +135,27 @@ def interleaved(
         if turn and time.perf_counter() - start > seconds:
             break
         for name, once in work.items():
-            before = clock()
+            before = time.perf_counter()
             once()
-            times[name].append(clock() - before)
+            times[name].append(time.perf_counter() - before)
     return times
 
 
-def run_python(*arguments: object, threads: int | None = None) -> str:
-    """Run `python ARGUMENTS…` in the project's folder and return its stdout.
+def measure(*arguments: object, threads: int = 1) -> dict[str, float]:
+    """Run `python ARGUMENTS…` in the project's folder, in a process of its own.
+
+    Returns:
+        "seconds" from start to end, "cpu_seconds", and "peak_mb" of resident memory.
 
     Raises:
         BadInput: It failed.
     """
-    environment = dict(os.environ)
-    if threads is not None:
-        environment["OMP_NUM_THREADS"] = str(threads)
-    command = [sys.executable, *map(str, arguments)]
+    command = [sys.executable, "-m", "benchmarks.peak", sys.executable, *map(str, arguments)]
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise BadInput(f"a measured process failed: {done.stderr[-300:]!r}")
-    return done.stdout
-
-
-def measure(*arguments: object, threads: int = 1) -> dict[str, float]:
-    """Run `python ARGUMENTS…` by itself; returns "seconds", "cpu_seconds" and "peak_mb"."""
-    report = run_python("-m", "benchmarks.peak", sys.executable, *arguments, threads=threads)
-    return json.loads(report.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def fill_alone(source: Path, output: Path, quality: str, threads: int) -> dict[str, float]:
@@ -206,10 +192,8 @@ def interval(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
     return f"{mean:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
 
 
-def cell(value: Spread | None, digits: int = 1) -> str:
+def cell(value: Spread, digits: int = 1) -> str:
     """Return a median, with quartiles where there was more than one repetition."""
-    if value is None:
-        return "not measured"
     if value["repetitions"] == 1:
         return f"{value['median']:.{digits}f}"
     return interval((value["median"], value["low"], value["high"]), digits)

@@ -18,10 +18,9 @@ import torch
 import typer
 
 from benchmarks import harness
-from benchmarks.harness import Impute, course_mask, interval, run
-from benchmarks.imputers import heads, keep_mask
+from benchmarks.harness import Impute, course_mask, heads, interval
+from benchmarks.imputers import keep_mask
 from benchmarks.published import load_published
-from nogaps.Assessment import corrupt
 from nogaps.evaluation.label_free import hidden_score, rank_agreement
 from nogaps.imputers.loading import load_imputer
 from nogaps.interpolation import biharmonic, linear
@@ -44,14 +43,9 @@ def imputers(models: list[Path]) -> dict[str, Impute]:
     return methods
 
 
-def rank(
-    methods: dict[str, Impute], first: Path, x: torch.Tensor, groups: list[str], seed: int
-) -> dict:
+def rank(methods: dict[str, Impute], x: torch.Tensor) -> dict:
     """Return both scores of every imputer on heads (N,1,64,64), and print them, the best first."""
-    mask = course_mask()
-    result = rank_agreement(methods, x, mask, seed=seed)
-    y, ours = corrupt(x, mask), load_imputer(first)
-    result["beside kriging"] = hidden_score(ours, y, mask, seed=seed, groups=groups)
+    result = rank_agreement(methods, x, course_mask())
     print(f"{'imputer':50} hidden PSNR / dB   hole PSNR / dB")
     for name, row in sorted(result["models"].items(), key=lambda item: -item[1]["hole_psnr"]):
         print(f"{name[-50:]:50} {row['hidden_psnr']:16.3f} {row['hole_psnr']:16.3f}")
@@ -59,13 +53,13 @@ def rank(
     return result
 
 
-def score_without_labels(methods: dict[str, Impute], test_set: Path, seed: int) -> dict[str, dict]:
+def score_without_labels(methods: dict[str, Impute], test_set: Path) -> dict[str, dict]:
     """Return `hidden_score` of every imputer on a real test set, over its images."""
     y = torch.from_numpy(load_images(test_set))
     mask = torch.from_numpy(shared_mask(y.numpy(), str(test_set)))[None, None]
     rows, kriging = {}, methods["kriging"]  # one: it keeps its weights for every fold's mask
     for name, imputer in methods.items():
-        rows[name] = hidden_score(imputer, y, mask, seed=seed, kriging=kriging)
+        rows[name] = hidden_score(imputer, y, mask, kriging=kriging)
         own, gain = (rows[name][part] for part in ("imputer", "gain"))
         own, gain = ((part["psnr"], *part["psnr_95"]) for part in (own, gain))
         print(f"{name[-50:]:50} {interval(own)} dB, {interval(gain, 2, '+')} over kriging")
@@ -77,14 +71,11 @@ def main(
     frames: Annotated[
         list[Path] | None, typer.Option(help="Frame file; repeat it for several.")
     ] = None,
-    published: Annotated[
-        Path | None, typer.Option(help="Folder of `benchmarks.published`: its networks too.")
-    ] = None,
+    published: harness.Published = None,
     test_set: Annotated[
         Path | None, typer.Option(help="Corrupted images without truth (.npy).")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the folds.")] = 0,
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
+    out: harness.Out = RESULTS,
 ) -> None:
     """Print and write both scores of every imputer, and how well one ranks the other."""
     if not frames and test_set is None:
@@ -95,13 +86,13 @@ def main(
         methods |= {name: keep_mask(network) for name, network in networks.items()}
     sets = heads(frames or [])
     del sets["stand-in"]  # nothing is chosen on it
-    for name, (x, groups) in sets.items():
+    for name, (x, _) in sets.items():
         print(name)
-        tables[name] = rank(methods, models[0], x, groups, seed)
+        tables[name] = rank(methods, x)
     if test_set is not None:
-        tables[test_set.name] = score_without_labels(methods, test_set, seed)
+        tables[test_set.name] = score_without_labels(methods, test_set)
     save_json(out, tables)
 
 
 if __name__ == "__main__":
-    run(main)
+    harness.run(main)

@@ -6,32 +6,30 @@
 
 The first repeats a public study: 50,000 object masks made once, 15 epochs of Adam and MSE over
 whole images, scores on the 10,000 test images. The others do the same on 32×32 crops with drawn
-objects, tested on photographs that were not trained on.
+objects, tested on photographs that were not trained on. An interrupted run continues.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 import typer
+from matplotlib.figure import Figure
 
-from benchmarks import object_data
-from benchmarks.harness import RESULTS, ROOT, Impute, check_profile, table
-from benchmarks.harness import run as run_command
-from benchmarks.object_data import MaskedPictures
-from benchmarks.object_figures import draw_filled, draw_large, large_mask
+from benchmarks import harness, object_data
+from benchmarks.harness import RESULTS, ROOT, Impute, table
+from benchmarks.object_data import Pictures
 from benchmarks.object_scores import colour_hole_scores, whole_scores
 from benchmarks.recipes import train_plain
 from nogaps.imputers.refinement import RefinedUNet, build_refined_unet
 from nogaps.interpolation import biharmonic, linear
 from nogaps.runtime.device import pick_device
-from nogaps.runtime.files import save_json
+from nogaps.runtime.files import atomic, save_json
 
 RUN, CIFAR = ROOT / "runs/object_masks", ROOT / "runs/cifar10"
 NETWORKS = {"FRM": "frm", "ASPP-FRM": "aspp-frm"}
@@ -41,7 +39,6 @@ PUBLISHED = {  # on CIFAR-10
 }
 COLUMNS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f", "fid": ".2f"}
 COLUMNS |= {"hole_psnr": ".2f", "hole_ssim": ".4f"}
-CIFAR10 = {"train": 50_000, "test": 10_000}  # pictures in it
 BATCH = 250  # pictures filled at a time
 
 
@@ -55,48 +52,74 @@ class Size:
     train: int
     test: int
     batch_size: int
-    large: int  # side of the high-resolution picture in pixels
 
 
 SIZES = {
-    "smoke": Size((8, 16), 32, 1, 48, 12, 16, 64),
-    "full": Size((64, 128, 256), 512, 15, 5000, 1000, 64, 256),
+    "smoke": Size((8, 16), 32, 1, 48, 12, 16),
+    "full": Size((64, 128, 256), 512, 15, 5000, 1000, 64),
 }
+CIFAR10 = {"train": 50_000, "test": 10_000}  # pictures in it: the full study takes all of them
 
 
-@dataclass(frozen=True)
-class Study:
-    """Pictures to train on, others to test on; a photograph (H,W,3) uint8 not trained on."""
+class Study(NamedTuple):
+    """Pictures to train on, and others to test on."""
 
     name: str
-    train: MaskedPictures
-    test: MaskedPictures
-    large: np.ndarray
+    train: Pictures
+    test: Pictures
 
 
 def of_photographs(images: str, size: Size, seed: int) -> Study:
-    """Crops with drawn objects, split by photograph; the large one is of the test part."""
-    train, test = object_data.split_by_photograph(object_data.photographs(images), seed)
+    """Return crops with drawn objects, split by photograph: three tenths of them are tested on."""
+    photos = object_data.photographs(images)
+    names = sorted(photos)
+    count = min(len(names) - 1, max(1, round(0.3 * len(names))))
+    held_out = set(np.random.default_rng(seed).permutation(names)[:count])
+    train, test = ({n: photos[n] for n in names if (n in held_out) == out} for out in (0, 1))
     parts = [
         object_data.crops_with_objects(train, size.train, 2 * seed),
         object_data.crops_with_objects(test, size.test, 2 * seed + 1),
     ]
-    name = "sample" if images == "sample" else "photographs"
-    return Study(name, *parts, next(iter(test.values())))
+    return Study("sample" if images == "sample" else "photographs", *parts)
 
 
-def of_cifar10(data: Path, masks: Path, size: Size, seed: int) -> Study:
-    """The first pictures of CIFAR-10 with the objects that DeepLabV3 finds in them."""
+def of_cifar10(masks: Path, size: Size, seed: int) -> Study:
+    """Return the first pictures of CIFAR-10 with the objects that DeepLabV3 finds in them."""
     parts = []
     for part, count in (("train", size.train), ("test", size.test)):
-        x = object_data.cifar10(data, part == "train")[:count]
+        x = object_data.cifar10(CIFAR, part == "train")[:count]
         mask = object_data.object_masks(x, masks / f"{part}-seed{seed}", seed)
-        parts.append(MaskedPictures(x, mask, tuple(map(str, range(len(x))))))
-    return Study("cifar10", *parts, next(iter(object_data.photographs("sample").values())))
+        parts.append(Pictures(x, mask, [str(k) for k in range(len(x))]))
+    return Study("cifar10", *parts)
+
+
+# training and scores -------------------------------------------------------------------------
+
+
+def train_networks(
+    study: Study, size: Size, run: Path, seed: int
+) -> tuple[dict[str, RefinedUNet], dict[str, dict]]:
+    """Return both networks, trained or continued, and for each its weights, seconds and log."""
+    networks, training = {}, {}
+    for name, kind in NETWORKS.items():
+        network = build_refined_unet(kind, 3, size.widths, size.bottleneck, seed)
+        networks[name] = network.to(pick_device())
+        log = train_plain(
+            networks[name],
+            study.train.triples(),
+            None,
+            size.epochs,
+            checkpoint=run / f"{study.name}-{kind}.training",
+            batch_size=size.batch_size,
+            seed=seed,
+        )
+        weights = sum(p.numel() for p in network.parameters())
+        training[name] = {"weights": weights, "seconds": log[-1]["seconds"], "log": log}
+    return networks, training
 
 
 def by_channel(impute: Impute) -> Impute:
-    """A filling of (N,1,H,W) used on each channel of (N,C,H,W); masks (N,1,H,W)."""
+    """Use a filling of (N,1,H,W) on each channel of (N,C,H,W); masks (N,1,H,W)."""
 
     def fill(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         masks = mask.repeat_interleave(y.shape[1], 0)
@@ -105,41 +128,25 @@ def by_channel(impute: Impute) -> Impute:
     return fill
 
 
-@torch.no_grad()
-def measure(predict: Impute, test: MaskedPictures, device: torch.device) -> dict[str, object]:
-    """All scores of one filling and its seconds per picture."""
-    parts, start = [], time.perf_counter()
-    for k in range(0, len(test), BATCH):
-        y, _, mask = test.batch(slice(k, k + BATCH))
-        parts.append(predict(y.to(device), mask.to(device)).cpu())
-    seconds = (time.perf_counter() - start) / len(test)
-    _, x, mask = test.batch(slice(None))
+def on_device(impute: Impute) -> Impute:
+    """Fill on the device that networks compute on."""
+    device = pick_device()
+    return lambda y, mask: impute(y.to(device), mask.to(device)).cpu()
+
+
+def measure(impute: Impute, test: Pictures) -> dict[str, object]:
+    """Return all scores of one filling."""
+    y, x, mask = test.triples().tensors
+    parts = [impute(*part) for part in zip(y.split(BATCH), mask.split(BATCH), strict=True)]
     x_hat = torch.cat(parts)
-    row = whole_scores(x_hat, x, mask) | colour_hole_scores(x_hat, x, mask, test.groups)
-    return row | {"seconds_per_picture": seconds}
+    return whole_scores(x_hat, x, mask) | colour_hole_scores(x_hat, x, mask, test.groups)
 
 
-def train_networks(
-    study: Study, size: Size, run: Path, seed: int
-) -> tuple[dict[str, RefinedUNet], dict[str, dict]]:
-    """Both networks, trained or continued, and for each its weights, seconds and log."""
-    networks, training = {}, {}
-    for name, kind in NETWORKS.items():
-        network = build_refined_unet(kind, 3, size.widths, size.bottleneck, seed)
-        network = network.to(pick_device())
-        log = train_plain(
-            network,
-            study.train,
-            None,
-            size.epochs,
-            checkpoint=run / f"{study.name}-{kind}.safetensors",
-            batch_size=size.batch_size,
-            seed=seed,
-        )
-        weights = sum(p.numel() for p in network.parameters())
-        training[name] = {"weights": weights, "seconds": log[-1]["seconds"], "log": log}
-        networks[name] = network
-    return networks, training
+def compare(study: Study, networks: Mapping[str, RefinedUNet]) -> dict[str, dict]:
+    """Return the scores of both networks' own output, and of two fillings without training."""
+    fillings = {"linear": by_channel(linear()), "biharmonic": by_channel(biharmonic)}
+    fillings |= {name: on_device(network.predict) for name, network in networks.items()}
+    return {name: measure(fill, study.test) for name, fill in fillings.items()}
 
 
 def as_table(scores: Mapping[str, Mapping]) -> str:
@@ -153,77 +160,73 @@ def as_table(scores: Mapping[str, Mapping]) -> str:
     return table(["", *COLUMNS], rows)
 
 
-def compare(study: Study, networks: Mapping[str, RefinedUNet]) -> dict[str, dict]:
-    """Scores of both networks' own output, and of two fillings that need no training."""
-    cpu = torch.device("cpu")
-    scores = {
-        "linear": measure(by_channel(linear()), study.test, cpu),
-        "biharmonic": measure(by_channel(biharmonic), study.test, cpu),
-    }
-    for name, network in networks.items():
-        scores[name] = measure(network.predict, study.test, pick_device())
-    return scores
+# the figure -------------------------------------------------------------------------------------
 
 
-@torch.no_grad()
-def draw_all(
-    study: Study, networks: Mapping[str, RefinedUNet], side: int, out: Path, seed: int
-) -> dict[str, float]:
-    """Four rows for each network, and the large hole; returns the PSNR over that, in dB."""
+def draw_filled(path: Path, name: str, fill: Impute, test: Pictures, seed: int) -> None:
+    """Draw ten random test pictures with a hole: original, mask, masked, filled."""
+    holed = (~test.mask).flatten(1).any(1).nonzero().flatten()
+    order = torch.randperm(len(holed), generator=torch.Generator().manual_seed(seed))
+    y, x, mask = test.triples()[holed[order[:10]]]
+    rows = {"original": x, "mask": mask.float().expand_as(x), "masked": y, "filled": fill(y, mask)}
+    figure = Figure(figsize=(len(x) + 1, 5), dpi=100, layout="constrained")
+    axes = figure.subplots(len(rows), len(x), squeeze=False)
+    for line, (label, pictures) in zip(axes, rows.items(), strict=True):
+        line[0].set_ylabel(label)
+        for axis, picture in zip(line, pictures, strict=True):
+            axis.imshow(picture.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+    figure.suptitle(f"{name}: pictures that it was not trained on (mask: black is missing)")
+    with atomic(path) as temporary:
+        figure.savefig(temporary)
 
-    def on_cpu(network: RefinedUNet) -> Impute:
-        device = pick_device()
-        return lambda y, mask: network(y.to(device), mask.to(device)).cpu()
 
-    fillings = {name: on_cpu(network) for name, network in networks.items()}
-    for name, fill in fillings.items():
-        path = out / f"object_masks_{study.name}_{NETWORKS[name]}.png"
-        draw_filled(path, name, fill, study.test, seed)
-    fillings["biharmonic"] = by_channel(biharmonic)
-    path = out / f"object_masks_{study.name}_large.png"
-    rows, mask = draw_large(path, fillings, study.large, side, seed), large_mask(side, seed)
-    found = {k: colour_hole_scores(rows[k], rows["original"], mask, [k]) for k in fillings}
-    return {name: row["hole_psnr"] for name, row in found.items()}
+# the study -----------------------------------------------------------------------------------
 
 
 def run_study(
     images: str | None = None,
     profile: str = "full",
     *,
-    epochs: int | None = None,
-    crops: int | None = None,
     seed: int = 0,
-    data: Path = CIFAR,
     run: Path = RUN,
     out: Path = RESULTS,
 ) -> dict:
-    """Train, score and draw; writes `out/object_masks_NAME.json` and PNGs, returns the former.
+    """Train, score and draw; writes `out/object_masks_NAME.json` and PNGs, and returns the JSON.
 
-    images: a folder, "sample", or None for CIFAR-10; epochs, crops: instead of the profile's. What
-    `run` holds of the same study is continued. Raises BadInput if data or weights cannot be had.
+    Args:
+        images: A folder, "sample", or None for CIFAR-10.
+        profile: "full", or "smoke": small networks, few pictures.
+        seed: Of split, crops, masks and training.
+        run: Folder of masks and checkpoints; what it holds of the same study is continued.
+        out: Folder of the results.
+
+    Raises:
+        BadInput: Data or weights cannot be had.
     """
-    check_profile(profile)
     size, run = SIZES[profile], run / profile
     if images is None and profile == "full":
         size = replace(size, **CIFAR10)
-    size = replace(size, epochs=epochs or size.epochs, train=crops or size.train)
     if images is None:
-        study = of_cifar10(data, run / "masks", size, seed)
+        study = of_cifar10(run / "masks", size, seed)
     else:
         study = of_photographs(images, size, seed)
     if profile != "full":  # its results stand beside the others, not in their place
-        study = replace(study, name=f"{study.name}-{profile}")
+        study = study._replace(name=f"{study.name}-{profile}")
     networks, training = train_networks(study, size, run, seed)
-    scores = compare(study, networks)
+    with torch.no_grad():
+        scores = compare(study, networks)
+        for name, network in networks.items():
+            path = out / f"object_masks_{study.name}_{NETWORKS[name]}.png"
+            draw_filled(path, name, on_device(network), study.test, seed)
     result = {
         "study": study.name,
-        "settings": asdict(size) | {"train": len(study.train), "test": len(study.test)},
+        "settings": asdict(size),
         "seed": seed,
         "test_pictures": sorted(set(study.test.groups)) if images else "the test part",
         "machine": {"torch": torch.__version__, "device": pick_device().type},
         "table": scores if images else scores | PUBLISHED,
         "training": training,
-        "large_hole_psnr": draw_all(study, networks, size.large, out, seed),
     }
     save_json(out / f"object_masks_{study.name}.json", result)
     return result
@@ -233,35 +236,16 @@ def main(
     images: Annotated[
         str | None, typer.Option(help="Folder of PNG or JPG, or 'sample'. Else CIFAR-10.")
     ] = None,
-    data: Annotated[Path, typer.Option(help="Folder of cifar-10-batches-py.")] = CIFAR,
-    weights: Annotated[
-        Path | None, typer.Option(help="Folder with checkpoints/*.pth. Else torch's hub cache.")
-    ] = None,
     run: Annotated[Path, typer.Option(help="Folder of masks and checkpoints.")] = RUN,
     out: Annotated[Path, typer.Option(help="Folder of the JSON and PNGs.")] = RESULTS,
-    profile: Annotated[str, typer.Option(help="full, or smoke: small networks.")] = "full",
-    epochs: Annotated[int | None, typer.Option(help="Else 15.", min=1)] = None,
-    crops: Annotated[
-        int | None, typer.Option(help="To train on; else 5000, or all of CIFAR-10.", min=16)
-    ] = None,
+    smoke: harness.Smoke = False,
     seed: Annotated[int, typer.Option(help="Of split, crops, masks and training.", min=0)] = 0,
 ) -> None:
-    """Fill objects in colour pictures by U-Nets with FRM and ASPP-FRM; print their scores.
-
-    The same command continues an interrupted run.
-
-    Example: python -m benchmarks.object_masks --images sample
-    """
-    if weights is not None:
-        torch.hub.set_dir(str(weights))
-    settings = {"epochs": epochs, "crops": crops, "seed": seed, "data": data, "run": run}
-    found = run_study(images, profile, out=out, **settings)
-    print(
-        f"{found['study']}: {found['settings']['test']} test pictures\n{as_table(found['table'])}"
-    )
-    large = ", ".join(f"{name} {psnr:.2f} dB" for name, psnr in found["large_hole_psnr"].items())
-    print(f"one large hole: {large}")
+    """Fill objects in colour pictures by U-Nets with FRM and ASPP-FRM; print their scores."""
+    result = run_study(images, "smoke" if smoke else "full", seed=seed, run=run, out=out)
+    pictures = result["settings"]["test"]
+    print(f"{result['study']}: {pictures} test pictures\n{as_table(result['table'])}")
 
 
 if __name__ == "__main__":
-    run_command(main)
+    harness.run(main)

@@ -1,43 +1,31 @@
-"""Published recipes, trained as they were published: Adam, MSE, nothing else. Time is logged.
+"""Published recipes, trained as they were published: Adam, MSE over whole images, nothing else.
 
-`train_plain` trains any network that has `config`, `predict(y, mask)` and `network(y, mask)`;
-`CourseworkNet` is the network of the coursework's reference recipe.
+`train_plain` trains any network that has `config` and `predict(y, mask)`; `CourseworkNet` is the
+network of the coursework's reference recipe.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
-from tqdm.auto import tqdm
 
 from nogaps.Assessment import UNet
 from nogaps.imputers.refinement import pad_to_multiple
-from nogaps.runtime.checkpoint import fingerprint, load_state, save_state
+from nogaps.runtime.checkpoint import Epochs, fingerprint
 from nogaps.runtime.device import autocast, autocast_dtype
-from nogaps.runtime.errors import BadInput
 from nogaps.runtime.seeds import numbered_generator
 
-Batch = tuple[torch.Tensor, ...]  # (y, x), or (y, x, mask) where every image has its own
-Row = dict[str, float | None]
-COURSEWORK = {"learning_rate": 1e-3, "batch_size": 10, "whole_image_loss": True}
-
-
-class Source(Protocol):
-    """Batches of one epoch on demand, the same for the same generator; `fingerprint` of the data.
-
-    y and x (N,C,H,W) float32 in [0,1], mask bool (N,1,H,W), True = observed.
-    """
-
-    fingerprint: str
-
-    def __call__(self, generator: torch.Generator, batch_size: int) -> Iterable[Batch]:
-        """Return the batches of one epoch."""
+Batches = Iterable[tuple[torch.Tensor, ...]]  # (y, x), or (y, x, mask) where each has its own
+Row = dict[str, float]
+COURSEWORK = {"learning_rate": 1e-3, "batch_size": 10}
+SMOKE = {"widths": (8, 16), "bottleneck": 16}
 
 
 class CourseworkNet(nn.Module):
@@ -62,15 +50,11 @@ class CourseworkNet(nn.Module):
         self.unet.to(memory_format=torch.channels_last)
 
     def forward(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Map y (N,1,H,W) in [0,1] to x_hat (N,1,H,W), clipped to [0,1] unless training.
-
-        The mask is not looked at: the recipe keeps no observed pixel.
-        """
-        x_hat = self.predict(y, mask)
-        return x_hat if self.training else x_hat.clamp(0, 1)
+        """Map y (N,1,H,W) in [0,1] to x_hat (N,1,H,W) in [0,1]; no observed pixel is kept."""
+        return self.predict(y, mask).clamp(0, 1)
 
     def predict(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Map y to x_hat as `forward` does, never clipped."""
+        """Map y to x_hat as `forward` does, not clipped; the mask is not looked at."""
         height, width = y.shape[-2:]
         h = pad_to_multiple(y, 2 ** len(self.config["widths"]))
         with autocast(h.device, autocast_dtype(h.device)):
@@ -78,26 +62,51 @@ class CourseworkNet(nn.Module):
         return h.float()[..., :height, :width]
 
 
-class Shuffled:
-    """Source of a TensorDataset, shuffled anew each epoch.
+def plain_parts(network: nn.Module, learning_rate: float) -> dict[str, Any]:
+    """Return the network, its optimiser and its loss scaler: what a checkpoint holds."""
+    device = next(network.parameters()).device
+    half = autocast_dtype(device) == torch.float16
+    return {
+        "network": network,
+        "optimizer": torch.optim.Adam(network.parameters(), lr=learning_rate),
+        "scaler": torch.amp.GradScaler(device.type, enabled=half),
+    }
 
-    A last batch that is not whole is left out: BatchNorm needs several images.
+
+def shuffled(pairs: TensorDataset, batch_size: int, generator: torch.Generator) -> DataLoader:
+    """Return the whole batches of one epoch; a smaller last one does not suit BatchNorm."""
+    whole = len(pairs) >= batch_size
+    return DataLoader(pairs, batch_size, shuffle=True, generator=generator, drop_last=whole)
+
+
+def plain_epoch(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    batches: Batches,
+    mask: torch.Tensor | None,
+) -> float:
+    """Make one pass over the batches and return the mean loss.
+
+    mask: bool (1,1,H,W), True = observed, on the network's device; None if the batches have masks.
     """
-
-    def __init__(self, pairs: TensorDataset) -> None:
-        self.pairs, self.fingerprint = pairs, fingerprint(*pairs.tensors)
-
-    def __call__(self, generator: torch.Generator, batch_size: int) -> Iterable[Batch]:
-        """Return the whole batches of one epoch."""
-        whole = len(self.pairs) >= batch_size
-        return DataLoader(
-            self.pairs, batch_size, shuffle=True, generator=generator, drop_last=whole
-        )
+    network.train()
+    device = next(network.parameters()).device
+    total, count = torch.zeros((), device=device), 0
+    for batch in batches:
+        y, x, *own = (part.to(device) for part in batch)
+        loss = ((network.predict(y, own[0] if own else mask) - x) ** 2).mean()
+        optimizer.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        total, count = total + loss.detach() * len(x), count + len(x)
+    return float(total / count)
 
 
 def train_plain(
     network: nn.Module,
-    pairs: TensorDataset | Source,
+    pairs: TensorDataset,
     mask: torch.Tensor | None,
     epochs: int,
     *,
@@ -105,118 +114,46 @@ def train_plain(
     learning_rate: float = 1e-3,
     batch_size: int = 64,
     seed: int = 0,
-    seconds_limit: float | None = None,
-    whole_image_loss: bool = True,
+    seconds_limit: float = float("inf"),
     score: Callable[[nn.Module], float] | None = None,
-    identity: object = None,
 ) -> list[Row]:
     """Train a newly built network in place, on its own device, and leave it in eval mode.
 
     Args:
-        network: Has `config`, `predict` and `forward` as `CourseworkNet`.
+        network: Has `config` and `predict` as `CourseworkNet`.
         pairs: (y, x), or (y, x, mask) and then `mask` is None.
         mask: bool (1,1,H,W), True = observed.
         epochs: Passes over the data.
-        checkpoint: The state is saved there after every epoch. A second call with the same data,
-            settings and identity continues, on a CPU to the same bits; any other starts anew.
+        checkpoint: The state is saved there after every epoch. A second call with the same data
+            and settings continues, on a CPU to the same bits; any other starts anew.
         learning_rate, batch_size, seed: Of Adam, of a step, of order and dropout.
         seconds_limit: No epoch begins after so many seconds of training.
-        whole_image_loss: MSE of `predict` over all pixels; else of `forward` over the hole.
-        score: Called after each epoch, its time not counted; identity: of what it looks at.
+        score: Called after each epoch; its time is not counted.
 
     Returns:
-        A row per epoch: "seconds" of training so far, "epoch" from 1, "loss", "score".
-
-    Raises:
-        BadInput: The checkpoint holds more epochs than asked for.
+        A row per epoch: "epoch" from 1, "seconds" of training so far, "loss", "score" if any.
     """
-    source = pairs if callable(pairs) else Shuffled(pairs)
     device = next(network.parameters()).device
-    mask = None if mask is None else mask.to(device)
-    run = PlainRun(network, whole_image_loss, learning_rate)
-    settings = [network.config, source.fingerprint, *run.settings, batch_size, seed]
-    settings += [None if mask is None else fingerprint(mask), identity]
-    log = run.resume(checkpoint, settings)
-    if len(log) > epochs:
-        raise BadInput(f"holds {len(log)} epochs", f"at most {epochs}", path=checkpoint)
-    limit = float("inf") if seconds_limit is None else seconds_limit
-    with tqdm(initial=len(log), total=epochs, desc="training", mininterval=5) as bar:
-        while len(log) < epochs and not (log and log[-1]["seconds"] >= limit):
-            start = time.perf_counter()
-            loss = run.epoch(source, mask, batch_size, numbered_generator(seed, len(log)))
-            seconds = time.perf_counter() - start + (log[-1]["seconds"] if log else 0.0)
-            value = None if score is None else score(network.eval())
-            log.append({"seconds": seconds, "epoch": len(log) + 1, "loss": loss, "score": value})
-            run.save(checkpoint, settings, log)
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.5f}", score=value)
+    masks = [] if mask is None else [mask.to(device)]
+    settings = [type(network).__name__, network.config, fingerprint(*pairs.tensors, *masks)]
+    settings += [learning_rate, batch_size, seed, device.type, str(autocast_dtype(device))]
+    parts = plain_parts(network, learning_rate)
+    run = Epochs(checkpoint, settings, parts)
+    for epoch in run.remaining(epochs, seed, device):
+        spent = run.history.get("seconds", [])
+        if spent and sum(spent) >= seconds_limit:
+            break
+        start = time.perf_counter()
+        batches = shuffled(pairs, batch_size, numbered_generator(seed, epoch))
+        loss = plain_epoch(*parts.values(), batches, masks[0] if masks else None)
+        run.note(seconds=time.perf_counter() - start, loss=loss)
+        if score is not None:
+            run.note(score=score(network.eval()))
     network.eval()
-    return log
+    return rows_of(run.history | {"seconds": list(accumulate(run.history["seconds"]))})
 
 
-class PlainRun:
-    """A network with its optimiser: one epoch at a time, saved and loaded together."""
-
-    def __init__(self, network: nn.Module, whole_image_loss: bool, learning_rate: float) -> None:
-        self.network, self.whole = network, whole_image_loss
-        self.device = next(network.parameters()).device
-        dtype = autocast_dtype(self.device)
-        self.optimizer = torch.optim.Adam(network.parameters(), lr=learning_rate)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
-        self.parts = {"network": network, "optimizer": self.optimizer, "scaler": self.scaler}
-        kind = type(network).__name__
-        self.settings = [kind, whole_image_loss, learning_rate, self.device.type, str(dtype)]
-
-    def resume(self, checkpoint: Path, settings: list) -> list[Row]:
-        """Load a state of the same settings and return its log, empty if there is none."""
-        state = load_state(checkpoint)
-        if state is None or state["settings"] != settings:
-            return []
-        for key, part in self.parts.items():
-            part.load_state_dict(state[key])
-        return state["log"]
-
-    def save(self, checkpoint: Path, settings: list, log: list[Row]) -> None:
-        """Write everything that the next epoch needs."""
-        state = {key: part.state_dict() for key, part in self.parts.items()}
-        save_state(checkpoint, state | {"settings": settings, "log": log})
-
-    def epoch(
-        self,
-        source: Source,
-        mask: torch.Tensor | None,
-        batch_size: int,
-        generator: torch.Generator,
-    ) -> float:
-        """Make one pass over the data and return the mean loss."""
-        self.network.train()
-        total, count = torch.zeros((), device=self.device), 0
-        with torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator
-            for batch in source(generator, batch_size):
-                y, x, *own = (part.to(self.device) for part in batch)
-                loss = self._loss(y, x, own[0] if own else mask)
-                self.optimizer.zero_grad(set_to_none=True)
-                self.scaler.scale(loss).backward()
-                self.scaler.step(self.optimizer)
-                self.scaler.update()
-                total, count = total + loss.detach() * len(x), count + len(x)
-        return float(total / count)
-
-    def _loss(self, y: torch.Tensor, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        if self.whole:
-            return ((self.network.predict(y, mask) - x) ** 2).mean()
-        hole = (~mask).expand_as(x)
-        return ((self.network(y, mask) - x) ** 2 * hole).sum() / hole.sum().clamp(min=1)
-
-
-@torch.no_grad()
-def whole_image_mse(network: nn.Module, pairs: TensorDataset, mask: torch.Tensor) -> float:
-    """Return the MSE of `predict` over all pixels of pairs (y, x): the coursework's figure."""
-    device = next(network.parameters()).device
-    mask, total, count = mask.to(device), 0.0, 0
-    for batch in zip(*(part.split(128) for part in pairs.tensors), strict=True):
-        y, x = (part.to(device) for part in batch)
-        total += float(((network.eval().predict(y, mask) - x) ** 2).sum())
-        count += x.numel()
-    return total / count
+def rows_of(history: dict[str, list[float]]) -> list[Row]:
+    """Return a row per epoch of a history, with its number from 1."""
+    rows = zip(*history.values(), strict=True)
+    return [{"epoch": k, **dict(zip(history, row, strict=True))} for k, row in enumerate(rows, 1)]

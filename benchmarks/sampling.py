@@ -24,7 +24,7 @@ from diffusers import DDIMScheduler, LDMPipeline
 from tqdm.auto import tqdm
 
 from benchmarks import harness
-from benchmarks.harness import cell, check_profile, native_precision, run, table
+from benchmarks.harness import cell, native_precision, table
 from nogaps import standin
 from nogaps.evaluation.comparison import compare, describe
 from nogaps.evaluation.realism import Features, Heads, feature_space, heads
@@ -35,6 +35,7 @@ from nogaps.runtime.files import save_json
 
 RESULTS = harness.RESULTS / "sampling.json"
 PIPELINE = "diffusers LDMPipeline"
+BATCHES = 8, 32  # turns of every row, and images of each
 SEED = 7  # of images that no notebook and no card shows
 
 
@@ -49,13 +50,13 @@ class Way:
 
 
 def ways(small: bool) -> list[Way]:
-    """Return the rows of the table, diffusers' pipeline first, ours as shipped second."""
-    few, many, fast = *((2, 4) if small else (20, 50)), native_precision()
-    rows = [Way(PIPELINE, "ddim", many, "fp32"), Way("ours", "dpm", few, fast)]
-    rows.append(Way("ours", "dpm", few, "fp32"))
-    if not small:
-        rows += [Way("ours", "dpm", steps, fast) for steps in (5, 10, 15, 40)]
-        rows += [Way("ours", "ddim", steps, fast) for steps in (10, 20, 50)]
+    """Return the rows of the table, diffusers' pipeline first."""
+    fast, dpm, ddim = native_precision(), (20, 5, 10, 15, 40), (10, 20, 50)
+    if small:
+        dpm, ddim = (2,), (4,)
+    rows = [Way(PIPELINE, "ddim", ddim[-1], "fp32"), Way("ours", "dpm", dpm[0], "fp32")]
+    rows += [Way("ours", "dpm", steps, fast) for steps in dpm]
+    rows += [Way("ours", "ddim", steps, fast) for steps in ddim]
     return list(dict.fromkeys(rows))
 
 
@@ -126,20 +127,16 @@ def as_markdown(results: dict) -> str:
 
 
 def main(
-    frames: Annotated[list[Path] | None, typer.Argument(help="Frame files.")] = None,
+    frames: harness.AnyFrames = None,
     prior: Annotated[Path | None, typer.Option(help="Diffusers folder; else the shipped.")] = None,
-    batches: Annotated[int, typer.Option(min=1, help="Turns of every row.")] = 8,
-    batch_size: Annotated[int, typer.Option(min=4, help="Images of each.")] = 32,
-    profile: Annotated[str, typer.Option(help="full, or smoke: a few steps.")] = "full",
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
+    smoke: harness.Smoke = False,
+    out: harness.Out = RESULTS,
 ) -> None:
     """Print the table and write it as JSON."""
-    check_profile(profile)
-    small, machine = profile == "smoke", harness.machine()
-    batches, batch_size = (1, 4) if small else (batches, batch_size)
-    loaded, plan = load_prior(prior, harness.CPU), ways(small)
+    machine, (batches, batch_size) = harness.machine(), (1, 4) if smoke else BATCHES
+    loaded, plan = load_prior(prior, harness.CPU), ways(smoke)
     beside, real = real_heads(frames or [])
-    many = Way("reference", "dpm", 10 if small else 200, "fp32")
+    many = Way("reference", "dpm", 10 if smoke else 200, "fp32")
     reference = draw(loaded, many, image_generators(SEED, 0, batch_size))
     rows, space = [], feature_space(real.x)
     sampled = sample_in_turns(loaded, plan, batches, batch_size)
@@ -155,4 +152,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    harness.run(main)

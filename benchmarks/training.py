@@ -14,14 +14,11 @@ working folder holds is not trained again.
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
-from unittest import mock
+from typing import Annotated, Any
 
 import torch
 import typer
@@ -29,73 +26,66 @@ from matplotlib.figure import Figure
 from torch.utils.data import TensorDataset
 
 from benchmarks import harness
-from benchmarks.harness import check_profile, course_mask, run, table
-from benchmarks.published import EPOCHS, SMOKE, build
-from benchmarks.recipes import COURSEWORK, Batch, PlainRun, Shuffled
+from benchmarks.harness import course_mask, table
+from benchmarks.published import EPOCHS, build
+from benchmarks.recipes import COURSEWORK, SMOKE, plain_epoch, plain_parts, rows_of, shuffled
 from nogaps import Assessment
 from nogaps.metrics import hole_scores
 from nogaps.prior.frames.files import load_frames, load_val, to_size
-from nogaps.runtime.checkpoint import ema_of, fingerprint, load_state, run_settings, save_model
+from nogaps.runtime.checkpoint import Epochs, ema_of, fingerprint, run_settings, save_model
 from nogaps.runtime.device import autocast_dtype, pick_device
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, load_images, load_json, save_json
-from nogaps.runtime.seeds import numbered_generator
 
 RESULTS = harness.RESULTS / "training.json"
 FIGURE = harness.ROOT / "docs" / "training.png"
-TRAIN_EPOCH, VALIDATE = Assessment.train_epoch, Assessment.validate
-BATCH_SIZE = 32  # the notebook's
 Scores = Callable[[torch.nn.Module], dict[str, float]]
 
 
-# seconds of an epoch -------------------------------------------------------------------------
+# training ------------------------------------------------------------------------------------
+
+
+def notebook_parts(profile: Assessment.Profile, x: torch.Tensor, device: torch.device) -> dict:
+    """Return an untrained network of the notebook, its average, optimiser and loss scaler."""
+    imputer = Assessment.new_imputer(profile, x, 0).to(device)
+    half = autocast_dtype(device) == torch.float16
+    return {
+        "imputer": imputer,
+        "ema": ema_of(imputer),
+        "optimizer": torch.optim.AdamW(imputer.parameters(), weight_decay=1e-3),
+        "scaler": torch.amp.GradScaler(device.type, enabled=half),
+    }
 
 
 def epoch_seconds(
-    pairs: TensorDataset,
-    mask: torch.Tensor,
-    profile: str = "full",
-    size: dict | None = None,
-    steps: int = 4,
-    turns: int = 6,
-) -> dict:
+    pairs: TensorDataset, mask: torch.Tensor, profile: Assessment.Profile, smoke: bool
+) -> dict[str, Any]:
     """Measure the seconds of a whole epoch on `pairs`, from some steps of both in turns.
 
-    profile: of the notebook's network; size: of the coursework's, None is as published. The steps
-    are those of the two trainings themselves, augmentation and averaging of weights included.
+    The steps are those of the two trainings themselves, augmentation and averaging of weights
+    included.
     """
-    steps = max(1, min(steps, len(pairs) // BATCH_SIZE))
-    device, network = mask.device, build("coursework", size).to(mask.device)
-    recipe_run = PlainRun(network, COURSEWORK["whole_image_loss"], COURSEWORK["learning_rate"])
-    shuffled, small = Shuffled(pairs), COURSEWORK["batch_size"]
-    imputer = Assessment.new_imputer(Assessment.PROFILES[profile], pairs.tensors[1], 0).to(device)
-    ema, optimizer = ema_of(imputer), torch.optim.AdamW(imputer.parameters(), weight_decay=1e-3)
-    half = autocast_dtype(device) == torch.float16
-    scaler = torch.amp.GradScaler(device.type, enabled=half)
+    (turns, steps), options = (1, 1) if smoke else (6, 4), Assessment.Options(epochs=1)
+    ours = notebook_parts(profile, pairs.tensors[1], mask.device)
+    network = build("coursework", SMOKE if smoke else None).to(mask.device)
+    recipe = plain_parts(network, COURSEWORK["learning_rate"])
 
-    def few(generator: torch.Generator, batch_size: int) -> Iterable[Batch]:
-        return islice(iter(shuffled(generator, batch_size)), steps)
+    def train_ours() -> None:
+        batches = Assessment.training_batches(pairs, 0, options, mask.device)
+        Assessment.train_epoch(*ours.values(), islice(batches, steps), mask)
 
-    def ours() -> None:
-        options = Assessment.Options(epochs=1, batch_size=BATCH_SIZE)
-        batches = Assessment.training_batches(pairs, 0, options, device)
-        Assessment.train_epoch(imputer, ema, optimizer, scaler, islice(batches, steps), mask)
+    def train_recipe() -> None:
+        batches = shuffled(pairs, COURSEWORK["batch_size"], torch.Generator().manual_seed(0))
+        plain_epoch(*recipe.values(), islice(batches, steps), mask)
 
-    def recipe() -> None:
-        recipe_run.epoch(few, mask, small, numbered_generator(0, 0))
-
-    times = harness.interleaved({"ours": ours, "recipe": recipe}, turns)
-    steps_of = {"ours": len(pairs) // BATCH_SIZE, "recipe": len(pairs) // small}
-    spreads = {
-        name: harness.spread([each / steps * max(1, steps_of[name]) for each in seconds])
-        for name, seconds in times.items()
+    times = harness.interleaved({"ours": train_ours, "recipe": train_recipe}, turns)
+    sizes = {"ours": options.batch_size, "recipe": COURSEWORK["batch_size"]}
+    seconds = {
+        name: harness.spread(times[name])["median"] / steps * max(1, len(pairs) // size)
+        for name, size in sizes.items()
     }
-    seconds = {name: value["median"] for name, value in spreads.items()}
-    computed = {"threads": torch.get_num_threads(), "precision": harness.native_precision()}
-    return {**seconds, "spreads": spreads, "steps": steps, **computed}
-
-
-# training ------------------------------------------------------------------------------------
+    threads, precision = torch.get_num_threads(), harness.native_precision()
+    return seconds | {"threads": threads, "precision": precision}
 
 
 def scorer(frames: list[Path], mask: torch.Tensor) -> Scores:
@@ -110,56 +100,28 @@ def scorer(frames: list[Path], mask: torch.Tensor) -> Scores:
     return lambda network: {name: psnr(network, x) for name, x in sets.items()}
 
 
-@contextlib.contextmanager
-def logging(log: list[dict], path: Path, score: Scores) -> Iterator[None]:
-    """Add a row to `log`, kept in `path`, after every epoch of the notebook's training."""
-    seconds = 0.0
-
-    def train_epoch(*arguments: object) -> float:
-        nonlocal seconds
-        start = time.perf_counter()
-        loss = TRAIN_EPOCH(*arguments)
-        seconds = time.perf_counter() - start
-        return loss
-
-    def validate(network: torch.nn.Module, *arguments: object) -> float:
-        network.eval()
-        log.append({"epoch": len(log) + 1, "seconds": seconds, **score(network)})
-        save_json(path, {"log": log})
-        return VALIDATE(network, *arguments)
-
-    with mock.patch.multiple(Assessment, train_epoch=train_epoch, validate=validate):
-        yield
-
-
 def train_schedule(
-    epochs: int,
-    sets: tuple[TensorDataset, TensorDataset],
+    profile: Assessment.Profile,
+    pairs: TensorDataset,
     mask: torch.Tensor,
     score: Scores,
     folder: Path,
-    profile: str,
 ) -> list[dict]:
-    """Train one network of the notebook, or continue, and return a row per epoch.
+    """Train one network as the notebook does, or continue, and return the scores of each epoch.
 
     The network is left in `folder`, for `benchmarks.label_free` to rank.
     """
-    size = replace(Assessment.PROFILES[profile], epochs=epochs, networks=1)
-    folder.mkdir(parents=True, exist_ok=True)
-    path, checkpoint = folder / f"{epochs}.json", folder / f"{epochs}.training"
-    imputer = Assessment.new_imputer(size, sets[0].tensors[1], 0)
-    state, log = load_state(checkpoint), []
-    options = Assessment.Options(epochs)
-    settings = run_settings(imputer, sets[0].tensors[1], mask, options)
-    if state is not None and state["settings"] == settings and path.exists():
-        log = load_json(path)["log"][: len(state["history"]["training"])]
-    elif state is not None:
-        checkpoint.unlink()  # of other images, or without its log
-    with logging(log, path, score):
-        trained, _ = Assessment.train(imputer, *sets, mask, checkpoint, options)
-    ensemble = Assessment.Ensemble([trained])  # as `load_imputer` reads it
+    epochs, x = profile.epochs, pairs.tensors[1]
+    parts, options = notebook_parts(profile, x, mask.device), Assessment.Options(epochs)
+    settings = run_settings(parts["imputer"], x, mask, options)
+    run = Epochs(folder / f"{epochs}.training", settings, parts)
+    for epoch in run.remaining(epochs, options.seed, mask.device):
+        batches = Assessment.training_batches(pairs, epoch, options, mask.device)
+        Assessment.train_epoch(*parts.values(), batches, mask)
+        run.note(**score(parts["ema"].module.eval()))
+    ensemble = Assessment.Ensemble([parts["ema"].module])  # as `load_imputer` reads it
     save_model(folder / f"{epochs}.safetensors", ensemble, ensemble.config)
-    return log
+    return rows_of(run.history)
 
 
 # the comparison ------------------------------------------------------------------------------
@@ -168,7 +130,7 @@ def train_schedule(
 def compare(recipe: dict, ours: dict[str, list[dict]], rates: dict[str, float]) -> dict:
     """Return both curves over seconds, and what follows at equal accuracy and at equal time."""
     curves = {k: [(row["epoch"] * rates["ours"], row["val"]) for row in v] for k, v in ours.items()}
-    ends = sorted((*curve[-1], len(curve)) for curve in curves.values() if curve)
+    ends = sorted((*curve[-1], len(curve)) for curve in curves.values())
     curve = [(row["epoch"] * rates["recipe"], row["score"]) for row in recipe["log"]]
     best = max(psnr for _, psnr in curve)
     soonest = next(seconds for seconds, psnr in curve if psnr == best)
@@ -179,14 +141,12 @@ def compare(recipe: dict, ours: dict[str, list[dict]], rates: dict[str, float]) 
         "recipe": {
             "epochs": len(curve),
             "best_psnr": best,
-            "best_after_seconds": soonest,
             "extrapolated_psnr": recipe["extrapolated_psnr"],
             "published_seconds": whole,
             "curve": curve,
         },
         "ours": {"ends": ends, "curves": curves},
         "schedule_that_reaches": epochs,
-        "reaches_after_seconds": seconds,
         "times_faster_than_150_epochs": seconds and whole / seconds,
         "times_faster_than_its_best": seconds and soonest / seconds,
         "ours_at_the_end": psnr,
@@ -221,7 +181,7 @@ def as_markdown(results: dict) -> str:
     """Return schedules of ours, and the comparison with the recipe."""
     compared, rates = results["compared"], results["rates"]
     recipe, lasts = compared["recipe"], {len(log): log[-1] for log in results["logs"].values()}
-    files = [key for key in next(iter(lasts.values())) if key not in ("epoch", "seconds", "val")]
+    files = [key for key in next(iter(lasts.values())) if key not in ("epoch", "val")]
     rows = [
         [f"ours, {n}", f"{t / 60:.1f}", f"{v:.2f}", *(f"{lasts[n][key]:.2f}" for key in files)]
         for t, v, n in compared["ours"]["ends"]
@@ -251,30 +211,30 @@ def as_markdown(results: dict) -> str:
 
 
 def main(
-    images: Annotated[Path, typer.Argument(help="Synthetic heads, .npy of `nogaps sample`.")],
-    frames: Annotated[list[Path], typer.Argument(help="Frame files of `nogaps prior prepare`.")],
+    images: harness.Images,
+    frames: harness.Frames,
     published: Annotated[Path, typer.Option(help="Folder of `benchmarks.published`.")] = Path(
         "runs/published"
     ),
     schedules: Annotated[str, typer.Option(help="Epochs of each, with commas.")] = "1,2,4,8,16,60",
-    folder: Annotated[Path, typer.Option(help="Logs and checkpoints of ours.")] = Path(
+    folder: Annotated[Path, typer.Option(help="Networks and checkpoints of ours.")] = Path(
         "runs/training"
     ),
-    profile: Annotated[str, typer.Option(help="full, or smoke: small networks.")] = "full",
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS,
-    figure: Annotated[Path, typer.Option(help="Picture to write.")] = FIGURE,
+    smoke: harness.Smoke = False,
+    out: harness.Out = RESULTS,
+    figure: harness.Figure = FIGURE,
 ) -> None:
     """Train what is not trained yet, print the table, write it as JSON, draw the curves."""
-    check_profile(profile)
     machine, mask = harness.machine(), course_mask().to(pick_device())
     x = torch.from_numpy(load_images(images))
     recipe = load_recipe(published / "published.json", load_val(frames))
-    sets = Assessment.make_datasets(x, mask.cpu(), seed=0)
+    pairs = Assessment.make_datasets(x, mask.cpu(), seed=0)[0]
+    profile = Assessment.PROFILES["smoke" if smoke else "full"]
     score, logs = scorer(frames, mask), {}
     for epochs in sorted(map(int, schedules.split(","))):
-        logs[str(epochs)] = train_schedule(epochs, sets, mask, score, folder, profile)
-    few = {"size": SMOKE, "turns": 1} if profile == "smoke" else {}
-    rates = epoch_seconds(sets[0], mask, profile, **few)
+        size = replace(profile, epochs=epochs)
+        logs[str(epochs)] = train_schedule(size, pairs, mask, score, folder)
+    rates = epoch_seconds(pairs, mask, profile, smoke)
     compared = compare(recipe, logs, rates)
     results = {"machine": machine, "rates": rates, "compared": compared, "logs": logs}
     save_json(out, results)
@@ -297,4 +257,4 @@ def load_recipe(path: Path, val: torch.Tensor) -> dict:
 
 
 if __name__ == "__main__":
-    run(main)
+    harness.run(main)

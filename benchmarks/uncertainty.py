@@ -20,8 +20,7 @@ import torch
 import typer
 
 from benchmarks import harness
-from benchmarks.harness import course_mask, interval, run, table
-from benchmarks.imputers import heads
+from benchmarks.harness import course_mask, heads, interval, table
 from nogaps.Assessment import corrupt
 from nogaps.figures import show_rows
 from nogaps.imputers import intervals
@@ -156,12 +155,12 @@ def cross_validate(
 
 
 def main(
-    frames: Annotated[list[Path], typer.Argument(help="Frame files with a train and a val split.")],
-    model: Annotated[Path | None, typer.Option(help="Run folder; else the shipped one.")] = None,
+    frames: harness.Frames,
+    model: harness.Model = None,
     level: Annotated[
         float, typer.Option(min=0.5, max=0.95, help="Share of hole pixels to cover.")
     ] = 0.9,
-    out: Annotated[Path, typer.Option(help="JSON of what is measured.")] = RESULTS,
+    out: harness.Out = RESULTS,
     figure: Annotated[Path | None, typer.Option(help="Draw ten images there (.png).")] = None,
 ) -> None:
     """Calibrate, write the calibration beside the imputer's weights, print what it covers."""
@@ -188,4 +187,4 @@ def main(
 
 
 if __name__ == "__main__":
-    run(main)
+    harness.run(main)

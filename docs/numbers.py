@@ -1,13 +1,49 @@
-"""The measured numbers of the pages by name, each read from one result."""
+"""What the benchmarks measured: results by file, and the numbers of the pages by name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
 
 from benchmarks.harness import interval
-from docs.results import SETS, Results
 from nogaps.imputers.loading import SHIPPED
 from nogaps.runtime.files import load_json
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "results"
+SETS = {"val": "val of heads.npz", "val_t1": "val of heads_t1.npz", "stand-in": "stand-in"}
+
+
+class Results:
+    """`results["filling"]` is the content of `benchmarks/results/filling.json`."""
+
+    @cache  # noqa: B019  one short-lived object
+    def __getitem__(self, name: str) -> dict:
+        """Return the content of a results file.
+
+        Raises:
+            BadInput: The file is missing or damaged.
+        """
+        return load_json(FOLDER / f"{name}.json")
+
+    def score(self, method: str, images: str, score: str = "psnr") -> float:
+        """Return a score of `benchmarks.imputers` for one of SETS."""
+        return self["imputers"]["tables"][SETS[images]][method][score]
+
+    def rate(self, imputer: str, precision: str, threads: int) -> float:
+        """Return the images per second that an imputer fills in memory."""
+        for row in self["filling"]["imputers"]:
+            if (row["name"], row["precision"]) == (imputer, precision):
+                return row["images_per_second"][str(threads)]["median"]
+        raise KeyError(imputer)
+
+    def file(self, images: int, method: str, threads: int) -> dict[str, float]:
+        """Return the median run of `nogaps fill` on a file of so many images."""
+        for row in self["filling"]["files"]:
+            if (row["images"], row["method"], row["threads"]) == (images, method, threads):
+                runs = sorted(row["runs"], key=lambda run: run["seconds"])
+                return runs[len(runs) // 2]
+        raise KeyError(method)
 
 
 def summary() -> dict:
@@ -42,6 +78,12 @@ def middle_third(results: Results, pick: Callable[[Iterable[float]], float]) -> 
     return percent(pick(row["coverage_by_brightness"][1] for row in rows))
 
 
+def covered_sizes(results: Results, pick: Callable[[Iterable[float]], float]) -> str:
+    """Return the coverage on heads of other sizes, least or most of all rows, in percent."""
+    rows = [row for gaps in results["unseen"]["sizes"].values() for row in gaps.values()]
+    return percent(pick(row["coverage"] for row in rows), 0)
+
+
 def label_free(results: Results, part: str) -> str:
     """Return the score without labels of `best` on the stand-in: "imputer", or "gain"."""
     row = results["label_free"]["test_set.npy"]["nogaps/weights/imputer"][part]
@@ -73,11 +115,6 @@ NUMBERS: dict[str, Callable[[Results], str]] = {
     "fast_val": lambda r: f"{r.score('ours, fast', 'val'):.2f}",
     "fast_val_t1": lambda r: f"{r.score('ours, fast', 'val_t1'):.2f}",
     "fast_rate": lambda r: f"{r.rate('ours, fast', 'bf16', 2):.0f}",
-    "fast_rate_1": lambda r: f"{r.rate('ours, fast', 'bf16', 1):.0f}",
-    "coursework_rate": lambda r: f"{r.rate('coursework', 'bf16', 2):.0f}",
-    "large_seconds": lambda r: f"{r.file(100_000, 'ours, fast', 2)['seconds']:.0f}",
-    "large_memory": lambda r: f"{r.file(100_000, 'ours, fast', 2)['peak_mb']:.0f}",
-    "help_seconds": lambda r: f"{r['filling']['start']['nogaps --help']['median']:.2f}",
     "covered_val": lambda r: coverage(r, "heads.npz"),
     "covered_val_t1": lambda r: coverage(r, "heads_t1.npz"),
     "covered_standin": lambda r: coverage(r, "stand-in"),
@@ -86,8 +123,8 @@ NUMBERS: dict[str, Callable[[Results], str]] = {
     "covered_left_out": lambda r: percent(r["uncertainty"]["left out"]["nine tenths"]["coverage"]),
     "covered_grey_least": lambda r: middle_third(r, min),
     "covered_grey_most": lambda r: middle_third(r, max),
-    "covered_sizes_least": lambda r: percent(min(v["coverage"] for v in r["sizes"].values()), 0),
-    "covered_sizes_most": lambda r: percent(max(v["coverage"] for v in r["sizes"].values()), 0),
+    "covered_sizes_least": lambda r: covered_sizes(r, min),
+    "covered_sizes_most": lambda r: covered_sizes(r, max),
     "interval_rank": lambda r: f"{intervals(r, 'heads.npz')['rank_correlation']:.2f}",
     "label_free_best": lambda r: label_free(r, "imputer"),
     "label_free_gain": lambda r: label_free(r, "gain"),
@@ -111,7 +148,5 @@ NUMBERS: dict[str, Callable[[Results], str]] = {
     "border_steps": lambda r: border(r, "border_steps"),
     "true_steps": lambda r: border(r, "true_steps"),
     "gain_val": lambda r: interval(r.score("coursework", "val", "more_db")),
-    "gain_val_t1": lambda r: interval(r.score("coursework", "val_t1", "more_db")),
-    "gain_standin": lambda r: interval(r.score("coursework", "stand-in", "more_db")),
     "top_ratio": lambda r: f"{summary()['99.5th percentile, hole / observed']:.3f}",
 }

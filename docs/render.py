@@ -12,9 +12,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from docs.numbers import NUMBERS
+from docs.numbers import FOLDER, NUMBERS, Results
 from docs.reference import page as reference
-from docs.results import FOLDER, Results
 from docs.tables import TABLES
 from nogaps.imputers.hub import about_imputer, model_card
 from nogaps.imputers.loading import SHIPPED, load_imputer

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 
 from benchmarks import ablations, filling, sampling, scaling, training
 from benchmarks.harness import interval, table
-from docs.results import SETS, Results
+from docs.numbers import SETS, Results
 from nogaps.evaluation.scoring import as_table
 
 METHODS = {  # rows of `benchmarks.imputers`, and their names in the README
@@ -72,7 +72,7 @@ def masks(results: Results) -> str:
     rows = []
     for mask, label in MASKS.items():
         values = [
-            results["masks"][SETS[images]][mask][method]["psnr"]
+            results["unseen"]["masks"][SETS[images]][mask]["rows"][method]["psnr"]
             for images in ("val_t1", "stand-in")
             for method in ("ours", "kriging")
         ]
@@ -84,7 +84,7 @@ def wide_holes(results: Results) -> str:
     """Return hole PSNR and coverage of 90 % intervals in holes wider than lines."""
     rows = []
     for images in ("val", "val_t1"):
-        for hole, measured in results["wide_holes"][SETS[images]].items():
+        for hole, measured in results["unseen"]["holes"][SETS[images]].items():
             psnr = {name: scores["psnr"] for name, scores in measured["rows"].items()}
             values = [f"{psnr[name]:.2f}" for name in ("ours", "kriging", "biharmonic")]
             rows.append([f"`{images}`, {hole}", *values, f"{100 * measured['coverage']:.1f} %"])
@@ -94,14 +94,15 @@ def wide_holes(results: Results) -> str:
 def sizes(results: Results) -> str:
     """Return hole PSNR on heads of other sizes and orientations."""
     rows = []
-    for name, row in results["sizes"].items():
-        heads, *rest = name.replace("heads_t1", "`val_t1`").replace("heads", "`val`").split(", ")
-        gap = rest.pop().removeprefix("gaps of ").replace("pixels", "px")
-        psnr = {method: scores["psnr"] for method, scores in row["rows"].items()}
-        krigings = max(psnr["kriging"], psnr.get("kriging, own size", 0))
-        values = [f"{value:.2f}" for value in (psnr["ours"], psnr["biharmonic"], krigings)]
-        gain, covered = interval(row["more_db"]), f"{100 * row['coverage']:.1f} %"
-        rows.append([", ".join([heads, *rest]), gap, *values, gain, covered])
+    for name, by_gap in results["unseen"]["sizes"].items():
+        heads = name.replace("heads_t1", "`val_t1`").replace("heads", "`val`")
+        for gaps, row in by_gap.items():
+            psnr = {method: scores["psnr"] for method, scores in row["rows"].items()}
+            krigings = max(psnr["kriging"], psnr["kriging, own size"])
+            values = [f"{value:.2f}" for value in (psnr["ours"], psnr["biharmonic"], krigings)]
+            width = gaps.removeprefix("gaps of ").replace("pixels", "px")
+            covered = f"{100 * row['coverage']:.1f} %"
+            rows.append([heads, width, *values, interval(row["more_db"]), covered])
     header = ["heads", "gaps", "ours", "biharmonic", "kriging", "gain", "covered"]
     return table(header, rows)
 
@@ -135,7 +136,7 @@ def files(results: Results) -> str:
     for images in (100, 10_000, 100_000):
         run = results.file(images, "ours, fast", 2)
         rows.append([f"{images:,}", "1 × 2", *_run(images, run)])
-    for run in results["scaling"]["processes"]["rows"]:
+    for run in results["scaling"]["processes"]:
         count = run["processes"]
         images = round(run["images_per_second"] * run["seconds"] / count)
         rows.append([f"{images:,}" + " each" * (count > 1), f"{count} × 1"])

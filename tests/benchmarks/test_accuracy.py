@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from benchmark_commands import called
 
-from benchmarks import ablations, imputers, label_free, masks, published, sizes
-from nogaps import Assessment, standin
+from benchmarks import ablations, harness, imputers, label_free, published, unseen
+from nogaps import Assessment
 from nogaps.Assessment import PROFILES, corrupt, make_datasets
 from nogaps.imputers.loading import SHIPPED
 from nogaps.runtime.errors import BadInput
@@ -35,12 +35,11 @@ def default(clean: torch.Tensor, mask: torch.Tensor, tmp_path_factory: pytest.Te
 
 def trained(name: str, clean: torch.Tensor, mask: torch.Tensor, folder: Path) -> torch.Tensor:
     """Two images as the variant fills them after one epoch."""
-    variant = ablations.VARIANTS[name]
-    wide = {"widths": (16, 32), "bottleneck": 64} if variant.profile else {}
-    profile, sets = replace(PROFILES["smoke"], epochs=1, **wide), make_datasets(clean[:40], mask, 0)
-    with ablations.changed(variant):
+    profile, sets = replace(PROFILES["smoke"], epochs=1), make_datasets(clean[:40], mask, 0)
+    with mock.patch.multiple(Assessment, **ablations.VARIANTS[name]):
         network = Assessment.new_imputer(profile, sets[0].tensors[1], 0)
-        network, _ = Assessment.train(network, *sets, mask, 1, folder / "checkpoint", 0)
+        options = Assessment.Options(epochs=1)
+        network, _ = Assessment.train(network, *sets, mask, folder / "checkpoint", options)
         return Assessment.fill(network, corrupt(clean[:2], mask), mask)
 
 
@@ -51,20 +50,16 @@ def test_every_variant_trains_and_differs(
     x_hat = trained(name, clean, mask, tmp_path)
     assert torch.isfinite(x_hat).all() and not torch.equal(x_hat, default)
     assert torch.equal(x_hat[:, mask[0]], clean[:2][:, mask[0]])
-    assert Assessment.train_epoch is ablations.TRAIN_EPOCH, "a patch was left behind"
 
 
 @pytest.mark.slow
-def test_ablations_compare_pairs_over_seeds(
-    images: Path, frames_file: Path, tmp_path: Path
-) -> None:
-    arguments = ["--profile", "smoke", "--epochs", "1", "--seeds", "0,1"]
-    arguments += ["--only", "residual blocks"]
+def test_ablations_compare_pairs(images: Path, frames_file: Path, tmp_path: Path) -> None:
+    arguments = ["--smoke", "--epochs", "1", "--only", "residual blocks"]
     arguments += ["--folder", tmp_path / "runs", "--out", tmp_path / "a.json"]
     text = called(ablations.main, images, frames_file, *arguments)
     rows = load_json(tmp_path / "a.json")["rows"]
     assert list(rows) == ["default", "residual blocks"]
-    assert len(list((tmp_path / "runs").iterdir())) == 4, "two variants of two seeds each"
+    assert len(list((tmp_path / "runs").iterdir())) == 2
     assert rows["default"]["frames"]["more_db"] == [0, 0, 0]
     psnr = {name: row["frames"]["psnr"] for name, row in rows.items()}
     difference = psnr["residual blocks"] - psnr["default"]
@@ -81,37 +76,39 @@ def test_ablations_compare_pairs_over_seeds(
 def test_published_networks_get_their_rows(images: Path, frames_file: Path, tmp_path: Path) -> None:
     folder, full = tmp_path / "published", {"frm": "of the full profile"}
     save_json(folder / "published.json", full)
-    arguments = [images, frames_file, "--out", folder, "--profile", "smoke", "--epochs", "2"]
-    called(published.main, *arguments)
-    assert len(list(folder.iterdir())) == 2, "smoke wrote where the full profile does"
+    called(published.main, images, frames_file, "--out", folder, "--smoke")
+    assert len(list(folder.iterdir())) == 2, "smoke wrote where the full size does"
     assert load_json(folder / "published.json") == full
     rows = load_json(folder / "smoke" / "published.json")
     assert list(rows) == ["coursework", "frm", "aspp-frm"]
     assert all(row["epochs"] == 2 and row["seconds"] > 0 for row in rows.values())
-    out = [tmp_path / name for name in ("i.json", "filled.png", "errors.png")]
-    files = [x for pair in zip(("--out", "--figure", "--errors"), out, strict=True) for x in pair]
+    out, figure = tmp_path / "i.json", tmp_path / "filled.png"
+    files = ["--out", out, "--figure", figure]
     called(imputers.main, frames_file, "--published", folder / "smoke", *files)
-    measured = load_json(out[0])
-    val, heads = measured["tables"].values()
+    val, heads = load_json(out)["tables"].values()
     names = {"zero", "kriging (real)", *rows, "ours, fast", "ours, best"}
     assert set(val) == set(heads) >= names
     assert val["ours, best"]["more_db"] == [0, 0, 0]
     assert heads["zero"]["psnr"] < heads["linear"]["psnr"] < heads["ours, best"]["psnr"]
-    assert all(path.stat().st_size > 10_000 for path in out[1:])
-    groups = {name: groups for name, (_, groups) in imputers.heads([frames_file]).items()}
-    less = copy.deepcopy(measured)
-    for table in less["tables"].values():
-        del table["frm"]
-    other = copy.deepcopy(less)
-    imputers.keep_earlier(less, measured, groups)
-    assert less == measured, "rows that were not measured again are lost"
-    other["heads"] = dict.fromkeys(other["heads"], "other")
-    imputers.keep_earlier(other, measured, groups)
-    assert all("frm" not in table for table in other["tables"].values()), "scored on other heads"
+    assert figure.stat().st_size > 10_000
     with pytest.raises(BadInput, match="holds no network"):
         published.load_published(tmp_path)
     with pytest.raises(BadInput, match="--only nothing"):
         called(published.main, images, frames_file, "--only", "nothing")
+
+
+def test_rows_that_were_not_measured_again_are_kept() -> None:
+    row, last = {"psnr": 1.0}, {name: {} for name in imputers.OURS}
+
+    def run(heads: str, methods: list[str]) -> dict:
+        tables = {"val": {name: row for name in methods} | last}
+        return {"heads": heads, "training": dict.fromkeys(methods), "tables": tables}
+
+    both = imputers.with_earlier(run("a", ["linear"]), run("a", ["linear", "frm"]))
+    assert list(both["tables"]["val"]) == ["linear", "frm", *imputers.OURS]
+    assert set(both["training"]) == {"linear", "frm"}
+    other = imputers.with_earlier(run("a", ["linear"]), run("b", ["frm"]))
+    assert "frm" not in other["tables"]["val"], "scored on other heads"
 
 
 def test_extrapolation_finds_the_curve_it_was_given() -> None:
@@ -123,10 +120,10 @@ def test_extrapolation_finds_the_curve_it_was_given() -> None:
 def test_scores_belong_to_the_heads_that_were_scored(
     clean: torch.Tensor, mask: torch.Tensor, tmp_path: Path
 ) -> None:
-    sets = make_datasets(clean[:40], mask, 0)
+    pairs = make_datasets(clean[:40], mask, 0)[0]
 
     def train(val: torch.Tensor) -> dict:
-        return published.train_one("coursework", sets, val, tmp_path, 9, published.SMOKE, 1)
+        return published.train_one("coursework", pairs, val, tmp_path, 9, smoke=True)
 
     first, again = train(clean[40:44]), train(clean[40:44])
     assert again == first, "a finished training was done again"
@@ -154,36 +151,40 @@ def test_time_is_of_the_second_call(clean: torch.Tensor, monkeypatch: pytest.Mon
 # other masks, other sizes, no labels ---------------------------------------------------------
 
 
-def few(_: list[Path]) -> imputers.Sets:
-    return {"stand-in": (torch.from_numpy(standin.clean_images()[:4]), list("abcd"))}
-
-
 @pytest.mark.slow
-def test_masks_have_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(masks, "heads", few)
-    called(masks.main, "--out", tmp_path / "masks.json")
-    (table,) = load_json(tmp_path / "masks.json").values()
-    shares = {k: float(m.float().mean()) for k, m in masks.masks(masks.course_mask()).items()}
-    assert set(table) == set(shares) and shares["every 4th row"] == 0.75
-    assert shares["shifted"] == shares["mirrored"] == shares["transposed"]
-    own = table["the course's"]
-    assert own["ours"]["psnr"] > own["kriging"]["psnr"] + 2
-
-
-@pytest.mark.slow
-def test_sizes_have_their_rows(clean: torch.Tensor, tmp_path: Path) -> None:
+def test_unseen_images_have_their_rows(
+    clean: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     frames = clean[:6, 0].repeat_interleave(2, 1).repeat_interleave(2, 2)
     split = np.array(["train"] * 4 + ["val"] * 2)
     images = (255 * frames).byte().numpy()
     np.savez(tmp_path / "few.npz", images=images, split=split, group=np.arange(6).astype(str))
-    called(sizes.main, tmp_path / "few.npz", "--out", tmp_path / "sizes.json")
-    results = load_json(tmp_path / "sizes.json")
-    assert len(results) == 4 and all(row["images"] == 2 for row in results.values())
-    for name, row in results.items():
-        assert set(row["rows"]) == {"ours", "biharmonic", "kriging", "kriging, own size"}, name
+    few = {name: (x[:2], ["a", "b"]) for name, x in (("val", clean), ("stand-in", clean))}
+    monkeypatch.setattr(harness, "heads", lambda _: few)
+    called(unseen.main, tmp_path / "few.npz", "--out", tmp_path / "u.json")
+    results = load_json(tmp_path / "u.json")
+    assert {name: len(tables) for name, tables in results.items()} == {
+        "masks": 2,
+        "holes": 1,
+        "sizes": 3,
+    }
+    rows = [row for part in results.values() for table in part.values() for row in table.values()]
+    assert len(rows) == 2 * 6 + 5 + 4
+    for row in rows:
         psnr = [row["rows"][k]["psnr"] for k in ("ours", row["best_other"])]
         assert row["more_db"][0] == pytest.approx(psnr[0] - psnr[1], abs=1e-4)
-        assert 0.5 < row["coverage"] <= 1
+        assert 0 < row["coverage"] <= 1 and row["images"] == 2
+    own = results["masks"]["stand-in"]["the course's"]["rows"]
+    assert own["ours"]["psnr"] > own["kriging"]["psnr"] + 2
+    assert results["sizes"]["few, 128×128"].keys() == {"gaps of 2 pixels", "gaps of 4 pixels"}
+
+
+def test_masks_are_of_the_kinds_that_they_say(mask: torch.Tensor) -> None:
+    shares = {name: float(m.float().mean()) for name, m in unseen.other_masks(64).items()}
+    assert shares["every 4th row"] == 0.75 and 0.45 < shares["random half"] < 0.55
+    assert shares["shifted"] == shares["mirrored"] == shares["transposed"] == mask.float().mean()
+    missing = {name: int((~m).sum()) for name, m in unseen.wide_holes(64).items()}
+    assert missing["square of 8"] == 64 and missing["right half"] == 2048
 
 
 @pytest.mark.slow

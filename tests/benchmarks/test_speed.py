@@ -19,7 +19,7 @@ from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_json, save_json
 
-METHODS = {**filling.classical(), "coursework": filling.networks(True)["coursework"]}
+METHODS = {**filling.unlearnt(), "coursework": filling.networks(True)["coursework"]}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -35,37 +35,26 @@ def test_every_method_fills(name: str, clean: torch.Tensor, mask: torch.Tensor) 
 
 @pytest.mark.slow
 def test_filling_has_every_row(tmp_path: Path) -> None:
-    text = called(filling.main, "--profile", "smoke", "--out", tmp_path / "filling.json")
+    text = called(filling.main, "--smoke", "--out", tmp_path / "filling.json")
     results = load_json(tmp_path / "filling.json")
     psnr = {(row["name"], row["precision"]): row["hole_psnr"] for row in results["imputers"]}
-    assert {name for name, _ in psnr} == {*METHODS, "ours, fast", "ours, best"}
+    assert {name for name, _ in psnr} == {*METHODS, "kriging", "ours, fast", "ours, best"}
     assert {("ours, fast", k) for k in (harness.native_precision(), "fp32")} <= set(psnr)
-    assert psnr["scikit-image biharmonic", ""] < psnr["ours, fast", "fp32"]
-    assert psnr["coursework", "fp32"] is None
+    assert psnr["scikit-image biharmonic", ""] > 15 and psnr["coursework", "fp32"] is None
     (row,) = results["files"]
     assert row["images"] == 4 and 100 < row["runs"][0]["peak_mb"] < 3000
-    start = {name: row["median"] for name, row in results["start"].items()}
-    assert start["python -c pass"] < start["nogaps --help"] < row["runs"][0]["seconds"]
-    assert "| ours, fast | " in text and "| nogaps --help | " in text
+    assert "| ours, fast | " in text
     assert set(results["machine"]) >= {"processor", "cores", "torch", "numpy", "precision"}
 
 
-def test_scaling_finds_the_law(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    counts: list[int] = []
-
-    def fill_shard(folder: Path, name: str, threads: int) -> dict[str, float]:
-        counts.append(len(np.load(folder / name, mmap_mode="r")))
-        return {"seconds": 0.1 * counts[-1] ** 2, "peak_mb": 300.0}
-
-    monkeypatch.setattr(scaling, "fill_shard", fill_shard)
-    called(scaling.main, "--profile", "smoke", "--out", tmp_path / "scaling.json")
+@pytest.mark.slow
+def test_scaling_has_every_row(tmp_path: Path) -> None:
+    text = called(scaling.main, "--smoke", "--out", tmp_path / "scaling.json")
     results = load_json(tmp_path / "scaling.json")
-    laws = results["images"]["laws"]
-    assert laws["seconds"]["exponent"] == pytest.approx(2)
-    assert laws["peak_mb"]["exponent"] == pytest.approx(0)
-    assert counts == [8, 16, 8] and results["processes"]["rows"][0]["processes"] == 1
-    law = scaling.exponent([1, 10, 100], [5, 50 * 10**0.5, 5000])
-    assert law["exponent"] == pytest.approx(1.5) and law["r2"] == pytest.approx(1)
+    assert [row["size"] for row in results["sizes"]] == [16, 32]
+    (row,) = results["processes"]
+    assert row["images_per_second"] == pytest.approx(8 / row["seconds"])
+    assert "| 16×16 | " in text
 
 
 def test_sampling_draws_what_the_pipeline_draws(
@@ -78,7 +67,7 @@ def test_sampling_draws_what_the_pipeline_draws(
     ]
     torch.testing.assert_close(*drawn, atol=1e-4, rtol=0)
     out = tmp_path / "sampling.json"
-    arguments = ["--prior", prior_folder, "--profile", "smoke", "--out", out]
+    arguments = ["--prior", prior_folder, "--smoke", "--out", out]
     assert "diffusers LDMPipeline, ddim | 4 | fp32 |" in called(sampling.main, *arguments)
     rows = load_json(out)["rows"]
     assert len(rows) == len(sampling.ways(True)) >= 2
@@ -98,7 +87,7 @@ def test_training_is_logged_and_continued(
     save_json(tmp_path / "published.json", {"coursework": row})
     np.save(tmp_path / "images.npy", clean[:40].numpy())
     out, figure = tmp_path / "training.json", tmp_path / "training.png"
-    line = [tmp_path / "images.npy", frames_file, "--published", tmp_path, "--profile", "smoke"]
+    line = [tmp_path / "images.npy", frames_file, "--published", tmp_path, "--smoke"]
     line += ["--schedules", "1,2", "--folder", tmp_path / "runs", "--out", out, "--figure", figure]
     called(training.main, *line)
     first = load_json(out)
@@ -106,12 +95,13 @@ def test_training_is_logged_and_continued(
     left = [load_imputer(tmp_path / "runs" / f"{epochs}.safetensors") for epochs in (1, 2)]
     assert [len(one.networks) for one in left] == [1, 1], "benchmarks.label_free ranks them"
     row = first["logs"]["2"][1]
-    assert row["epoch"] == 2 and row["seconds"] > 0 and row["val"] == row["frames"] > 15
+    assert row["epoch"] == 2 and row["val"] == row["frames"] > 15
     assert first["compared"]["recipe"]["best_psnr"] == 17
     assert first["compared"]["times_faster_than_150_epochs"] > 1
     assert figure.stat().st_size > 10_000
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "TRAIN_EPOCH", None)  # nothing is left to train
+        patch.setattr(training, "epoch_seconds", lambda *_: first["rates"])
+        patch.setattr(Assessment, "train_epoch", None)  # nothing is left to train
         text = called(training.main, *line)
     assert load_json(out)["logs"] == first["logs"]
     assert "times faster than its 150 epochs" in text and "recipe, 3 | " in text
@@ -123,21 +113,33 @@ def test_training_is_logged_and_continued(
 def test_an_interrupted_training_keeps_its_log(
     clean: torch.Tensor, mask: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sets = Assessment.make_datasets(clean[:40], mask, 0)
-    epoch = training.TRAIN_EPOCH
+    pairs, epoch = Assessment.make_datasets(clean[:40], mask, 0)[0], Assessment.train_epoch
 
     def run(folder: str) -> list[dict]:
         def score(network: torch.nn.Module) -> dict[str, float]:
             return {"val": float(next(network.parameters()).detach().sum())}
 
-        return training.train_schedule(2, sets, mask, score, tmp_path / folder, "smoke")
+        profile = Assessment.PROFILES["smoke"]
+        return training.train_schedule(profile, pairs, mask, score, tmp_path / folder)
 
     calls = iter([epoch, None])
     with monkeypatch.context() as patch, pytest.raises(TypeError):
-        patch.setattr(training, "TRAIN_EPOCH", lambda *a: next(calls)(*a))
+        patch.setattr(Assessment, "train_epoch", lambda *a: next(calls)(*a))
         run("runs")
-    continued, whole = run("runs"), run("at once")
-    assert [row["val"] for row in continued] == [row["val"] for row in whole]
+    assert run("runs") == run("at once")
+
+
+def test_the_schedule_is_the_notebooks_training(
+    clean: torch.Tensor, mask: torch.Tensor, tmp_path: Path
+) -> None:
+    sets, profile = Assessment.make_datasets(clean[:40], mask, 0), Assessment.PROFILES["smoke"]
+    imputer = Assessment.new_imputer(profile, sets[0].tensors[1], 0)
+    options = Assessment.Options(profile.epochs)
+    trained, _ = Assessment.train(imputer, *sets, mask, tmp_path / "theirs", options)
+    training.train_schedule(profile, sets[0], mask, lambda _: {"val": 0.0}, tmp_path)
+    (ours,) = load_imputer(tmp_path / f"{profile.epochs}.safetensors").networks
+    for a, b in zip(ours.state_dict().values(), trained.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_curves_are_compared_at_equal_accuracy_and_equal_time() -> None:
@@ -146,7 +148,7 @@ def test_curves_are_compared_at_equal_accuracy_and_equal_time() -> None:
     ours["4"] = [{"epoch": e, "val": v} for e, v in ((1, 21.0), (2, 22.0), (3, 23.0), (4, 26.0))]
     rates = {"ours": 10.0, "recipe": 30.0}
     compared = training.compare({"log": log, "extrapolated_psnr": None}, ours, rates)
-    assert compared["schedule_that_reaches"] == 4 and compared["reaches_after_seconds"] == 40
+    assert compared["schedule_that_reaches"] == 4
     whole = published.EPOCHS["coursework"] * 30
     assert compared["times_faster_than_150_epochs"] == whole / 40
     assert compared["times_faster_than_its_best"] == 2 * 30 / 40

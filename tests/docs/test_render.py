@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from docs import render
-from docs.results import Results
+from docs.numbers import Results
 
 
 def test_no_page_is_stale() -> None:
