@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -37,6 +37,13 @@ def observed_moments(
 def keep_observed(x_hat: torch.Tensor, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Return x_hat with observed pixels copied bit for bit from y, hole pixels clipped to [0,1]."""
     return torch.where(mask, y, x_hat.clamp(0, 1))
+
+
+def _by_mask(mask: torch.Tensor, count: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Which of `count` images have one mask, bool (count,), and the mask (1,1,H,W); of each."""
+    unique, which = torch.unique(mask.flatten(1), dim=0, return_inverse=True)
+    for k, flat in enumerate(unique):
+        yield (which == k).expand(count), flat.view(1, *mask.shape[1:])
 
 
 class LinearImputer:
@@ -92,11 +99,9 @@ class LinearImputer:
             flat = z.float().reshape(len(z), -1)
             weights = self.weights(mask[0, 0].to(z.device))
             return (weights @ flat.T.contiguous()).T.reshape(z.shape)
-        unique, which = torch.unique(mask.flatten(1), dim=0, return_inverse=True)
         out = torch.empty_like(z, dtype=torch.float32)
-        for k, flat_mask in enumerate(unique):
-            rows = which == k
-            out[rows] = self.fill(z[rows], flat_mask.view(1, *mask.shape[1:]))
+        for rows, one in _by_mask(mask, len(z)):
+            out[rows] = self.fill(z[rows], one)
         return out
 
     def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -213,12 +218,9 @@ def biharmonic(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     Returns:
         x_hat, (N,1,H,W), on y's device.
     """
-    unique, which = torch.unique(mask.flatten(1), dim=0, return_inverse=True)
-    which = which.expand(len(y)) if len(mask) == 1 else which
-    x_hat = y.detach().cpu().numpy().astype(np.float64).copy()
-    for k, flat_mask in enumerate(unique):
-        rows = (which == k).cpu().numpy()
-        holes = ~flat_mask.view(y.shape[-2:]).cpu().numpy()
+    x_hat = y.detach().cpu().numpy().astype(np.float64)
+    for rows, one in _by_mask(mask.cpu(), len(y)):
+        rows, holes = rows.numpy(), ~one[0, 0].numpy()
         if holes.any():
             stack = np.moveaxis(x_hat[rows, 0], 0, -1)
             x_hat[rows, 0] = np.moveaxis(inpaint_biharmonic(stack, holes, channel_axis=-1), -1, 0)

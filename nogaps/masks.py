@@ -36,10 +36,13 @@ class _Common:
     def __init__(self) -> None:
         self.hole, self.certain, self.several = np.array(True), np.array(False), False
         self.first, self.same, self.ends = np.array(0), np.array(True), (math.inf, -math.inf)
+        self.blank: int | None = None  # an image that is zero everywhere
 
     def add(self, start: int, images: np.ndarray) -> None:
         """Look at images (n,H,W) from index `start` on."""
         zero, few = images == 0, _few(images)
+        if (blank := zero.all((1, 2))).any():
+            self.blank = start + int(blank.argmax())
         shown = np.count_nonzero(self.hole & self.certain & ~zero, axis=(1, 2))
         self.hole = self.hole & zero.all(0)
         suspects = np.count_nonzero(zero & ~self.hole, axis=(1, 2)) > few
@@ -52,8 +55,10 @@ class _Common:
         self.same = self.same & (images == self.first).all(0)
         self.ends = min(self.ends[0], images.min()), max(self.ends[1], images.max())
 
-    def implausible(self) -> str:
+    def problem(self) -> str:
         """Say why what is zero in every image need not be what is missing; "" if it may be."""
+        if self.several:
+            return "holds images with different masks"
         repeated = self.same & ~self.hole
         for value in self.ends:
             count = np.count_nonzero(repeated & (self.first == value))
@@ -101,18 +106,23 @@ def shared_mask(y: np.ndarray, name: str = "test set") -> np.ndarray:
     """
     if y.ndim != 4 or y.shape[1] != 1 or 0 in y.shape:
         raise BadInput(f"has shape {y.shape}", "(N, 1, H, W)", path=name)
-    common, step = _Common(), max(1, PIXELS // y[0].size)
-    for start in range(0, len(y), step):
-        common.add(start, y[start : start + step, 0])
+    common = _look(len(y), y[0].size, lambda start, stop: y[start:stop, 0])
     mask = ~common.hole
     if mask.all() or not mask.any():
         observed = f"{int(mask.sum())} of {mask.size} pixels observed"
         raise BadInput(observed, "some missing (0 in every image) and some not", path=name)
-    if common.several:
-        raise BadInput("holds images with different masks", "one mask for all", path=name)
-    if problem := common.implausible():
-        raise BadInput(problem, "lines or single pixels that are missing, as 0", path=name)
+    if problem := common.problem():
+        expected = "lines or single pixels that are missing, as 0, the same in all images"
+        raise BadInput(problem, expected, path=name)
     return mask
+
+
+def _look(count: int, size: int, read: Callable[[int, int], np.ndarray]) -> _Common:
+    """Look at `count` images of `size` pixels; read(start, stop) gives some of them, (n,H,W)."""
+    common, step = _Common(), max(1, PIXELS // size)
+    for start in range(0, count, step):
+        common.add(start, read(start, min(start + step, count)))
+    return common
 
 
 def shared_mask_of(source: ImageSource) -> np.ndarray:
@@ -130,26 +140,18 @@ def shared_mask_of(source: ImageSource) -> np.ndarray:
             lost lines.
     """
     if source.zero:
-        _ask_for_mask(source, f"its stored zeros stand for {source.zero:g}, not for 0")
-    count, height, width = source.shape
-    if count == 1:
-        _ask_for_mask(source, "holds one image, whose zeros may be true values")
-    common, step = _Common(), max(1, PIXELS // (height * width))
-    for start in range(0, count, step):
-        images = source.read(start, min(start + step, count))
-        common.add(start, images)
-        blank = ~images.any((1, 2))
-        if blank.any():
-            _ask_for_mask(source, f"every pixel of image {start + int(blank.argmax())} is zero")
-        if common.several:
-            _ask_for_mask(source, "holds images with different masks")
-    if problem := common.implausible():
-        _ask_for_mask(source, problem)
+        problem = f"its stored zeros stand for {source.zero:g}, not for 0"
+    elif source.shape[0] == 1:
+        problem = "holds one image, whose zeros may be true values"
+    else:
+        count, height, width = source.shape
+        common = _look(count, height * width, source.read)
+        problem = common.problem()
+        if common.blank is not None:
+            problem = f"every pixel of image {common.blank} is zero"
+    if problem:
+        raise BadInput(problem, path=source.path, advice=Advice.MASK)
     return ~common.hole
-
-
-def _ask_for_mask(source: ImageSource, problem: str) -> None:
-    raise BadInput(problem, path=source.path, advice=Advice.MASK)
 
 
 class MaskCheck:

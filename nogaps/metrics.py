@@ -33,24 +33,21 @@ def _hole_mean(values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (values * hole).sum((1, 2, 3)) / hole.sum((1, 2, 3)).clamp(min=1)
 
 
-def hole_against_observed(
-    x_hat: torch.Tensor, mask: torch.Tensor, share: float = 0.995
-) -> tuple[float, float]:
+def hole_against_observed(x_hat: torch.Tensor, mask: torch.Tensor) -> tuple[float, float]:
     """Compare the hole with the observed pixels; no truth is needed.
 
     Args:
         x_hat: Filled images (N,1,H,W) in [0,1].
         mask: bool (1,1,H,W) or (N,1,H,W), True = observed.
-        share: Of the quantile.
 
     Returns:
-        The quantile in the hole over that of the observed pixels, near 1 and lower where
+        The 0.995 quantile in the hole over that of the observed pixels, near 1 and lower where
         intensities are compressed; the observed pixels' mean minus the hole's, near 0.
     """
     observed = mask.expand_as(x_hat)
     hole, seen = x_hat[~observed], x_hat[observed]
-    ratio = np.quantile(hole.numpy(), share) / np.quantile(seen.numpy(), share)
-    return float(ratio), float(seen.mean() - hole.mean())
+    top, usual = (np.quantile(values.numpy(), 0.995) for values in (hole, seen))
+    return float(top / usual), float(seen.mean() - hole.mean())
 
 
 def ssim_map(x_hat: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -106,7 +103,7 @@ def bootstrap(
         draws: Number of resamples.
         seed: Of the resamples.
     """
-    names = np.arange(len(values)) if groups is None else np.asarray(groups)
+    names = np.arange(len(values)) if groups is None else groups
     _, which = np.unique(names, return_inverse=True)
     sums, counts = np.bincount(which, weights=values), np.bincount(which)
     picks = np.random.default_rng(seed).integers(len(sums), size=(draws, len(sums)))

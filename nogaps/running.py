@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -31,30 +29,12 @@ if TYPE_CHECKING:
     from nbclient import NotebookClient
 
 
-def sync_twin(folder: Path) -> bool:
-    """Bring notebook and twin in step by jupytext; return whether the twin's text changed.
-
-    Raises:
-        BadInput: jupytext is missing, or cannot read the two.
-    """
-    twin = folder / "nogaps" / "Assessment.py"
-    if not twin.exists():
-        return False
-    require("notebook", "jupytext")
-    before = twin.read_bytes()
-    command = [sys.executable, "-m", "jupytext", "--quiet", "--sync", NOTEBOOK]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=folder)
-    if done.returncode:
-        reason = done.stderr.strip().splitlines()[-1]
-        raise BadInput(f"jupytext cannot read it ({reason})", path=NOTEBOOK)
-    return twin.read_bytes() != before
-
-
 def run(folder: Path, profile: str, output: Path | None = None) -> Path:
     """Execute the notebook, and put what `check` needs into `output`: `nogaps run`.
 
     An interrupted run is continued. A finished one is done again from the start: its saved parts
-    would otherwise be read back, and nothing would be executed.
+    would otherwise be read back, and nothing would be executed. They are kept as `*.previous` until
+    the new run has ended well.
 
     Args:
         folder: Holds Assessment.ipynb and test_set.npy.
@@ -74,13 +54,7 @@ def run(folder: Path, profile: str, output: Path | None = None) -> Path:
         if (done / "summary.json").exists():
             shutil.rmtree(spare, ignore_errors=True)
             done.rename(spare)
-        try:
-            result = execute(folder, profile, output)
-        except BaseException:
-            # a new run that has saved anything is kept, to be continued; else the old one returns
-            if spare.exists() and not done.exists():
-                spare.rename(done)
-            raise
+        result = execute(folder, profile, output)
         shutil.rmtree(spare, ignore_errors=True)
         if output.resolve() != folder.resolve() and (folder / REFERENCES).exists():
             with atomic(output / REFERENCES) as temporary:

@@ -33,12 +33,12 @@ and two differ by 0.00002, bfloat16 and fp32 by 0.00009.
 """
 
 WEIGHTS = "imputer.safetensors"
-# stage, in the order of the notebook: its key in the summary, and what precedes its printed sha256
+# stage, in the order of the notebook, and what stands before the sha256 that it prints
 STAGES = {
-    "test_set": ("test set", r"test_set\.npy"),
-    "synthetic_set": ("synthetic images", "synthetic set"),
-    "weights": ("weights", r"imputer\.safetensors"),
-    "result": ("result", re.escape(RESULT)),
+    "test_set": r"test_set\.npy",
+    "synthetic_set": "synthetic set",
+    "weights": r"imputer\.safetensors",
+    "result": re.escape(RESULT),
 }
 HEADER = re.compile(r"^profile: (\w+)(?: +device: (.+?) {2,}convolutions in (\w+))?", re.M)
 VERSIONS = re.compile(r"^python \d.*", re.M)
@@ -65,23 +65,19 @@ def read_record(path: Path) -> Record:
     if header is None:
         raise BadInput("holds no output of a run", "an executed notebook", path=path)
     profile, device, precision = header.groups()
-    environment = {"device": device, "convolutions": precision}
+    environment = {"device": device or "", "convolutions": precision or ""}
     if line := VERSIONS.search(text):
         environment |= dict(VERSION.findall(line[0]))
-    return Record(profile, _hashes(text), {k: v for k, v in environment.items() if v})
+    return Record(profile, _hashes(text), environment)
 
 
 def _hashes(text: str) -> dict[str, str]:
-    """Return the sha256 by stage: of the summary, else of the line that a stage printed last."""
-    summary, hashes = printed_summary(text), {}
-    for stage, (key, name) in STAGES.items():
-        printed = re.findall(rf"^{name}:?[^\n]*\bsha256:? ([0-9a-f]{{16,64}})\b", text, re.M)
-        entry = summary.get(key)
-        whole = entry.get("sha256") if isinstance(entry, dict) else None
-        known = [whole] if re.fullmatch("[0-9a-f]{64}", str(whole)) else printed
-        if known:
-            hashes[stage] = known[-1]
-    return hashes
+    """Return the sha256 by stage, of the line that it printed last."""
+    pattern = r"^{}:?[^\n]*\bsha256:? ([0-9a-f]{{16,64}})\b"
+    printed = {
+        stage: re.findall(pattern.format(name), text, re.M) for stage, name in STAGES.items()
+    }
+    return {stage: hashes[-1] for stage, hashes in printed.items() if hashes}
 
 
 def printed_summary(text: str) -> dict:
@@ -102,9 +98,6 @@ def same(a: str | None, b: str | None) -> bool | None:
 def read_committed(folder: Path) -> tuple[Record, Record]:
     """Read what the notebook in `folder` printed, and the hashes of the files beside it.
 
-    Where the notebook prints no hash of its weights, those shipped are the committed ones: only
-    `full` writes them.
-
     Raises:
         BadInput: The notebook, the test set or the result is missing or damaged.
     """
@@ -113,9 +106,6 @@ def read_committed(folder: Path) -> tuple[Record, Record]:
     for path in files.values():
         load_images(path)
     here = {stage: sha256(path) for stage, path in files.items()}
-    shipped = folder / "nogaps" / "weights" / "imputer" / WEIGHTS
-    if then.profile == "full" and shipped.is_file():
-        then.hashes.setdefault("weights", sha256(shipped))
     return then, Record(then.profile, here, {})
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from nogaps.images.formats import kind_of, open_images
@@ -15,14 +14,7 @@ from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import sha256
 
 NAMES = ["a.npy", "a.npz", "a.nii", "a.nii.gz", "a"]  # one of each format that holds many images
-DTYPES = [np.dtype(c).newbyteorder(o) for c in "bBhHiIlLefd" for o in "<>"] + [np.dtype("g")]
 IMAGES = np.random.default_rng(0).integers(1, 60_000, (5, 8, 6)).astype(np.uint16)
-PROPERTY = settings(
-    max_examples=40,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
 
 
 def store(path: Path, images: np.ndarray) -> Path:

@@ -246,8 +246,7 @@ def test_failed_run_is_one_line_and_keeps_what_was_there(smoke: Path, tmp_path: 
     assert (tmp_path / running.RESULT).read_bytes() == b"earlier"
     assert (tmp_path / running.NOTEBOOK).is_symlink()
     assert (tmp_path / "runs" / "failed.ipynb").exists()
-    assert (tmp_path / "runs/smoke/imputer.safetensors").exists()
-    assert not (tmp_path / "runs/smoke.previous").exists()
+    assert (tmp_path / "runs/smoke.previous/imputer.safetensors").exists()
 
 
 @pytest.mark.slow
@@ -259,11 +258,6 @@ def test_simulated_colab(colab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (colab / "nogaps-source" / "nogaps" / "__init__.py").exists()
     assert load_images(colab / running.RESULT).shape == (100, 1, 64, 64)
     assert not (colab / "mounted").exists()
-
-
-def test_sync_takes_a_relative_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT.parent)
-    assert running.sync_twin(Path(ROOT.name)) is False
 
 
 def test_alone_without_address_it_says_what_to_do(tmp_path: Path) -> None:

@@ -26,14 +26,12 @@ HASHES = {stage: f"{k:x}" * 64 for k, stage in enumerate(STAGES, 1)}
 
 def printed(hashes: dict[str, str], versions: str = VERSIONS, profile: str = "smoke") -> list[str]:
     """What the notebook prints, cell by cell; the summary last."""
-    parts = {key: {"sha256": hashes[stage]} for stage, (key, _) in STAGES.items()}
     return [
         f"profile: {profile}   device: cpu (2 threads)   convolutions in bfloat16\n{versions}\n"
         f"test_set.npy: stand-in, sha256 {hashes['test_set']}\n",
         f"synthetic set: (48, 1, 64, 64), std 0.242, sha256 {hashes['synthetic_set'][:16]}\n",
         f"imputer.safetensors sha256: {hashes['weights']}\n",
         f"{RESULT} sha256: {hashes['result']}\n",
-        json.dumps({"profile": profile, **parts, "seed": 0}, indent=1) + "\n",
     ]
 
 
@@ -151,37 +149,21 @@ def test_a_run_that_kept_its_parts_elsewhere_proves_nothing(folder: Path, rerun:
         running.verify(folder)
 
 
-@pytest.mark.parametrize("damage", ["no summary", "cut", "no hashes"])
-def test_a_notebook_is_read_as_far_as_it_goes(folder: Path, damage: str) -> None:
+def test_a_notebook_is_read_as_far_as_it_goes(folder: Path) -> None:
     hashes = own_hashes(folder)
-    texts = printed(hashes)
-    texts[4] = {"no summary": "", "cut": texts[4][:150], "no hashes": '{"profile": 3}'}[damage]
-    if damage == "no hashes":
-        texts[1:4] = ["synthetic set: sha256 zzz\n", "sha256: \n", f"{RESULT} sha256: abc\n"]
-        hashes = {"test_set": hashes["test_set"]}
-    else:
-        hashes["synthetic_set"] = hashes["synthetic_set"][:16]
+    texts = printed(hashes)[:1]
+    texts += ["synthetic set: sha256 zzz\n", "sha256: \n", f"{RESULT} sha256: abc\n"]
     record = read_record(write_notebook(folder, texts))
-    assert record.profile == "smoke" and record.hashes == hashes
+    assert record.profile == "smoke" and record.hashes == {"test_set": hashes["test_set"]}
 
 
-def test_weights_without_a_hash_are_not_known_or_the_shipped_ones(
-    folder: Path, rerun: Callable
-) -> None:
+def test_a_stage_without_a_hash_is_not_known(folder: Path, rerun: Callable) -> None:
     rerun()
     texts = printed(own_hashes(folder, weights=""))
     write_notebook(folder, [*texts[:2], *texts[3:]])
     comparison = running.verify(folder)
     assert comparison["weights"] is None and comparison["first_difference"] is None
     assert comparison["passed"] and "weights: not known" in as_text(comparison)
-    # the weights that are shipped are those of the committed run, if that was the full one
-    shipped = folder / "nogaps/weights/imputer" / WEIGHTS
-    shipped.parent.mkdir(parents=True)
-    texts = printed(own_hashes(folder, weights=""), profile="full")
-    write_notebook(folder, [*texts[:2], *texts[3:]])
-    for content, first in ((b"other", "weights"), (b"w", None)):
-        shipped.write_bytes(content)
-        assert running.verify(folder)["first_difference"] == first
 
 
 @pytest.mark.parametrize("content", ["{}", "[" * 9999, None])
@@ -197,6 +179,6 @@ def test_nothing_to_compare_with_is_one_line(folder: Path, content: str | None) 
 def test_the_notebook_of_this_tree_prints_what_is_read() -> None:
     record = read_record(ROOT / NOTEBOOK)
     assert set(record.hashes) >= {"test_set", "synthetic_set", "result"}
-    assert all(len(digest) == 64 for digest in record.hashes.values())
+    assert all(len(digest) >= 16 for digest in record.hashes.values())
     names = {"device", "convolutions", "python", "torch", "numpy", "diffusers"}
     assert set(record.environment) == names

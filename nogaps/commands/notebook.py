@@ -37,8 +37,6 @@ def run(
         comparison = running.verify(folder, profile)
         say(comparison, as_json, verifying.as_text(comparison))
         raise typer.Exit(0 if comparison["passed"] else 1)
-    if running.sync_twin(folder):
-        typer.echo("nogaps/Assessment.py: brought in step with Assessment.ipynb", err=True)
     result = running.run(folder, profile, output)
     (row,) = submission.report([result.parent], folder / "test_set.npy")
     text = f"{result}: written\n{submission.as_text([row])}"

@@ -12,13 +12,13 @@ from nogaps.images.arrays import ImageSource, open_npy
 from nogaps.images.formats import kind_of
 from nogaps.images.nifti import NiftiFile, open_nifti
 from nogaps.images.npz import open_npz
-from nogaps.images.png import BITS, PngSource, open_picture, read_shown, shown_size, some
+from nogaps.images.png import MASK, PngSource, read_shown, some
 from nogaps.runtime.errors import BadInput
 
 NEAR = 1e-3  # of the range: values of one kind that were scaled are not exact
 GREY = 0.25  # of the range of a picture: what compression and smooth edges may add to two levels
 LEVELS = 1 << 16  # of a mask, at most
-PICTURES, FORMATS = (".png", ".jpg", ".jpeg"), ("PNG", "JPEG")
+PICTURES = (".png", ".jpg", ".jpeg")
 
 
 class MaskFile:
@@ -76,10 +76,7 @@ class MaskFile:
 class _Pictures(PngSource):
     """Masks of any kind of pixels, PNG or JPEG, in the order of `names` if these are given."""
 
-    suffixes = PICTURES
-
-    def _check_names(self) -> None:
-        """Masks may be called masks."""
+    suffixes, formats, shown = PICTURES, ("PNG", "JPEG"), True
 
     def pair(self, images: list[str]) -> None:
         """Take the masks of images of these names, in their order.
@@ -103,18 +100,13 @@ class _Pictures(PngSource):
         self.shape = (len(images), *self.shape[1:])
 
     def _header(self, name: str) -> tuple[int, int, int]:
-        with open_picture(self.folder / name, FORMATS) as picture:
-            return *shown_size(picture), BITS.get(picture.mode, 8)
-
-    def take(self, indices: np.ndarray) -> np.ndarray:
-        """See ImageSource."""
-        paths = [self.folder / self.names[index] for index in indices]
-        return np.stack([read_shown(path, FORMATS) for path in paths])
+        levels = read_shown(self.folder / name, self.formats)
+        return *levels.shape, 8 * levels.itemsize
 
 
 def _key(name: str) -> str:
     """What the names of an image and of its mask have in common."""
-    stem = re.sub(r"(?<![a-z])masks?(?![a-z])", "", os.path.splitext(name)[0].lower())
+    stem = re.sub(MASK, "", os.path.splitext(name)[0].lower())
     parts = [re.sub(r"[^a-z0-9]+", "_", part).strip("_") for part in stem.split("/")]
     return "/".join(filter(None, parts))
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from nogaps.images.arrays import ImageSource, check_pixels
 from nogaps.images.foreign import refuse_foreign
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, atomic_folder, open_regular, parsing
 
-SIDEWAYS = range(5, 9)  # orientations of EXIF that swap rows and columns
+MASK = r"(?<![a-z])masks?(?![a-z])"  # in a name, or in that of a folder: masks/1.png, 1_mask.png
 BITS = {"L": 8, "I;16": 16, "I": 16}  # of Pillow's modes of grey levels
 JUNK = {".ds_store", "thumbs.db", "desktop.ini", ".directory"}  # what file managers leave
 
@@ -44,24 +44,14 @@ def open_picture(path: str | Path, formats: tuple[str, ...] = ("PNG",)) -> Itera
             yield picture
 
 
-def read_grey(path: str | Path) -> np.ndarray:
-    """Read the grey levels of a PNG as they are stored.
-
-    Returns:
-        (H, W) uint16 where the file has 16 bits of grey, else uint8.
-
-    Raises:
-        BadInput: As `open_picture`.
-    """
-    return _levels(path, ("PNG",), lambda picture: picture)
-
-
-def read_shown(path: str | Path, formats: tuple[str, ...]) -> np.ndarray:
-    """Read a picture as viewers show it: as EXIF turns it, colours as grey, black if transparent.
+def read_levels(path: str | Path, formats: tuple[str, ...], shown: bool) -> np.ndarray:
+    """Read the grey levels of a picture.
 
     Args:
         path: The file.
         formats: See `open_picture`.
+        shown: Whether they are those that viewers show: as EXIF turns it, colours as grey, black if
+            transparent; else as they are stored.
 
     Returns:
         (H, W) uint16 where the file has 16 bits of grey, else uint8.
@@ -69,25 +59,17 @@ def read_shown(path: str | Path, formats: tuple[str, ...]) -> np.ndarray:
     Raises:
         BadInput: As `open_picture`.
     """
-    return _levels(path, formats, _as_shown)
-
-
-def shown_size(picture: Image.Image) -> tuple[int, int]:
-    """Return height and width as viewers show a picture, without decoding it."""
-    orientation = Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1)
-    size = picture.height, picture.width
-    return size[::-1] if orientation in SIDEWAYS else size
-
-
-def _levels(
-    path: str | Path, formats: tuple[str, ...], convert: Callable[[Image.Image], Image.Image]
-) -> np.ndarray:
     with open_picture(path, formats) as picture:
         picture.verify()  # the checksums, which decoding skips
     with open_picture(path, formats) as picture:
-        grey = convert(picture)
+        grey = _as_shown(picture) if shown else picture
         grey = grey if grey.mode in BITS else grey.convert("L")
         return np.asarray(grey).astype(f"u{BITS[grey.mode] // 8}")
+
+
+def read_shown(path: str | Path, formats: tuple[str, ...]) -> np.ndarray:
+    """Read a picture as viewers show it; see `read_levels`."""
+    return read_levels(path, formats, shown=True)
 
 
 def _as_shown(picture: Image.Image) -> Image.Image:
@@ -107,48 +89,52 @@ class PngSource(ImageSource):
         others: Names of the other files in the folder.
     """
 
-    suffixes = (".png",)
+    suffixes: tuple[str, ...] = (".png",)
+    formats: tuple[str, ...] = ("PNG",)
+    shown = False  # as `read_levels` has it
 
     def __init__(self, path: Path) -> None:
         self.path, self.kind = path, "folder" if path.is_dir() else "png"
         self.folder, self.names, self.others = path.parent, [path.name], list[str]()
         if self.kind == "folder":
             self._list()
-        if not self.names:
-            for file in filter(Path.is_file, (path / name for name in sorted(files_within(path)))):
-                refuse_foreign(file)
-            held = f" ({len(self.others)} others: {some(self.others)})" if self.others else ""
-            raise BadInput(f"holds no {self.suffixes[0]} file{held}", "at least one", path=path)
         first = self._header(self.names[0])
         for name in self.names[1:]:
             if (other := self._header(name)) != first:
                 problem, expected = map("{0[0]}×{0[1]} with {0[2]} bits".format, (other, first))
-                raise BadInput(
-                    f"is {problem}", f"{expected} as {self.names[0]}", path=self.folder / name
-                )
+                expected += f" as {self.names[0]}"
+                raise BadInput(f"is {problem}", expected, path=self.folder / name)
         self.slices, self.dtype = len(self.names), np.dtype(f"u{first[2] // 8}")
         self.shape = (self.slices, *first[:2])
 
     def _list(self) -> None:
         with parsing(self.path, "a folder of PNGs"):
-            names = sorted((n for n in files_within(self.path) if not _is_hidden(n)), key=in_order)
+            names = sorted(files_within(self.path), key=in_order)
+        shown = [name for name in names if not _is_hidden(name)]
         self.folder = self.path
-        self.names = [name for name in names if name.lower().endswith(self.suffixes)]
-        self.others = [name for name in names if name not in set(self.names)]
-        self._check_names()
+        self.names = [name for name in shown if name.lower().endswith(self.suffixes)]
+        self.others = [name for name in shown if name not in set(self.names)]
+        if not self.names:
+            for file in filter(Path.is_file, (self.path / name for name in names)):
+                refuse_foreign(file)
+            held = f" ({len(self.others)} others: {some(self.others)})" if self.others else ""
+            problem = f"holds no {self.suffixes[0]} file{held}"
+            raise BadInput(problem, "at least one", path=self.path)
+        if not self.shown:
+            self._check_names()
 
     def _check_names(self) -> None:
         """Raise BadInput where some of the images are masks, by their names."""
-        groups = [[name for name in self.names if is_mask(name) == which] for which in (0, 1)]
-        if not all(groups):
-            return
-        expected = "the masks in a folder of their own (--mask FOLDER)"
-        places = [{os.path.dirname(name) for name in names} for names in groups]
-        if all(len(place) == 1 and place != {""} for place in places) and places[0] != places[1]:
-            images, masks = (self.path / place.pop() for place in places)
-            expected = f"{images} with --mask {masks}"
-        problem = f"holds masks among its images ({some(groups[1])})"
-        raise BadInput(problem, expected, path=self.path)
+        masks = [name for name in self.names if re.search(MASK, name.lower())]
+        images = [name for name in self.names if name not in set(masks)]
+        if masks and images:
+            expected = "the masks in a folder of their own (--mask FOLDER)"
+            places = [{os.path.dirname(name) for name in names} for names in (images, masks)]
+            if all(len(place) == 1 for place in places) and "" not in set.union(*places):
+                own, other = (self.path / place.pop() for place in places)
+                expected = f"{own} with --mask {other}" if own != other else expected
+            problem = f"holds masks among its images ({some(masks)})"
+            raise BadInput(problem, expected, path=self.path)
 
     def name(self, index: int) -> str:
         """See ImageSource."""
@@ -169,7 +155,7 @@ class PngSource(ImageSource):
         images = np.empty((len(names), *self.shape[1:]), self.dtype)
         for image, name in zip(images, names, strict=True):
             with parsing(self.folder / name, "a PNG that does not change"):
-                image[:] = read_grey(self.folder / name)
+                image[:] = read_levels(self.folder / name, self.formats, self.shown)
         return images
 
     def save(self, output: str | Path, images: np.ndarray) -> None:
@@ -198,11 +184,6 @@ def in_order(name: str) -> list[tuple[int, str]]:
     """Return what sorts names by the numbers in them: img_2 comes before img_10."""
     parts = re.split(r"([0-9]+)", name)
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts] + [(-1, name)]
-
-
-def is_mask(name: str) -> bool:
-    """Whether a name, or a folder in it, says mask: masks/1.png, img_1_mask.png."""
-    return re.search(r"(?<![a-z])masks?(?![a-z])", name.lower()) is not None
 
 
 def some(names: list[str]) -> str:

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from image_files import DTYPES, IMAGES, NAMES, PROPERTY, contents, load, refused, store
+from image_files import IMAGES, NAMES, contents, load, refused, store
 from PIL import Image
 
 from nogaps import fill
@@ -150,28 +148,6 @@ def test_the_advice_makes_images(
 def test_arrays_in_memory_are_asked_the_same() -> None:
     line = refused(lambda: fill(np.zeros((64, 64, 40), np.float32)))
     assert "does not tell whether the images come first or last" in line
-
-
-@PROPERTY
-@given(
-    dtype=st.sampled_from(DTYPES),
-    shape=st.sampled_from([(4, 6), (3, 4, 6), (3, 1, 4, 6), (1, 1, 4, 6), (2, 4, 4)]),
-    order=st.sampled_from("CF"),
-    name=st.sampled_from(["x.npy", "x.npz"]),
-)
-def test_arrays_of_any_type_and_layout(
-    tmp_path: Path, dtype: np.dtype, shape: tuple, order: str, name: str
-) -> None:
-    values = np.random.default_rng(1).integers(0, 99, shape).astype(dtype, order=order)
-    (np.save if name == "x.npy" else np.savez)(tmp_path / name, values)
-    copy(tmp_path / name, tmp_path / f"y{name}")
-    copied = np.load(tmp_path / f"y{name}")
-    copied = copied if name == "x.npy" else copied["arr_0"]
-    assert (copied.dtype, copied.shape) == (values.dtype, shape)
-    assert np.array_equal(copied, values)
-    assert copied.flags.f_contiguous == values.flags.f_contiguous
-    images = load(tmp_path / name)
-    assert images.dtype == dtype and np.array_equal(images, values.reshape(-1, *shape[-2:]))
 
 
 @pytest.mark.parametrize("dtype", ["<f4", ">f4", ">i2", "<u1", "<f8"])

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
-import time
-from multiprocessing.connection import Connection
 from pathlib import Path
 
-import killing
 import numpy as np
 import pytest
 
-from nogaps.runtime import batches, processes
+from nogaps.runtime import processes
 from nogaps.runtime.batches import StoredArray, make_batches, make_npy, npy_header, unfinished
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_json, load_npy, save_json
@@ -142,47 +138,3 @@ def test_refused_work_leaves_nothing(tmp_path: Path) -> None:
     with unfinished(tmp_path / ".x.partial", lambda: None) as settings:
         assert settings is None
     assert not list(tmp_path.iterdir())
-
-
-def team_work(
-    ready: Connection, rank: dict[str, str], output: Path, log: Path, pause: float
-) -> None:
-    """In a process of a team: `work`, slowly."""
-    os.environ.update(rank)
-    real = batches.StoredArray.write
-    batches.RECORD = 0.0
-
-    def slowly(self: StoredArray, start: int, values: np.ndarray) -> None:
-        time.sleep(pause)
-        real(self, start, values)
-
-    batches.StoredArray.write = slowly
-    ready.send(0)
-    work(output, log)
-
-
-def ranks(count: int) -> list[dict[str, str]]:
-    from browser import free_port
-
-    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    return [shared | {"RANK": str(k), "LOCAL_RANK": str(k)} for k in range(count)]
-
-
-def test_two_processes_share_whole_batches_and_one_goes_on(tmp_path: Path) -> None:
-    output, log, partial = tmp_path / "out.npy", tmp_path / "log", tmp_path / ".out.npy.partial"
-    team = [killing.call(team_work, rank, output, log, 0.3)[0] for rank in ranks(2)]
-    deadline = time.monotonic() + killing.SECONDS
-    while not all((partial / f"done-{k}.json").exists() for k in (0, 1)):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    killing.end(team[1], signal.SIGKILL)
-    killing.end(team[0], signal.SIGKILL)
-    done = [load_json(partial / f"done-{k}.json")["batches"] for k in (0, 1)]
-    assert done[0] == [0, 4, 8][: len(done[0])] and done[1] == [12, 16, 20][: len(done[1])]
-    assert done[0] and done[1] and not output.exists()
-    team = [killing.call(team_work, rank, output, log, 0.0)[0] for rank in ranks(3)]
-    assert [killing.end(process) for process in team] == [0, 0, 0]
-    again = [start for start in made(log) if made(log).count(start) > 1]
-    assert not {*again} & {*done[0], *done[1]}, "a batch that was done was made again"
-    assert np.array_equal(load_npy(output), items(0, COUNT))
-    assert not killing.leftovers(tmp_path)
