@@ -15,7 +15,7 @@ from pathlib import Path
 from docs.numbers import FOLDER, NUMBERS, Results
 from docs.reference import page as reference
 from docs.tables import TABLES
-from nogaps.imputers.hub import about_imputer, model_card
+from nogaps.imputers.hub import model_card
 from nogaps.imputers.loading import SHIPPED, load_imputer
 from nogaps.runtime.files import atomic
 
@@ -47,8 +47,7 @@ def render(text: str, results: Results) -> str:
 
 def card() -> str:
     """Return the model card of the shipped imputer."""
-    about = about_imputer(None, FOLDER / "imputers.json")
-    return str(model_card(load_imputer(), about))
+    return str(model_card(load_imputer(), SHIPPED, FOLDER / "imputers.json"))
 
 
 def pages() -> Iterator[tuple[Path, str]]:

@@ -22,6 +22,7 @@ from nogaps.runtime.errors import BadInput
 from nogaps.runtime.progress import progress
 from nogaps.runtime.seeds import numbered_generator
 
+BATCH_SIZE = 64  # draws at a time
 MAX_DRAWS = 1024  # per image: the numbers of one image's draws lie side by side
 TOP = 0.997  # the prior's training images were divided by this quantile of theirs
 
@@ -48,10 +49,6 @@ class Posterior:
         num_draws: Per image, at most 1024.
         strength: Share of the noise schedule; the larger, the less a draw owes to the imputer.
         num_inference_steps: Steps of each draw.
-        eta: Share of DDIM's fresh noise (arXiv 2010.02502, equation 16), 0 none, 1 ancestral.
-        resampling: How often each step is taken, noised back in between (RePaint, arXiv 2201.09865,
-            section 4.2).
-        batch_size: Draws at a time.
         seed: Of all draws.
         precision: "auto", "fp32", "bf16" or "fp16".
 
@@ -64,19 +61,14 @@ class Posterior:
     num_draws: int = 4
     strength: float = 0.3
     num_inference_steps: int = 10
-    eta: float = 1.0
-    resampling: int = 1
-    batch_size: int = 64
     seed: int = 42
     precision: str = "auto"
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        for name in ("num_inference_steps", "resampling", "batch_size"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("num_inference_steps", self.num_inference_steps >= 1, "at least 1")
         self._require("num_draws", 1 <= self.num_draws <= MAX_DRAWS, f"1 to {MAX_DRAWS}")
         self._require("strength", 0 < self.strength <= 1, "above 0, at most 1")
-        self._require("eta", 0 <= self.eta <= 1, "0 to 1")
         precisions = ("auto", *PRECISIONS)
         self._require("precision", self.precision in precisions, " or ".join(precisions))
         self._levels()
@@ -104,9 +96,9 @@ class Posterior:
         start, seen = self.imputer(y, mask), mask.expand_as(y)
         out = torch.empty(self.num_draws, *y.shape, dtype=y.dtype, device=y.device)
         flat, n = out.flatten(0, 1), len(y)
-        firsts = range(0, len(flat), self.batch_size)
+        firsts = range(0, len(flat), BATCH_SIZE)
         for first in progress(firsts, "posterior", disable=len(firsts) < 2):
-            jobs = range(first, min(first + self.batch_size, len(flat)))
+            jobs = range(first, min(first + BATCH_SIZE, len(flat)))
             image = torch.tensor([job % n for job in jobs], device=y.device)
             numbers = [MAX_DRAWS * (job % n) + job // n for job in jobs]
             generators = [numbered_generator(self.seed, number) for number in numbers]
@@ -150,10 +142,8 @@ class Posterior:
         z = renoise(z0, 1.0, alpha_bar[0], generators)
         for i, t in enumerate(times):
             a, b = alpha_bar[i : i + 2]
-            for again in range(self.resampling):
-                z = renoise(z, b, a, generators) if again else z
-                z0 = self._consistent(self._predict(z, t, a, prediction), target, seen)
-                z = ddim_step(z, z0, a, b, self.eta, generators)
+            z0 = self._consistent(self._predict(z, t, a, prediction), target, seen)
+            z = ancestral_step(z, z0, a, b, generators)
         return top * self._decode(z)
 
     def _predict(self, z: torch.Tensor, t: int, alpha_bar: float, prediction: str) -> torch.Tensor:
@@ -209,20 +199,15 @@ def renoise(
     return kept**0.5 * z + (1 - kept) ** 0.5 * noise_like(z, generators)
 
 
-def ddim_step(
-    z: torch.Tensor,
-    z0: torch.Tensor,
-    noisy: float,
-    clean: float,
-    eta: float,
-    generators: list[torch.Generator],
+def ancestral_step(
+    z: torch.Tensor, z0: torch.Tensor, noisy: float, clean: float, generators: list[torch.Generator]
 ) -> torch.Tensor:
     """Step from z at alpha-bar `noisy`, given its noiseless z0, to the larger alpha-bar `clean`.
 
-    All latents are (N,C,h,w). Source: DDIM (arXiv 2010.02502), equations 12 and 16; with eta 1
-    DDPM's posterior. The noise is what z0 leaves of z, as in DDNM.
+    All latents are (N,C,h,w). Source: DDIM (arXiv 2010.02502), equations 12 and 16 with eta 1,
+    which is DDPM's posterior. The noise is what z0 leaves of z, as in DDNM.
     """
     epsilon = (z - noisy**0.5 * z0) / (1 - noisy) ** 0.5
-    fresh = eta**2 * (1 - clean) / (1 - noisy) * (1 - noisy / clean)
+    fresh = (1 - clean) / (1 - noisy) * (1 - noisy / clean)
     z = clean**0.5 * z0 + max(1 - clean - fresh, 0) ** 0.5 * epsilon
     return z + fresh**0.5 * noise_like(z, generators) if fresh > 0 else z

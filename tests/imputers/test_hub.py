@@ -195,7 +195,7 @@ def test_scores_in_a_card_belong_to_its_weights(run: Path, tmp_path: Path) -> No
     del results["tables"]["stand-in"]["ours, best"]["psnr_95"]
     save_json(tmp_path / "r.json", results | own)
     code, text = push(run, "--results", tmp_path / "r.json", "--dry-run", out)
-    assert code == 2 and "lacks an entry (KeyError: 'psnr_95')" in text and text.count("\n") == 1
+    assert code == 2 and "lacks an entry" in text and "'psnr_95'" in text and text.count("\n") == 1
     assert "12.35" in (out / CARD).read_text(), "an earlier folder was changed"
 
 
