@@ -164,12 +164,11 @@ class Page:
 
     def _choose(self, example: Example) -> dict:
         """Put an example where the user's own files go."""
-        mask = str(example.mask) if example.mask else None
         return {
             self.files: [str(path) for path in example.files],
-            self.mask: mask,
+            self.mask: example.mask and str(example.mask),
             self.missing: "zero",
-            self.options: gr.update(open=mask is not None),
+            self.options: gr.update(open=example.mask is not None),
         }
 
     def _begin(self, old: Results | None) -> dict:
@@ -203,11 +202,12 @@ class Page:
             ready = downloads(results)
         except BadInput as error:
             return {self.status: _message("bad", _line(error)), self.results: None}
-        count, buttons = results.images, {}
-        for button, path in zip(self.downloads, map(ready.get, DOWNLOADS), strict=True):
-            buttons[button] = gr.update(value=path and str(path), visible=path is not None)
+        count, paths = results.images, map(ready.get, DOWNLOADS)
         return {
-            **buttons,
+            **{
+                button: gr.update(value=path and str(path), visible=path is not None)
+                for button, path in zip(self.downloads, paths, strict=True)
+            },
             self.results: results,
             self.status: _message("good", _summary(results)),
             self.empty: gr.update(visible=False),
@@ -239,9 +239,9 @@ def _remove(results: Results | None) -> None:
 
 def _line(error: BadInput) -> str:
     """Return the message in the page's words; it names files without the server's folders."""
-    if error.path is None:
+    path = Path(error.path or "")
+    if not path.name:
         return error.line(WORDS)
-    path = Path(error.path)
     line = error.line(WORDS, path.name)  # a command in it may name the file again
     return line.replace(f"{path.parent}/", "").replace(str(path.parent), ".")
 
@@ -266,7 +266,7 @@ def _summary(results: Results) -> str:
 
 def _caption(item: Item, index: int, top: float) -> str:
     pixels = item.report.height * item.report.width
-    holes = int((~item.mask(index)).sum())
+    holes = int((~item.masks[index]).sum())
     name = html.escape(item.name(index))
     place = f", {index + 1} of {item.report.images}" if not item.source.is_dir() else ""
     size = f"{item.report.height}×{item.report.width}"

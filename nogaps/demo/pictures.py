@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from PIL import Image
 
 from nogaps.demo.uploads import OUT, Item, Results, split_name
-from nogaps.images.arrays import ArrayFile, ImageSource
+from nogaps.images.arrays import ArrayFile
 from nogaps.images.formats import kind_of
 from nogaps.runtime.files import atomic, load_npy, save_npy
 
@@ -21,7 +21,6 @@ SIDE = 512  # screen pixels that small images are enlarged to, each pixel a squa
 HOLE = np.array([31, 95, 120], np.uint8)  # colour of missing pixels
 COLOURS = "magma"  # of half-widths
 LEVELS = 65535
-BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -39,10 +38,11 @@ def view(item: Item, index: int) -> View:
     """Return image `index` of an item; slices of NIfTI as stored are turned by 90°."""
     stored = kind_of(item.source) == "nifti" and item.plane is None
     turn = np.rot90 if stored else np.asarray
-    before, after = (turn(_read(item, path, index)) for path in (item.source, item.output))
-    mask = turn(item.mask(index))
+    before, after = (turn(item.read(path, index)) for path in (item.source, item.output))
+    mask = turn(item.masks[index])
     span = _range(after[mask]) if item.report.scaled else (0.0, 1.0)
-    grey = [_grey(np.where(mask, before, span[0]), *span), _grey(after, *span)]
+    both = np.stack([np.where(mask, before, span[0]), after])
+    grey = np.repeat(_levels(both, *span, 255).astype(np.uint8)[..., None], 3, -1)
     marked = np.where(mask[..., None], grey[0], HOLE)
     half, top = None, 0.0
     if item.half is not None:
@@ -55,11 +55,6 @@ def view(item: Item, index: int) -> View:
 def colour_stops(count: int = 8) -> list[str]:
     """Return the colours of half-widths from 0 to `View.top`, as a style sheet writes them."""
     return [to_hex(colour) for colour in matplotlib.colormaps[COLOURS](np.linspace(0, 1, count))]
-
-
-def _read(item: Item, path: Path, index: int) -> np.ndarray:
-    with item.opened(path) as source:
-        return source.read(index, index + 1)[0]
 
 
 def _half_width(item: Item, index: int) -> np.ndarray:
@@ -81,10 +76,6 @@ def _range(values: np.ndarray) -> tuple[float, float]:
 def _levels(image: np.ndarray, low: float, high: float, top: int) -> np.ndarray:
     """Return the image in levels from 0, for `low`, to `top`, for `high`."""
     return np.rint(top * np.clip((image.astype(np.float64) - low) / (high - low), 0, 1))
-
-
-def _grey(image: np.ndarray, low: float, high: float) -> np.ndarray:
-    return np.repeat(_levels(image, low, high, 255).astype(np.uint8)[..., None], 3, -1)
 
 
 def _enlarged(image: np.ndarray) -> np.ndarray:
@@ -129,24 +120,19 @@ def _pngs(item: Item) -> list[Path]:
         return sorted(item.output.iterdir())
     folder, stem = item.output.parent / "png", split_name(item.source)[0]
     folder.mkdir()
-    paths = []
     with item.opened(item.output) as source:
-        count = source.shape[0]
-        ends = [_range(images) for images in _batches(source)] if item.report.scaled else [(0, 1)]
-        low, high = min(low for low, _ in ends), max(high for _, high in ends)
-        for k, image in enumerate(image for images in _batches(source) for image in images):
-            number = f"_{k:0{len(str(count - 1))}d}" if count > 1 else ""
-            paths.append(folder / f"{stem}_filled{number}.png")
-            fits = source.dtype.kind == "u" and source.dtype.itemsize <= 2
-            kind = source.dtype.newbyteorder("=") if fits else np.dtype(np.uint16)
-            pixels = image if fits else _levels(image, low, high, LEVELS)
-            Image.fromarray(pixels.astype(kind)).save(paths[-1])
+        images = source.read(0, source.shape[0])
+    if images.dtype.kind == "u" and images.dtype.itemsize <= 2:
+        pixels = images.astype(images.dtype.newbyteorder("="))
+    else:
+        ends = _range(images) if item.report.scaled else (0, 1)
+        pixels = _levels(images, *ends, LEVELS).astype(np.uint16)
+    paths, digits = [], len(str(len(images) - 1))
+    for k, image in enumerate(pixels):
+        number = f"_{k:0{digits}d}" if len(images) > 1 else ""
+        paths.append(folder / f"{stem}_filled{number}.png")
+        Image.fromarray(image).save(paths[-1])
     return paths
-
-
-def _batches(source: ImageSource) -> Iterator[np.ndarray]:
-    count = source.shape[0]
-    return (source.read(start, min(start + BATCH, count)) for start in range(0, count, BATCH))
 
 
 def _bundle(paths: Sequence[Path], folder: Path, name: str) -> Path:

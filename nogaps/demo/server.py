@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nogaps.runtime.errors import BadInput
+from nogaps.runtime.errors import BadInput, require
 
 if TYPE_CHECKING:
     from gradio import Blocks
@@ -47,17 +47,13 @@ def serve(
     Raises:
         BadInput: Gradio is missing, the model is invalid, or the address is not free.
     """
+    require("demo", "gradio")
     _check_address(host, port)
     with tempfile.TemporaryDirectory(prefix="nogaps-demo-") as name:
         folder = Path(name).resolve()
         os.environ["GRADIO_TEMP_DIR"] = str(folder / "cache")
         os.environ["GRADIO_ANALYTICS_ENABLED"] = os.environ["GRADIO_RUN_HISTORY"] = "False"
-        try:
-            from nogaps.demo.page import CSS, Page, theme
-        except ModuleNotFoundError as error:
-            if error.name != "gradio":
-                raise
-            raise BadInput("gradio is missing", "pip install 'nogaps[demo]'") from error
+        from nogaps.demo.page import CSS, Page, theme
         from nogaps.demo.uploads import Filler, write_examples
 
         filler = Filler(model, folder, quality, revision)

@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ class Item:
     output: Path  # of the same kind
     half: Path | None  # a .npy of half-widths of intervals, if the imputer is calibrated
     level: float  # the share of values that the intervals hold, e.g. 0.9
-    masks: np.ndarray  # bool (N,H,W), or (1,H,W) if all are equal; True = observed
+    masks: np.ndarray  # bool (N,H,W), True = observed
     plane: str | None  # of upright slices; None for slices as stored, and for other files
     report: FillReport
 
@@ -71,9 +72,10 @@ class Item:
         """Open `source` or `output`, which hold the same images."""
         return open_images(path, plane=self.plane)
 
-    def mask(self, index: int) -> np.ndarray:
-        """Return the mask (H,W) of image `index`."""
-        return self.masks[index if len(self.masks) > 1 else 0]
+    def read(self, path: Path, index: int) -> np.ndarray:
+        """Return image `index` (H,W) of `source` or `output`."""
+        with self.opened(path) as images:
+            return images.read(index, index + 1)[0]
 
     def name(self, index: int) -> str:
         """Return the name of the file that holds image `index`."""
@@ -116,7 +118,7 @@ class Watched:
         self.imputer, self.tell = imputer, tell
         self.device, self.identity = imputer.device, imputer.identity
         self.trained_on = imputer.trained_on
-        self._masks: list[np.ndarray] = []
+        self.masks: list[np.ndarray] = []  # bool (n,H,W) each
 
     def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return x_hat (N,1,H,W)."""
@@ -133,14 +135,8 @@ class Watched:
         return pair
 
     def _keep(self, masks: torch.Tensor) -> None:
-        self._masks.append(masks[:, 0].cpu().numpy())
-        self.tell(sum(map(len, self._masks)))
-
-    def masks(self) -> np.ndarray:
-        """Return all masks so far, (N,H,W), or (1,H,W) if they are equal."""
-        first = self._masks[0][:1]
-        same = all((masks == first).all() for masks in self._masks)
-        return first if same else np.concatenate(self._masks)
+        self.masks.append(masks[:, 0].cpu().numpy())
+        self.tell(sum(map(len, self.masks)))
 
 
 class Filler:
@@ -163,18 +159,9 @@ class Filler:
         quality: str = "best",
         revision: str | None = None,
     ) -> None:
-        self.model, self.folder = weights_file(model, revision), folder
-        self.imputers: dict[str, TrainedEnsemble] = {}
+        self.folder = folder
+        self.imputer = cache(partial(load_imputer, weights_file(model, revision), pick_device()))
         self.imputer(quality)
-
-    def imputer(self, quality: str) -> TrainedEnsemble:
-        """Return the imputer of this quality; BadInput where its calibration is invalid."""
-        if quality not in self.imputers:
-            imputer = load_imputer(self.model, pick_device(), quality)
-            if imputer.has_calibration:
-                _ = imputer.calibration
-            self.imputers[quality] = imputer
-        return self.imputers[quality]
 
     def fill(
         self,
@@ -200,15 +187,14 @@ class Filler:
         """
         folder = Path(tempfile.mkdtemp(prefix="filled-", dir=self.folder))
         try:
-            sources, items = _sources(uploads, folder), list[Item]()
+            sources, items, done = _sources(uploads, folder), list[Item](), 0
             total = _count(sources)
             for source in sources:
-                before = Results(folder, tuple(items)).images
                 watched = Watched(
-                    self.imputer(quality), lambda done, before=before: tell(before + done, total)
+                    self.imputer(quality), lambda more, done=done: tell(done + more, total)
                 )
-                own_plane = plane if kind_of(source) == "nifti" else None
-                items.append(_filled(source, folder, watched, mask, missing, own_plane))
+                items.append(_filled(source, folder, watched, mask, missing, plane))
+                done += items[-1].report.images
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -216,16 +202,17 @@ class Filler:
 
 
 def _filled(
-    source: Path, folder: Path, imputer: Watched, mask: Path | None, missing: str, plane: str | None
+    source: Path, folder: Path, watched: Watched, mask: Path | None, missing: str, plane: str | None
 ) -> Item:
     stem, suffix = split_name(source)
-    calibration = imputer.imputer.calibration if imputer.imputer.has_calibration else None
+    plane = plane if kind_of(source) == "nifti" else None
+    calibrated = watched.imputer.has_calibration
     output = folder / OUT / source.name / f"{stem}_filled{suffix}"
-    half = output.with_name(f"{stem}_half_width.npy") if calibration else None
+    half = output.with_name(f"{stem}_half_width.npy") if calibrated else None
     options = {"mask": mask, "missing": missing, "plane": plane, "uncertainty": half}
-    report = fill_file(source, output, imputer, progress=False, **options)
-    level = calibration.level if calibration else 0.0
-    return Item(source, output, half, level, imputer.masks(), plane, report)
+    report = fill_file(source, output, watched, progress=False, **options)
+    level = watched.imputer.calibration.level if calibrated else 0.0
+    return Item(source, output, half, level, np.concatenate(watched.masks), plane, report)
 
 
 def split_name(path: Path) -> tuple[str, str]:

@@ -30,21 +30,24 @@ TAGS = (
     " small span strong sub sup table tbody td th thead tr u ul"
 )
 ADDRESS = re.compile(r"(?:https?:|mailto:|#).*|[\w./%-]*", re.S)  # of a link: also a file beside
+ANYTHING = re.compile(r".*", re.S)
 CLASSES = re.compile(r"highlight|[a-z]{1,2}[0-9]?")  # of coloured code
-TITLED = re.compile(r"show_\w+|suptitle|title")  # functions that are given a figure's title
-DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-COLUMNS = re.compile(r"\S {2,}\S")  # in several lines: a table, which must not be wrapped
+TITLED = re.compile(r"\b(show_\w+|suptitle|title)$")  # functions that are given a figure's title
+DEFINED = re.compile(r"^(?:async )?(?:def|class) (\w+)", re.M)
+IMPORT = re.compile(r"^(?:from .*)?import (?:\([^)]*\)|.*)$", re.M)
+
+
+ATTRIBUTES = {  # that may stay: nothing that runs, fetches, or looks like the page
+    ("img", "src"): EMBEDDED,
+    ("a", "href"): ADDRESS,
+    **dict.fromkeys([("div", "class"), ("span", "class")], CLASSES),
+    **dict.fromkeys([("img", "alt"), ("td", "style"), ("th", "style"), ("ol", "start")], ANYTHING),
+}
 
 
 def _is_allowed(tag: str, name: str, value: str) -> bool:
-    """Return whether an attribute may stay: nothing that runs, fetches, or looks like the page."""
-    if name == "src":
-        return tag == "img" and EMBEDDED.fullmatch(value) is not None
-    if name == "href":
-        return tag == "a" and ADDRESS.fullmatch(value) is not None
-    if name == "class":
-        return tag in ("div", "span") and CLASSES.fullmatch(value) is not None
-    return (tag, name) in {("img", "alt"), ("td", "style"), ("th", "style"), ("ol", "start")}
+    pattern = ATTRIBUTES.get((tag, name))
+    return pattern is not None and pattern.fullmatch(value) is not None
 
 
 CLEANER = Cleaner(
@@ -112,11 +115,9 @@ class Prose:
             heading.decompose()
             return
         taken = {"content", "summary", *(known.anchor for known in self.headings)}
-        start = anchor = text.replace(" ", "-") or "part"  # Jupyter's ids, to which links lead
-        number = 1
+        anchor = text.replace(" ", "-") or "part"  # Jupyter's ids, to which links lead
         while anchor in taken:
-            number += 1
-            anchor = f"{start}-{number}"
+            anchor += "-2"
         heading["id"] = anchor
         self.headings.append(Heading(level, text, anchor))
 
@@ -141,8 +142,8 @@ def terminal(text: str) -> str:
 
 
 def has_columns(text: str) -> bool:
-    """Return whether a printed text is a table."""
-    return sum(bool(COLUMNS.search(line)) for line in text.splitlines()) > 1
+    """Return whether a printed text is a table, which must not be wrapped."""
+    return len(re.findall(r"^.*\S {2,}\S", text, re.M)) > 1
 
 
 def coloured(source: str) -> Markup:
@@ -152,56 +153,34 @@ def coloured(source: str) -> Markup:
     return Markup(highlight(source, PythonLexer(), HtmlFormatter(nowrap=True)).rstrip())
 
 
-def _statements(source: str) -> list[ast.stmt]:
-    """Parse a cell; [] if it is not plain Python, as with %magic."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes in strings
-            return ast.parse(source[: 2 * LONGEST]).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return []
-
-
 def gist(source: str) -> str:
     """Return one line to know a cell by: the names it defines, else its first working line."""
-    statements = _statements(source)
-    names = [node.name for node in statements if isinstance(node, DEFINITIONS)]
-    if names:
-        return ", ".join(dict.fromkeys(names))[:200]
-    working = [node for node in statements if not isinstance(node, (ast.Import, ast.ImportFrom))]
-    first = (working or statements)[0].lineno - 1 if statements else 0
-    lines = source.splitlines()[first:]
-    return next((line.strip()[:200] for line in lines if line.strip()), "")
+    names = ", ".join(dict.fromkeys(DEFINED.findall(source)))
+    lines = [*re.findall(r"^\s*[^\s#].*", IMPORT.sub("", source), re.M), *source.split("\n")]
+    return (names or next((line.strip() for line in lines if line.strip()), ""))[:200]
 
 
 def titles(source: str) -> list[str]:
     """Return the titles that the code of a cell gives to its figures, in order.
 
-    "…" stands for what an f-string fills in, which is not known before it runs.
+    A title is the first text among the arguments of a call; "…" stands for what an f-string fills
+    in. A cell that is not plain Python, as with %magic, has none.
     """
-    calls = [
-        node
-        for statement in _statements(source)
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Call) and TITLED.fullmatch(_name(node.func))
-    ]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes in strings
+            nodes = ast.walk(ast.parse(source[: 2 * LONGEST]))
+            calls = [node for node in nodes if isinstance(node, ast.Call)]
+            calls = [call for call in calls if TITLED.search(ast.unparse(call.func))]
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
     calls.sort(key=lambda call: (call.lineno, call.col_offset))
-    return [title for call in calls if (title := _title(call))]
+    texts = [[text for text in map(_text, call.args) if text.strip("… ")] for call in calls]
+    return [found[0] for found in texts if found]
 
 
-def _name(function: ast.expr) -> str:
-    if isinstance(function, ast.Attribute):
-        return function.attr
-    return function.id if isinstance(function, ast.Name) else ""
-
-
-def _title(call: ast.Call) -> str:
-    """Return the first text among the arguments of a call; "" if there is none."""
-    named = [word.value for word in call.keywords if word.arg in ("title", "label", "t")]
-    for value in [*named, *call.args]:
-        parts = value.values if isinstance(value, ast.JoinedStr) else [value]
-        words = [part.value if isinstance(part, ast.Constant) else "…" for part in parts]
-        text = "".join(word if isinstance(word, str) else "…" for word in words)
-        if text.strip("… "):
-            return " ".join(text.split())
-    return ""
+def _text(value: ast.expr) -> str:
+    """Return a text as it stands in code, on one line; "…" for what is not known."""
+    parts = value.values if isinstance(value, ast.JoinedStr) else [value]
+    words = [part.value if isinstance(part, ast.Constant) else "…" for part in parts]
+    return " ".join("".join(word if isinstance(word, str) else "…" for word in words).split())

@@ -1,17 +1,18 @@
-"""From the notebook in a folder to the file report.html."""
+"""From the notebook in a folder to the file report.html, with the run in numbers on top."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from nbformat import NotebookNode
 
 from nogaps import submission
-from nogaps.report.summary import summarize
 from nogaps.runtime.errors import BadInput, require
 from nogaps.runtime.files import atomic, sha256
 from nogaps.submission.findings import reason_of
@@ -20,9 +21,9 @@ from nogaps.verifying import printed_summary
 from nogaps.version import __version__
 
 REPORT = "report.html"
-MAX_BYTES, MAX_CELLS = 30_000_000, 2_000  # of a notebook that becomes a page
 LAST = 100_000  # characters of output in which the summary is looked for
 EXPECTED = "an executed notebook"
+LARGEST = 1e12  # greater numbers do not come from a run
 
 
 def write_report(
@@ -43,7 +44,11 @@ def write_report(
         BadInput: The notebook is missing, damaged, too large or not executed, the test set cannot
             be used, the page cannot be written, or nbconvert is not installed.
     """
-    path = _notebook(source)
+    path = source
+    if os.path.isdir(source):
+        if (name := submission.notebook_of(source)) is None:
+            raise BadInput(f"has no {NOTEBOOK}", EXPECTED, path=source)
+        path = source / name
     output = output or path.with_name(REPORT)
     if output.suffix.lower() not in (".html", ".htm"):
         raise BadInput("is not a name for the page", "one that ends in .html", path=output)
@@ -73,22 +78,8 @@ def write_report(
     }
 
 
-def _notebook(source: Path) -> Path:
-    if not os.path.isdir(source):
-        return source
-    name = submission.notebook_of(source)
-    if name is None:
-        raise BadInput(f"has no {NOTEBOOK}", EXPECTED, path=source)
-    return source / name
-
-
 def _read(path: Path) -> NotebookNode:
-    if os.path.isfile(path) and (size := os.path.getsize(path)) > MAX_BYTES:
-        limit = f"{EXPECTED} of at most {MAX_BYTES / 1e6:.0f} MB"
-        raise BadInput(f"has {size / 1e6:.0f} MB", limit, path=path)
     notebook = load_notebook(path)
-    if len(notebook.cells) > MAX_CELLS:
-        raise BadInput(f"has {len(notebook.cells)} cells", f"at most {MAX_CELLS}", path=path)
     if not any(outputs(cell) for cell in notebook.cells):
         raise BadInput("has no outputs", f"{EXPECTED}: `nogaps run` executes it", path=path)
     return notebook
@@ -140,3 +131,61 @@ def _render(notebook: NotebookNode, **page: object) -> str:
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Texts for the tables of the page."""
+
+    facts: dict[str, str]
+    scores: list[list[str]]  # the first row is the head; a row for each filling
+    times: dict[str, str]
+    files: list[tuple[str, str, str]]  # name, what else is known, sha256
+
+
+def summarize(values: Mapping) -> Summary:
+    """Sort the summary that a notebook printed into facts, scores, times, and files."""
+    summary = Summary({}, [], {}, [])
+    scores = {}
+    for key, value in values.items():
+        if not isinstance(value, dict):
+            summary.facts[key] = words(value)
+        elif "sha256" in value:
+            details = [words(entry) for name, entry in value.items() if name != "sha256"]
+            summary.files.append((key, ", ".join(details), words(value["sha256"])))
+        elif not all(type(n) in (int, float) and abs(n) < LARGEST for n in value.values()):
+            summary.facts.update({f"{key}, {name}": words(entry) for name, entry in value.items()})
+        elif key == "seconds":
+            summary.times.update({name: duration(seconds) for name, seconds in value.items()})
+        elif value:
+            scores[key] = value
+    if scores:
+        names = list(dict.fromkeys(name for column in scores.values() for name in column))
+        columns = [_aligned([column.get(name) for name in names]) for column in scores.values()]
+        summary.scores[:] = [["filling", *scores], *map(list, zip(names, *columns, strict=True))]
+    return summary
+
+
+def _aligned(values: Sequence[float | None]) -> list[str]:
+    """Write numbers with as many decimals as the one that has most; "" for none."""
+    decimals = max(len(str(value).partition(".")[2]) for value in values)
+    return ["" if value is None else f"{value:.{min(decimals, 6)}f}" for value in values]
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: "42 min 20 s"."""
+    if not 0 <= seconds < 1e8:
+        return words(seconds)
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def words(value: object) -> str:
+    """Return a scalar, or the shape of an array, for people."""
+    if isinstance(value, list):
+        return " × ".join(words(part) for part in value[:8] if not isinstance(part, (list, dict)))
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    return (f"{value:,}" if type(value) is int and abs(value) > 9999 else str(value))[:200]

@@ -1,8 +1,9 @@
-"""What the page shows of code and prose."""
+"""What the page shows of code, prose and numbers."""
 
 from __future__ import annotations
 
 from nogaps.report.cells import Prose, gist, titles
+from nogaps.report.writing import duration, summarize
 
 
 def test_titles_and_gists_are_read_off_the_code() -> None:
@@ -28,3 +29,12 @@ def test_prose_keeps_what_markdown_means() -> None:
     assert image in prose.render(f"![p]({image}) [file](docs/a.md) [web](https://a.org)")
     assert prose.render("x <script>1</script>").count("<") == 2  # the paragraph's own
     assert prose.render("![gone](attachment:a.png)").startswith("<pre>")
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert [duration(s) for s in (9.4, 129, 7260)] == ["9 s", "2 min 9 s", "2 h 1 min"]
+    values = {"n": 2048000, "hole RMSE": {"a": 0.089, "ours": 0.0574}, "f": {"k": "v", "l": [1]}}
+    summary = summarize(values | {"set": {"sha256": "ab", "shape": [2, 64]}})
+    assert summary.facts == {"n": "2,048,000", "f, k": "v", "f, l": "1"} and summary.times == {}
+    assert summary.scores == [["filling", "hole RMSE"], ["a", "0.0890"], ["ours", "0.0574"]]
+    assert summary.files == [("set", "2 × 64", "ab")]
