@@ -61,7 +61,31 @@ USES: dict[str, str] = {
     "run folder": "run --folder empty",
     "run verify": "run --folder empty --verify",
     "make-test-set": "make-test-set --out y.npy/y.npy",
+    "report folder": "report empty",
+    "report name": "report y.npy -o y.txt",
 }
+
+# that work one after the other in an empty folder, X being a folder of inputs
+WORKING: tuple[str, ...] = (
+    "make-test-set --out test_set.npy --truth truth.npy",
+    "sample --num-samples 3 --steps 2 --batch-size 2 --scheduler ddpm --out samples"
+    " --prior X/prior --grid grid.png --film film.gif",
+    "train --images X/images.npy --test-set X/y.npy --out run --profile smoke",
+    "fill X/y.npy -o filled.npy --model run --uncertainty half.npy",
+    "fill X/y.npz -o filled.npz --model run --quality fast",
+    "fill X/pngs -o filled --model run",
+    "fill X/y.nii.gz -o filled.nii.gz --model run",
+    "score filled.npy X/images.npy --mask-from X/y.npy",
+    "prior prepare --source X/pngs --out frames.npz --size 8 --preview preview.png",
+)
+# every stage of the prior's training, at its full size but a step long
+STAGES: tuple[str, ...] = (
+    "prior train-autoencoder --frames X/frames.npz --out p --steps 1 --batch-size 2",
+    "prior train-diffusion --frames X/frames.npz --out p --steps 1 --batch-size 2 --copies 0",
+    "prior refine --frames X/frames.npz --out p --steps 1 --batch-size 2 --samples 2",
+    "prior train-autoencoder --frames X/frames.npz --out vq --steps 1 --batch-size 2"
+    " --stage vqvae2",
+)
 
 
 def words(line: str, x: str = "X") -> list[str]:

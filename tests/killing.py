@@ -125,12 +125,12 @@ def hold(ready: Connection, folder: Path) -> None:
 
 def resist(ready: Connection, how: str, log: Path) -> None:
     """Handle signals as the command line does, in code that lets no exception through."""
-    from nogaps.commands import signals
+    from nogaps.commands import options
 
     _to_log(log)
     if how == "ignored":
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signals.install()
+    options.catch_signals()
     ready.send(0)
     try:
         signal.pause()
@@ -141,10 +141,10 @@ def resist(ready: Connection, how: str, log: Path) -> None:
 def run_notebook(ready: Connection, folder: Path, log: Path) -> None:
     """`nogaps run` of the notebook in `folder`; ready once its first cell has written `kernel`."""
     from nogaps import running
-    from nogaps.commands import signals
+    from nogaps.commands import options
 
     _to_log(log)
-    signals.install()
+    options.catch_signals()
 
     def tell() -> None:
         while not (folder / "kernel").exists():

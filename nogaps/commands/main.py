@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from typer import Option
 
-from nogaps.commands import imputers, notebook, prior, prior_training, signals
+from nogaps.commands import imputers, notebook, options, prior, prior_training
 from nogaps.runtime import processes, progress
 from nogaps.runtime.errors import BadInput, Elsewhere
 from nogaps.version import __version__
@@ -22,15 +22,33 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-COMMANDS = [notebook.run, prior.sample, imputers.train, imputers.fill, imputers.score]
-COMMANDS += [notebook.check, notebook.report, imputers.demo, notebook.make_test_set, imputers.push]
-PRIOR_COMMANDS = [prior.prepare, prior_training.train, prior_training.train_autoencoder]
-PRIOR_COMMANDS += [prior_training.train_diffusion, prior_training.refine]
-PRIOR_COMMANDS += [prior.evaluate, prior.push]
 prior_app = typer.Typer(
     no_args_is_help=True, help="Prepare head frames and train the generative model."
 )
-for group, functions in ((app, COMMANDS), (prior_app, PRIOR_COMMANDS)):
+COMMANDS = {
+    app: [
+        notebook.run,
+        prior.sample,
+        imputers.train,
+        imputers.fill,
+        imputers.score,
+        notebook.check,
+        notebook.report,
+        imputers.demo,
+        notebook.make_test_set,
+        imputers.push,
+    ],
+    prior_app: [
+        prior.prepare,
+        prior_training.train,
+        prior_training.train_autoencoder,
+        prior_training.train_diffusion,
+        prior_training.refine,
+        prior.evaluate,
+        prior.push,
+    ],
+}
+for group, functions in COMMANDS.items():
     for function in functions:
         group.command()(function)
 app.add_typer(prior_app, name="prior")
@@ -78,14 +96,14 @@ def main() -> None:
     warnings.showwarning = _warn
     for stream in (sys.stdout, sys.stderr):  # names of files need not be text
         stream.reconfigure(errors="backslashreplace")
-    signals.install()
+    options.catch_signals()
     line, code = "", 2
     try:
         app()
     except BaseException as error:
-        if signals.received:  # within an import it may have become another error
-            code = 128 + signals.received
-            line = f"interrupted; {signals.advice}" if processes.is_main() else ""
+        if options.received:  # within an import it may have become another error
+            code = 128 + options.received
+            line = f"interrupted; {options.advice}" if processes.is_main() else ""
         elif not (line := _line(error)):
             raise
         elif isinstance(error, Elsewhere):  # another process prints it

@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from nogaps.commands.options import Json, ProfileName, TestSet, command, say
-from nogaps.commands.signals import CONTINUES
+from nogaps.commands.options import CONTINUES, Json, ProfileName, TestSet, command, say
 from nogaps.runtime.errors import BadInput
 
 

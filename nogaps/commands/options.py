@@ -1,9 +1,14 @@
-"""What commands share: options, how they end, and how they print their results."""
+"""What commands share: options, how signals end them, and how they print their results.
+
+SIGINT, SIGTERM and SIGHUP end a command: its clean-up runs, and the exit code is 128 + n.
+"""
 
 from __future__ import annotations
 
 import functools
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -12,7 +17,6 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from nogaps.commands import signals
 from nogaps.runtime import processes
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.progress import is_quiet
@@ -33,21 +37,49 @@ Private = Annotated[bool, Option("--private", help="Make the repository private 
 Branch = Annotated[str | None, Option(help="Branch; made if it is missing.")]
 Yes = Annotated[bool, Option("--yes", help="Do not ask before publishing.")]
 
+STARTS_AGAIN = "the same command starts again"
+CONTINUES = "the same command continues where it stopped"
+SAVED = "the same command continues from its last state, at most 5 minutes old"
+received = 0  # the number of the signal, if one came
+advice = STARTS_AGAIN  # what a repeated call of the running command does
+
+
+def catch_signals() -> None:
+    """Raise SystemExit in the main thread at the first signal; the second ends the process.
+
+    Signals that are ignored, as under nohup and in the background of scripts, stay ignored.
+    """
+    global received, advice
+    received, advice = 0, STARTS_AGAIN
+    for number in signal.Signals:  # Windows has no SIGHUP
+        known = number.name in ("SIGINT", "SIGTERM", "SIGHUP")
+        if known and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _handle)
+
+
+def _handle(number: int, _frame: object) -> None:
+    global received
+    if received:
+        os._exit(128 + number)
+    received = number
+    raise SystemExit(128 + number)
+
 
 def command(
-    advice: str = signals.STARTS_AGAIN, shared: bool = False
+    repeated: str = STARTS_AGAIN, shared: bool = False
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Declare a command.
 
     Args:
-        advice: What the same command does after a signal has ended it.
+        repeated: What the same command does after a signal has ended it.
         shared: Whether several processes may share its work.
     """
 
     def declare(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def call(*arguments: object, **options: object) -> None:
-            signals.advice = advice
+            global advice
+            advice = repeated
             if not shared:
                 processes.refuse_several(function.__name__.replace("_", "-"))
             function(*arguments, **options)

@@ -10,6 +10,7 @@ import typer
 from typer import Option
 
 from nogaps.commands.options import (
+    CONTINUES,
     Branch,
     Json,
     PriorPath,
@@ -22,7 +23,6 @@ from nogaps.commands.options import (
     confirm,
     say,
 )
-from nogaps.commands.signals import CONTINUES
 from nogaps.runtime import processes
 from nogaps.runtime.errors import BadInput
 

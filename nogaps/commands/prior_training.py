@@ -7,8 +7,7 @@ from typing import Annotated
 
 from typer import Option
 
-from nogaps.commands.options import Json, Seed, command, say
-from nogaps.commands.signals import SAVED
+from nogaps.commands.options import SAVED, Json, Seed, command, say
 
 Frames = Annotated[
     list[Path], Option(help="Frame file of `prior prepare`; repeat it for several files.")

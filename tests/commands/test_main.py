@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import json
 import os
@@ -66,19 +65,6 @@ def test_starting_loads_nothing_heavy() -> None:
     assert version.startswith("nogaps ") and heavy == "[]"
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (("nogaps", "prior", ""), {"prepare", "evaluate"}),
-        (("nogaps", "fill", "--u"), {"--uncertainty"}),
-    ],
-)
-def test_a_shell_completes_commands_and_options(words: tuple[str, ...], expected: set) -> None:
-    asked = {"COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
-    asked |= {"_NOGAPS_COMPLETE": "complete_bash"}
-    assert expected <= {*python(f"{ENTRY}sys.argv = ['nogaps']; main()", **asked).split()}
-
-
 def on_terminal(*command: str) -> str:
     """Return what a command writes to a terminal of 80 columns that claims to know colours."""
     mine, theirs = pty.openpty()
@@ -120,22 +106,18 @@ def done(folder: Path, line: str, code: int = 0) -> Done:
     return result
 
 
-def test_json_is_all_that_stdout_holds_and_quiet_means_quiet(
-    files: Path, prior_folder: Path
+@pytest.mark.parametrize(
+    ("line", "module", "extra"),
+    [("demo --no-browser", "gradio", "demo"), ("report . -o TMP/r.html", "nbconvert", "notebook")],
+)
+def test_a_missing_extra_is_one_line(
+    line: str, module: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    score = "score filled.npy truth.npy --mask-from test_set.npy"
-    for line in (
-        "make-test-set --out made.npy",
-        "fill test_set.npy -o filled.npy --quality fast",
-        score,
-        f"--quiet {score}",
-        f"sample --num-samples 2 --steps 1 --out s --prior {prior_folder}",
-        "prior prepare --source few.npy --out few.npz --val-share 0",
-    ):
-        assert isinstance(json.loads(done(files, f"{line} --json").out), dict), line
-    quiet = done(files, f"-q {score}")
-    assert (quiet.out, quiet.err) == ("", "")
-    assert "kriging" in done(files, score).out, "quiet must not outlive its command"
+    monkeypatch.setitem(sys.modules, module, None)
+    result = done(ROOT, line.replace("TMP", str(tmp_path)), 2)
+    advice = f"this installs it: pip install 'nogaps[{extra}]'"
+    assert result.err == f"nogaps: {module} is not installed; {advice}\n" and not result.out
+    assert not list(tmp_path.iterdir())
 
 
 def test_test_set_fill_score(tmp_path: Path) -> None:
@@ -151,21 +133,11 @@ def test_test_set_fill_score(tmp_path: Path) -> None:
     assert rows["filled.npy"]["psnr"] > rows["kriging"]["psnr"] + 1
 
 
-def test_sample_then_train_then_fill(prior_folder: Path, files: Path) -> None:
-    sample = f"sample --out s --num-samples 12 --steps 2 --batch-size 5 --prior {prior_folder}"
-    done(files, sample)
-    assert load_images(files / "s" / "images.npy").shape == (12, 1, 64, 64)
-    before = sha256(files / "s" / "images.npy")
-    assert "seed" in done(files, f"{sample} --seed 1", 2).err
-    assert sha256(files / "s" / "images.npy") == before
-    train = "train --images s --out r --profile smoke"
+def test_train_continues_only_if_asked(files: Path) -> None:
+    train = "train --images truth.npy --out r --profile smoke"
     done(files, train)
     weights = sha256(files / "r" / "imputer.safetensors")
     assert "--resume" in done(files, train, 2).err
-    for quality in ("best", "fast"):
-        done(files, f"fill test_set.npy -o {quality}.npy --model r --quality {quality}")
-    assert sha256(files / "best.npy") != sha256(files / "fast.npy")
-    done(files, f"{train} --resume")
     other = done(files, "train --images few.npy --out r --profile smoke --resume", 2)
     assert "other images or settings" in other.err
     assert sha256(files / "r" / "imputer.safetensors") == weights
@@ -181,25 +153,15 @@ def test_all_stages_of_a_prior(frames_file: Path, tmp_path: Path) -> None:
     assert result == {"pipeline": "q/pipeline"} and (tmp_path / "q/pipeline").is_dir()
 
 
-def test_check_scores_and_writes_a_table(files: Path) -> None:
-    np.save(files / "test_set_nogaps.npy", np.load(files / "truth.npy"))
-    (files / "other").mkdir()
-    options = "--test-set test_set.npy --truth truth.npy --csv marks.csv --json"
-    rows = json.loads(done(files, f"check . other {options}", 1).out)["submissions"]
-    assert not any(row["valid"] for row in rows)
-    with open(files / "marks.csv", newline="") as file:
-        good, bad = csv.DictReader(file)
-    assert list(good)[:4] == ["dir", "valid", "errors", "notes"]
-    assert good["valid"] == "false" and "missing-file" in good["errors"]  # no notebook there
-    assert float(good["rmse"]) == 0 and float(good["kriging_rmse"]) > 0.08
-    assert bad["rmse"] == "" and bad["valid"] == "false"
-
-
-def test_a_file_that_is_named_like_a_method(tmp_path: Path) -> None:
+def test_quiet_is_quiet_and_a_file_may_be_named_like_a_method(tmp_path: Path) -> None:
     x = np.random.default_rng(0).random((2, 1, 8, 8), np.float32)
     for name, array in (("kriging", x), ("x.npy", x), ("y.npy", x * (np.arange(8) % 4 != 2))):
         with open(tmp_path / name, "wb") as file:
             np.save(file, array)
-    rows = json.loads(done(tmp_path, "score kriging x.npy --mask-from y.npy --json").out)
+    score = "score kriging x.npy --mask-from y.npy"
+    quiet = done(tmp_path, f"-q {score}")
+    assert (quiet.out, quiet.err) == ("", "")
+    rows = json.loads(done(tmp_path, f"-q {score} --json").out)
     assert list(rows) == ["linear", "biharmonic", "kriging", "./kriging"]
     assert rows["./kriging"]["rmse"] == 0 < rows["kriging"]["rmse"]
+    assert "./kriging" in done(tmp_path, score).out, "quiet must not outlive its command"

@@ -25,6 +25,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from command_cases import STAGES, WORKING, words
 from conftest import ROOT
 from in_process import called
 from nibabel import Nifti1Image
@@ -118,26 +119,11 @@ def shipped(g: SimpleNamespace) -> list:
     return [x, load_imputer()(y, mask)]
 
 
-def commands(inputs: str) -> list[list[str]]:
-    """Command lines that write into the current folder."""
-    sample = "sample --num-samples 3 --steps 2 --batch-size 2 --scheduler ddpm --out samples"
-    lines = [
-        "make-test-set --out test_set.npy --truth truth.npy",
-        f"{sample} --prior {inputs}/prior --grid grid.png --film film.gif",
-        f"train --images {inputs}/images.npy --test-set {inputs}/y.npy --out run --profile smoke",
-        f"fill {inputs}/y.npy -o filled.npy --model run --uncertainty half.npy",
-        f"fill {inputs}/y.npz -o filled.npz --model run --quality fast",
-        f"fill {inputs}/pngs -o filled --model run",
-        f"prior prepare --source {inputs}/pngs --out frames.npz --size 8 --preview preview.png",
-        f"fill {inputs}/y.nii.gz -o filled.nii.gz --model run",
-    ]
-    return [line.split() for line in lines]
-
-
 def command_line(g: SimpleNamespace) -> Path:
-    for command in commands(str(g.inputs)):
-        before, done = states(), called(*command, cwd=g.new)
-        assert done.code == 0 and states() == before, (command, done)
+    for line in WORKING:
+        before, done = states(), called(*words(line, str(g.inputs)), "--json", cwd=g.new)
+        assert done.code == 0 and states() == before, (line, done)
+        assert isinstance(json.loads(done.out), dict), line
     return g.new
 
 
@@ -250,37 +236,21 @@ for command in json.loads(sys.argv[1]):
 """
 
 
-def prior_commands(inputs: str) -> list[list[str]]:
-    """Every stage of the prior's training, at its full size but a step long."""
-    common = f"--frames {inputs}/frames.npz --out prior --steps 1 --batch-size 2"
-    lines = [
-        f"prior train-autoencoder {common}",
-        f"prior train-diffusion {common} --copies 0",
-        f"prior refine {common} --samples 2",
-        f"prior train-autoencoder {common.replace('prior', 'vq')} --stage vqvae2",
-    ]
-    return [line.split() for line in lines]
-
-
-def run_apart(folder: Path, k: int, program: list[str]) -> None:
-    """A process of its own: other hash seed, time zone and folder."""
-    own = {"PYTHONHASHSEED": str(k), "TZ": f"UTC{k}", "PYTHONPATH": str(ROOT)}
-    call = [sys.executable, *program]
-    done = subprocess.run(
-        call, cwd=folder, env={**os.environ, **own}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("make", [commands, prior_commands])
+@pytest.mark.parametrize("lines", [WORKING, STAGES], ids=["working", "stages"])
 def test_two_processes_write_the_same_files(
-    given: object, make: Callable[[str], list], tmp_path: Path
+    given: SimpleNamespace, lines: tuple[str, ...], tmp_path: Path
 ) -> None:
+    """Processes of their own, with other hash seeds, time zones and folders."""
     contents = []
     for k in (1, 2):
         folder = tmp_path / ("new" * k)
         folder.mkdir()
-        run_apart(folder, k, ["-c", PROGRAM, json.dumps(make(str(given.inputs)))])
+        own = {"PYTHONHASHSEED": str(k), "TZ": f"UTC{k}", "PYTHONPATH": str(ROOT)}
+        calls = [words(line, str(given.inputs)) for line in lines]
+        call = [sys.executable, "-c", PROGRAM, json.dumps(calls)]
+        options = {"cwd": folder, "env": {**os.environ, **own}}
+        done = subprocess.run(call, capture_output=True, text=True, **options)
+        assert done.returncode == 0, done.stderr
         contents.append(files(folder))
     assert contents[0] == contents[1] and len(contents[0]) > 8

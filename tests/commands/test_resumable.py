@@ -26,7 +26,7 @@ from killing import CONTINUES, KILLS, end
 
 from nogaps import standin
 from nogaps.Assessment import PROFILES, Ensemble, new_imputer
-from nogaps.commands.signals import SAVED
+from nogaps.commands.options import SAVED
 from nogaps.runtime.checkpoint import load_state, load_tensors, save_model
 from nogaps.runtime.files import load_json, load_npy, save_npy, sha256
 

@@ -1,7 +1,11 @@
-"""Whatever a command is given: exit code 2 and one line, nothing changed, nothing left, no hang."""
+"""Whatever a command is given: exit code 2 and one line, nothing changed, nothing left, no hang.
+
+Arrays of any kind may also be used: then the command ends with 0 or 1.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import tempfile
@@ -12,9 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_cases import IMAGES, INPUTS, MASK, OUTPUTS, USES, place, words, write_files
+from fuzz_targets import make_imputer
+from hypothesis import given
+from hypothesis import strategies as st
 from in_process import Done, bounded, called
 
 from nogaps.submission.folder import write_csv
+from tests.filling.test_properties import any_array, with_holes
+from tests.filling.test_properties import bounded as examples
 
 __all__ = ["bounded"]  # a reader that waits for ever, or reads /dev/zero, fails by itself
 pytestmark = pytest.mark.usefixtures("bounded")
@@ -150,3 +159,58 @@ def test_places_without_permission() -> None:
         for path in locked.iterdir():
             path.chmod(0)
         run_as_nobody(commands, folder)
+
+
+ANY = {
+    "fill": "fill X/a.npy -o X/out.npy --model X",
+    "fill nan": "fill X/a.npy -o X/out.npy --model X --missing nan",
+    "fill mask": "fill X/a.npy -o X/out.npy --model X --mask X/b.npy",
+    "score": "score X/a.npy X/a.npy --mask-from X/b.npy",
+    "score filled": "score X/test_set_nogaps.npy X/a.npy --mask-from X/b.npy",
+    "check": "check X --test-set X/a.npy --truth X/b.npy",
+    "check truth": "check X --test-set X/b.npy --truth X/a.npy",
+    "train": "train --images X/a.npy --test-set X/b.npy --out X/out --profile smoke",
+    "prepare": "prior prepare --source X/a.npy --size 8 --out X/o.npz --fit pad --val-share 0",
+}
+
+
+def ended(name: str, **arrays: np.ndarray) -> int:
+    """Call a command on these arrays, check how it ends, and return its exit code."""
+    with tempfile.TemporaryDirectory() as at:
+        folder = Path(at)
+        make_imputer(folder)
+        for file, array in arrays.items():
+            np.save(folder / f"{file}.npy", array)
+        before = contents(folder)
+        done = called(*words(ANY[name], at), "--json")
+        after = contents(folder)
+        assert {path: after[path] for path in before} == before, "changed an input"
+        if done.code == 2:
+            lines = [line for line in done.err.splitlines() if line.startswith("nogaps: ")]
+            assert len(lines) == 1 and at in lines[0] and not done.out, done.err
+            assert after == before, "a refused command left something"
+        else:
+            assert done.code in (0, 1) and json.loads(done.out)
+            assert not [path for path in after if Path(path).name[0] == "."]
+    return done.code
+
+
+@examples(40)
+@given(a=any_array(0.9), b=any_array(0.9), name=st.sampled_from(list(ANY)))
+def test_commands_on_any_array(a: np.ndarray, b: np.ndarray, name: str) -> None:
+    a = with_holes(a, np.nan if "nan" in name else 0, 0) if "fill" in name else a
+    ended(name, a=a, b=b, test_set_nogaps=b)
+
+
+@examples(20)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.just(1), st.integers(4, 12), st.integers(4, 12)),
+    seed=st.integers(0, 999),
+    holes=st.sampled_from([0.0, 0.03, 0.5, 0.9, 1.0]),
+    name=st.sampled_from(["score filled", "check truth"]),
+)
+def test_scores_of_any_size_and_mask(shape: tuple, seed: int, holes: float, name: str) -> None:
+    rng = np.random.default_rng(seed)
+    x, mask = rng.random(shape, np.float32), rng.random(shape[2:]) >= holes
+    code = ended(name, a=x, b=x * mask, test_set_nogaps=rng.random(shape, np.float32))
+    assert (code < 2) == (min(shape[2:]) >= 6 and mask.any() and not mask.all())

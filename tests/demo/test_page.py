@@ -287,16 +287,6 @@ def test_only_uploads_are_read_and_nothing_is_fetched(served: Served, heads: Pat
         assert refused(lambda path=path: served.get(f"/gradio_api/file={path}")) == 403
 
 
-def test_demo_needs_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "gradio", None)
-    monkeypatch.delitem(sys.modules, "nogaps.demo.page", raising=False)
-    for name in ("GRADIO_TEMP_DIR", "GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY"):
-        monkeypatch.setenv(name, "")
-    done = called("demo", "--no-browser")
-    assert done.code == 2 and not done.out
-    assert done.err == "nogaps: gradio is missing, expected pip install 'nogaps[demo]'\n"
-
-
 def test_addresses_that_are_not_available(served: Served) -> None:
     port = served.address.rpartition(":")[2]
     done = called("demo", "--no-browser", "--port", port)

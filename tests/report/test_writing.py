@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import sys
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 from in_process import called
-from submissions import GOOD, clear, edited, markdown, stream, text, write_submission
+from submissions import GOOD, clear, edited, markdown, stream, write_submission
 
 from nogaps.report.writing import duration
 from nogaps.submission.notebook import last_state, load_notebook, outputs, pictures
@@ -91,11 +90,7 @@ def test_a_folder_that_cannot_be_checked_still_has_its_page(tmp_path: Path) -> N
 
 
 BAD: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "missing": (lambda f: (f / "Assessment.ipynb").unlink(), ".", "has no Assessment.ipynb"),
-    "absent": (lambda f: None, "absent.ipynb", "absent.ipynb: cannot be read (No such"),
-    "no cells": (text("Assessment.ipynb", "{}"), ".", "expected a Jupyter notebook"),
     "not executed": (edited(clear), ".", "has no outputs, expected an executed notebook"),
-    "over it": (lambda f: None, ". -o Assessment.ipynb", "expected one that ends in .html"),
     "nowhere": (lambda f: None, ". -o test_set.npy/r.html", "cannot be written"),
     "test set": (lambda f: None, ". --test-set absent.npy", "absent.npy: not found"),
 }
@@ -111,16 +106,6 @@ def test_bad_input_is_one_line(name: str, tmp_path: Path) -> None:
     done = called("report", *arguments.split(), cwd=tmp_path)
     assert done.code == 2 and message in done.err and done.err.count("\n") == 1
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-
-
-def test_without_nbconvert_one_line_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_submission(tmp_path)
-    monkeypatch.setitem(sys.modules, "nbconvert", None)
-    done = called("report", tmp_path)
-    assert done.code == 2 and "pip install 'nogaps[notebook]'" in done.err
-    assert done.err.count("\n") == 1 and not (tmp_path / "report.html").exists()
 
 
 def test_long_outputs_are_cut_and_strange_ones_survive(tmp_path: Path) -> None:
