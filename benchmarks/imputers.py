@@ -25,7 +25,6 @@ from benchmarks.harness import Impute, course_mask, heads
 from benchmarks.published import load_published
 from nogaps import standin
 from nogaps.Assessment import corrupt, fill
-from nogaps.evaluation.scoring import as_table
 from nogaps.figures import show_rows
 from nogaps.imputers.loading import load_imputer, weights_fingerprint
 from nogaps.imputers.posterior import Posterior
@@ -36,6 +35,7 @@ from nogaps.prior.loading import load_prior
 from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.files import atomic, load_json, save_json
 from nogaps.submission.holes import border_steps
+from nogaps.tables import scores_table
 
 RESULTS = harness.RESULTS / "imputers.json"
 FIGURE = harness.ROOT / "docs" / "filled.png"
@@ -159,7 +159,7 @@ def main(
         results = with_earlier(results, load_json(out))
     for name, rows in results["tables"].items():
         compare(rows, sets[name][1])
-        print(f"\n{name}\n{as_table(rows)}")
+        print(f"\n{name}\n{scores_table(rows)}")
     save_json(out, results)
     draw(imputers["ours, best"], figure)
 

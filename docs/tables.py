@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from benchmarks import ablations, filling, sampling, scaling, training
 from benchmarks.harness import interval, table
 from docs.numbers import SETS, Results
-from nogaps.evaluation.scoring import as_table
+from nogaps.tables import scores_table
 
 METHODS = {  # rows of `benchmarks.imputers`, and their names in the README
     "kriging (synthetic)": "kriging",
@@ -54,7 +54,7 @@ def readme_results(results: Results) -> str:
 def accuracy(results: Results) -> str:
     """Return every row of `benchmarks.imputers`, with intervals."""
     tables = results["imputers"]["tables"].items()
-    return "\n\n".join(f"{name}:\n\n```\n{as_table(rows)}\n```" for name, rows in tables)
+    return "\n\n".join(f"{name}:\n\n{scores_table(rows)}" for name, rows in tables)
 
 
 def gains(results: Results) -> str:

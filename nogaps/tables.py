@@ -25,18 +25,26 @@ def with_interval(value: float, interval: Sequence[float], digits: int) -> str:
     return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def show_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Show a table in a notebook; elsewhere print its text."""
-    from IPython.display import display
-
-    text = as_markdown(header, rows)
-    display({"text/markdown": text, "text/plain": text}, raw=True)
-
-
-def show_scores(scores: Mapping[str, Mapping]) -> None:
-    """Show results of `metrics.summarize` by name, one line each, with 95 % intervals."""
+def scores_table(scores: Mapping[str, Mapping]) -> str:
+    """Return results of `metrics.summarize` by name, one line each, with 95 % intervals."""
     rows = [
         [name, *(with_interval(row[s], row[f"{s}_95"], n) for s, n in DIGITS.items())]
         for name, row in scores.items()
     ]
-    show_table(["filling", "hole RMSE", "PSNR / dB", "SSIM"], rows)
+    return as_markdown(["filling", "hole RMSE", "PSNR / dB", "SSIM"], rows)
+
+
+def show_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Show a table in a notebook; elsewhere print its text."""
+    _show(as_markdown(header, rows))
+
+
+def show_scores(scores: Mapping[str, Mapping]) -> None:
+    """Show `scores_table` in a notebook; elsewhere print its text."""
+    _show(scores_table(scores))
+
+
+def _show(text: str) -> None:
+    from IPython.display import display
+
+    display({"text/markdown": text, "text/plain": text}, raw=True)

@@ -109,10 +109,11 @@ def score(
 
     Example: nogaps score test_set_nogaps.npy truth.npy --mask-from test_set.npy
     """
-    from nogaps.evaluation.scoring import as_table, score_files
+    from nogaps.evaluation.scoring import score_files
+    from nogaps.tables import scores_table
 
     rows = score_files(output, truth, mask_from)
-    say(rows, as_json, as_table(rows))
+    say(rows, as_json, scores_table(rows))
 
 
 @command()

@@ -128,8 +128,7 @@ def load_inception(path: str | Path) -> Features:
         state = torch.load(path, map_location="cpu", weights_only=True)
         finite = all(value.isfinite().all() for value in state.values())
     except OSError as error:
-        reason = error.strerror or error
-        raise BadInput(f"cannot be read ({reason})", INCEPTION, path=path) from error
+        raise BadInput(f"cannot be read ({error.strerror})", INCEPTION, path=path) from error
     except Exception as error:  # zip, pickle and torch raise errors of many kinds
         problem = "is damaged, or holds more than tensors"
         raise BadInput(problem, INCEPTION, path=path) from error

@@ -98,17 +98,6 @@ def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) ->
         "biharmonic": biharmonic(y, mask),
         "kriging": load_imputer(quality="fast").kriging(y, mask),
     }
-    name = Path(output).name
-    fillings[f"./{name}" if name in fillings else name] = x_hat
+    fillings[Path(output).name] = x_hat
     groups = subjects().tolist() if kind_of(mask_from) == "stand-in" else None
     return {name: summarize(filled, x, mask, groups) for name, filled in fillings.items()}
-
-
-def as_table(rows: dict[str, dict]) -> str:
-    """Return scores as aligned text, one line per filling, 95 % intervals in brackets."""
-    lines = [f"{'filling':20} {'hole RMSE':>24} {'PSNR / dB':>22} {'SSIM':>21}"]
-    for name, row in rows.items():
-        (a, b), (c, d), (e, f) = row["rmse_95"], row["psnr_95"], row["ssim_95"]
-        line = f"{name:20} {row['rmse']:7.4f} [{a:.4f}, {b:.4f}] {row['psnr']:7.2f}"
-        lines.append(line + f" [{c:.2f}, {d:.2f}] {row['ssim']:6.3f} [{e:.3f}, {f:.3f}]")
-    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""`nogaps prior evaluate`: what it writes, what it uses again, and one line for bad input."""
+"""`nogaps prior evaluate`: what it writes and uses again; imputers trained equally long."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from nogaps import standin
+from nogaps import Assessment, standin
+from nogaps.Assessment import PROFILES
 from nogaps.commands import prior as cli
 from nogaps.evaluation import prior as evaluation
 from nogaps.evaluation.comparison import as_text
-from nogaps.evaluation.prior import evaluate, read_frames
-from nogaps.evaluation.usefulness import check_size
+from nogaps.evaluation.prior import check_size, compare_usefulness, evaluate, plan, repeated
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_json
 
@@ -90,13 +90,6 @@ def test_samples_are_drawn_and_imputers_trained(
     assert all(f"{row['frechet']:.3f}" in text for row in rows.values())
 
 
-def test_frames_given_twice_count_twice_in_training_only(frames: Path) -> None:
-    once, twice = read_frames([frames]), read_frames([frames, frames])
-    assert len(once.x) == len(twice.x) == 16 and len(twice.index) == 32
-    assert np.bincount(twice.index).tolist() == [2] * 16
-    assert len(twice.val["heads"][0]) == 8
-
-
 def test_bad_input_is_one_line(
     prior_folder: Path, frames: Path, samples: Path, tmp_path: Path
 ) -> None:
@@ -120,3 +113,51 @@ def test_bad_input_is_one_line(
             call()
         assert "\n" not in str(caught.value)
     assert not out.exists()
+
+
+def test_every_set_is_trained_on_equally_long() -> None:
+    assert plan(2) == (64, 1) and plan(64) == (2048, 1)
+    assert plan(65) == (2048, 2) and plan(3840) == (2048, 60)
+    x = torch.arange(5.0).view(5, 1, 1, 1)
+    for n in (3, 5, 12):
+        counts = repeated(x, n, seed=0).flatten().long().bincount(minlength=5)
+        assert counts.sum() == n and counts.max() - counts.min() <= 1
+    assert torch.equal(repeated(x, 12, 0), repeated(x, 12, 0))
+    assert not torch.equal(repeated(x, 12, 0), repeated(x, 12, 1))
+
+
+def test_it_continues_and_notices_other_data(
+    tmp_path: Path, clean: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    val = {"heads": (clean[60:64], list("aabb"))}
+    sets = {"real": clean[:20], "samples": clean[20:40]}
+    epochs: list[int] = []
+    real_epoch, real_train = Assessment.train_epoch, evaluation.train
+
+    def counted(*arguments: object) -> float:
+        epochs.append(1)
+        return real_epoch(*arguments)
+
+    def interrupted(*arguments: object) -> tuple:
+        if epochs:
+            raise KeyboardInterrupt
+        return real_train(*arguments)
+
+    def run(**other: torch.Tensor) -> dict:
+        profile = PROFILES["smoke"]
+        return compare_usefulness({**sets, **other}, val, tmp_path, 1, [0], profile)
+
+    monkeypatch.setattr(Assessment, "train_epoch", counted)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(evaluation, "train", interrupted)
+        run()
+    result = run()
+    assert len(epochs) == 2, "a finished imputer was trained again"
+    rows = result["scores"]
+    assert list(rows) == ["kriging", "real, seed 0", "samples, seed 0"]
+    lost = rows["real, seed 0"]["heads"]["psnr"] - rows["samples, seed 0"]["heads"]["psnr"]
+    assert result["lost_db"]["samples"]["heads"][0] == pytest.approx(lost, abs=1e-4)
+    assert result["steps"] == 1 and abs(lost) < 3 and rows["kriging"]["heads"]["psnr"] > 15
+    assert np.isfinite(rows["real, seed 0"]["heads"]["rmse"])
+    run(samples=clean[40:60])
+    assert len(epochs) == 3, "other images were not trained on"

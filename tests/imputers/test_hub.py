@@ -17,7 +17,6 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
 from in_process import called
 
-from docs import render
 from nogaps import standin
 from nogaps.Assessment import Ensemble, Imputer
 from nogaps.imputers.intervals import Calibration
@@ -199,22 +198,14 @@ def test_scores_in_a_card_belong_to_its_weights(run: Path, tmp_path: Path) -> No
     assert "12.35" in (out / CARD).read_text(), "an earlier folder was changed"
 
 
-def test_the_shipped_card_is_what_the_results_say() -> None:
-    """`make docs` after every new result or weights."""
-    text = (SHIPPED / CARD).read_text()
-    assert text == render.card()
-    card = ModelCard(text)
+def test_the_shipped_card_is_valid_metadata_and_names_its_sources() -> None:
+    """That it is what the results say, tests/docs/test_render.py compares."""
+    card = ModelCard.load(SHIPPED / CARD)
     assert card.data.license == "cc-by-sa-4.0" and card.data.library_name == "nogaps"
-    rows = load_json(ROOT / "benchmarks/results/imputers.json")["tables"]
-    assert {r.dataset_name for r in card.data.eval_results} == set(rows)
     name, again = model_index_to_eval_results(card.data.to_dict()["model-index"])
     assert name == "nogaps imputer" and again == card.data.eval_results
     for source in ("masoudnickparvar", "ds000011", "IXI", "NiChart", "Not a medical device"):
         assert source in card.text
-    covered = load_json(ROOT / "benchmarks/results/uncertainty.json")["heads"]
-    assert all(f"{row['coverage']:.1%}" in card.text for row in covered.values())
-    psnr = load_json(SHIPPED / "summary.json")["hole PSNR / dB"]["ours, best"]
-    assert f"ours, best {psnr:.2f}" in card.text
 
 
 def test_the_shipped_imputer_can_be_published(hub: FakeHub, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nogaps.Assessment import PROFILES, Ensemble, Imputer, UNet, corrupt
+from nogaps.Assessment import PROFILES, Ensemble, Imputer, corrupt
 from nogaps.imputers.loading import TrainedEnsemble, load_imputer
 from nogaps.interpolation import autocovariance, biharmonic, kriging, linear
 from nogaps.metrics import hole_scores
@@ -92,14 +92,6 @@ def test_shipped_imputer_is_of_the_full_profile_and_beats_kriging(
     assert len(imputer.networks) == PROFILES["full"].networks and imputer.calibration.level == 0.9
     kriging_of = {id(network.interpolation) for network in imputer.networks}
     assert len(kriging_of) == 1, "each network would prepare the same kriging"
-
-
-def test_reference_network_is_the_courseworks() -> None:
-    reference = UNet(1, (64, 128, 256, 512), 1024, dropout=0.2)
-    assert round(sum(p.numel() for p in reference.parameters()) / 1e6, 1) == 21.6
-    dropouts = [m for m in reference.modules() if isinstance(m, torch.nn.Dropout2d)]
-    assert len(dropouts) == 17 and all(m.p == 0.2 for m in dropouts)
-    assert sum(isinstance(m, torch.nn.ConvTranspose2d) for m in reference.modules()) == 4
 
 
 def test_saved_imputer_loads_strictly_and_fills_alike(
