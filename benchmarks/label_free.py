@@ -43,16 +43,6 @@ def imputers(models: list[Path]) -> dict[str, Impute]:
     return methods
 
 
-def rank(methods: dict[str, Impute], x: torch.Tensor) -> dict:
-    """Return both scores of every imputer on heads (N,1,64,64), and print them, the best first."""
-    result = rank_agreement(methods, x, course_mask())
-    print(f"{'imputer':50} hidden PSNR / dB   hole PSNR / dB")
-    for name, row in sorted(result["models"].items(), key=lambda item: -item[1]["hole_psnr"]):
-        print(f"{name[-50:]:50} {row['hidden_psnr']:16.3f} {row['hole_psnr']:16.3f}")
-    print(f"rank correlation: {result['spearman']:.3f}")
-    return result
-
-
 def score_without_labels(methods: dict[str, Impute], test_set: Path) -> dict[str, dict]:
     """Return `hidden_score` of every imputer on a real test set, over its images."""
     y = torch.from_numpy(load_images(test_set))
@@ -87,8 +77,8 @@ def main(
     sets = heads(frames or [])
     del sets["stand-in"]  # nothing is chosen on it
     for name, (x, _) in sets.items():
-        print(name)
-        tables[name] = rank(methods, x)
+        tables[name] = rank_agreement(methods, x, course_mask())
+        print(f"{name}: rank correlation {tables[name]['spearman']:.3f}")
     if test_set is not None:
         tables[test_set.name] = score_without_labels(methods, test_set)
     save_json(out, tables)

@@ -136,7 +136,6 @@ def compare(recipe: dict, ours: dict[str, list[dict]], rates: dict[str, float]) 
     soonest = next(seconds for seconds, psnr in curve if psnr == best)
     whole = EPOCHS["coursework"] * rates["recipe"]
     seconds, _, epochs = next((end for end in ends if end[1] >= best), (None, None, None))
-    last, psnr, _ = ends[-1]
     return {
         "recipe": {
             "epochs": len(curve),
@@ -149,9 +148,6 @@ def compare(recipe: dict, ours: dict[str, list[dict]], rates: dict[str, float]) 
         "schedule_that_reaches": epochs,
         "times_faster_than_150_epochs": seconds and whole / seconds,
         "times_faster_than_its_best": seconds and soonest / seconds,
-        "ours_at_the_end": psnr,
-        "recipe_by_then": max((value for t, value in curve if t <= last), default=None),
-        "more_db_than_its_best": psnr - best,
     }
 
 
@@ -186,26 +182,21 @@ def as_markdown(results: dict) -> str:
         [f"ours, {n}", f"{t / 60:.1f}", f"{v:.2f}", *(f"{lasts[n][key]:.2f}" for key in files)]
         for t, v, n in compared["ours"]["ends"]
     ]
-    seconds, psnr = recipe["curve"][-1]
+    (seconds, psnr), none = recipe["curve"][-1], [""] * len(files)
     text = f"{psnr:.2f} (best {recipe['best_psnr']:.2f})"
-    rows.append([f"recipe, {recipe['epochs']}", f"{seconds / 60:.1f}", text, *[""] * len(files)])
+    rows.append([f"recipe, {recipe['epochs']}", f"{seconds / 60:.1f}", text, *none])
     if (psnr := recipe["extrapolated_psnr"]) is not None:
         name, minutes = f"recipe, {EPOCHS['coursework']}", recipe["published_seconds"] / 60
-        cells = [f"{name} by a power law", f"{minutes:.0f}", f"{psnr:.2f}"]
-        rows.append([*cells, *[""] * len(files)])
+        rows.append([f"{name} by a power law", f"{minutes:.0f}", f"{psnr:.2f}", *none])
     text = f"An epoch takes ours {rates['ours']:.1f} s, the recipe {rates['recipe']:.1f} s "
     text += f"({rates['threads']} threads, {rates['precision']}, in turns). "
-    if compared["schedule_that_reaches"] is None:
+    if (epochs := compared["schedule_that_reaches"]) is None:
         text += "No schedule reaches the recipe's best."
     else:
-        text += f"{compared['schedule_that_reaches']} epochs of ours reach the recipe's best: "
+        text += f"{epochs} epochs of ours reach the recipe's best: "
         text += f"{compared['times_faster_than_150_epochs']:.0f} times faster than its "
         text += f"{EPOCHS['coursework']} epochs, {compared['times_faster_than_its_best']:.0f} "
         text += "times faster than it got there."
-    psnr = compared["recipe_by_then"]
-    text += f" At the end of the longest schedule ours has {compared['ours_at_the_end']:.2f} dB"
-    text += f" ({compared['more_db_than_its_best']:+.2f} dB to the recipe's best); the recipe "
-    text += "nothing yet by then." if psnr is None else f"{psnr:.2f} dB by then."
     header = ["epochs", "minutes", "hole PSNR / dB on all val heads", *files]
     return f"{table(header, rows)}\n\n{text}"
 

@@ -5,22 +5,21 @@
 The scale's weights are fitted on the `train` split of the frame files, its factor on the groups of
 their `val` split; both are written beside the imputer's weights, where `nogaps fill --uncertainty`
 finds them. Then, on heads whose truth is known: coverage by group, on groups left out of the
-calibration, on the stand-in (never calibrated on), and where nothing is guaranteed: by brightness
-and by width. Nothing here trains a network.
+calibration, on the stand-in (never calibrated on), and by brightness, where nothing is guaranteed.
+Nothing here trains a network.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
 import typer
 
 from benchmarks import harness
-from benchmarks.harness import course_mask, heads, interval, table
+from benchmarks.harness import course_mask, heads
 from nogaps.Assessment import corrupt
 from nogaps.figures import show_rows
 from nogaps.imputers import intervals
@@ -35,8 +34,7 @@ RESULTS = harness.RESULTS / "uncertainty.json"
 MOST = 300  # images that the weights are fitted on: 620,000 pixels for four numbers
 
 
-@dataclass(frozen=True)
-class Filled:
+class Filled(NamedTuple):
     """Filled images whose truth is known: x and x_hat (N,1,H,W), terms (4,N,1,H,W)."""
 
     x: torch.Tensor
@@ -70,26 +68,18 @@ def join(sets: list[Filled]) -> Filled:
 
 
 def describe(filled: Filled, calibration: Calibration, mask: torch.Tensor) -> dict:
-    """Return coverage, width and rank correlation of a set's intervals."""
+    """Return coverage, also by thirds of brightness, and rank correlation of a set's intervals."""
     half, hole = filled.half_width(calibration, mask), (~mask).expand_as(filled.x)
     by_group = intervals.coverage_by_group(filled.x_hat, half, filled.x, mask, filled.groups)
     covered = np.array(list(by_group.values()))
-    low, high = intervals.interval(filled.x_hat, half)
-    inside = (filled.error.abs() <= half)[hole].numpy()
-
-    def by_thirds(values: torch.Tensor) -> list[float]:
-        values = values[hole].numpy()
-        third = np.searchsorted(np.quantile(values, [1 / 3, 2 / 3]), values)
-        return [float(inside[third == k].mean()) for k in range(3)]
-
+    inside, grey = (filled.error.abs() <= half)[hole].numpy(), filled.x_hat[hole].numpy()
+    third = np.searchsorted(np.quantile(grey, [1 / 3, 2 / 3]), grey)
     return {
         "groups": len(covered),
         "coverage": float(covered.mean()),
         "groups_5_50_95": [float(q) for q in np.quantile(covered, [0.05, 0.5, 0.95])],
-        "mean_width": float((high - low)[hole].mean()),
         "rank_correlation": intervals.rank_correlation(half, filled.error, mask),
-        "coverage_by_brightness": by_thirds(filled.x_hat),
-        "coverage_by_width": by_thirds(half),
+        "coverage_by_brightness": [float(inside[third == k].mean()) for k in range(3)],
     }
 
 
@@ -105,22 +95,10 @@ def calibrate(
     ratios = intervals.Ratios(val.error, scale, mask, val.groups)
     rows = {}
     for name, share in (("half", 0.5), ("nine tenths", 0.9)):
-        covered = cross_validate(ratios, level, share)
-        splits = [float(q) for q in np.quantile(covered, [0.025, 0.975])]
-        rows[name] = {"coverage": float(covered.mean()), "splits_95": splits}
+        rows[name] = {"coverage": float(cross_validate(ratios, level, share).mean())}
     members, identity = len(ensemble.networks), weights_fingerprint(ensemble)
     factor, groups = ratios.factor(level), len(ratios.names)
     return Calibration(level, factor, weights, members, identity, groups), rows
-
-
-def as_markdown(tables: dict[str, dict], left_out: dict[str, dict]) -> str:
-    """Return coverage, width and rank correlation of every set, and the coverage left out."""
-    keys = ("groups", "coverage", "mean_width", "rank_correlation")
-    rows = [[name, *(f"{row[key]:.3g}" for key in keys)] for name, row in tables.items()]
-    for name, row in left_out.items():
-        covered = interval([row["coverage"], *row["splits_95"]], 3)
-        rows.append([f"groups left out, {name} calibrate", "", covered, "", ""])
-    return table(["heads", *keys], rows)
 
 
 def draw(filled: Filled, calibration: Calibration, mask: torch.Tensor, out: Path) -> None:
@@ -175,8 +153,8 @@ def main(
     calibration, left_out = calibrate(fit, val, mask, ensemble, level)
     tables = {name: describe(filled, calibration, mask) for name, filled in sets.items()}
     measured = {"heads": tables, "left out": left_out}
-    print(f"factor {calibration.factor:.3f}, weights", calibration.weights)
-    print(as_markdown(tables, left_out))
+    for name, row in (tables | left_out).items():
+        print(f"{name}: {row['coverage']:.1%} covered")
     path = weights_file(model).parent / CALIBRATION
     save_calibration(path, calibration, measured)
     numbers = {name: value for name, value in vars(calibration).items() if name != "measured"}

@@ -210,7 +210,7 @@ def test_label_free_scores_every_imputer(
     results = load_json(tmp_path / "l.json")
     assert list(results) == ["val", "y.npy"], "something was chosen on the stand-in"
     assert set(results["val"]["models"]) == set(results["y.npy"]) == set(chosen)
-    assert "rank correlation: 1.000" in text
+    assert "val: rank correlation 1.000" in text
     gain = {name: row["gain"]["psnr"] for name, row in results["y.npy"].items()}
     assert gain["kriging"] == 0 and gain[f"{SHIPPED}#0"] > 0 > gain["linear"]
     with pytest.raises(BadInput, match="--frames or --test-set"):

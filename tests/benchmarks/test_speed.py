@@ -58,7 +58,7 @@ def test_scaling_has_every_row(tmp_path: Path) -> None:
 
 
 def test_sampling_draws_what_the_pipeline_draws(
-    prior: Prior, prior_folder: Path, tmp_path: Path
+    prior: Prior, prior_folder: Path, frames_file: Path, tmp_path: Path
 ) -> None:
     theirs = sampling.Way(sampling.PIPELINE, "ddim", 4, "fp32")
     ours = sampling.Way("ours", "ddim", 4, "fp32")
@@ -67,7 +67,7 @@ def test_sampling_draws_what_the_pipeline_draws(
     ]
     torch.testing.assert_close(*drawn, atol=1e-4, rtol=0)
     out = tmp_path / "sampling.json"
-    arguments = ["--prior", prior_folder, "--smoke", "--out", out]
+    arguments = [frames_file, "--prior", prior_folder, "--smoke", "--out", out]
     assert "diffusers LDMPipeline, ddim | 4 | fp32 |" in called(sampling.main, *arguments)
     rows = load_json(out)["rows"]
     assert len(rows) == len(sampling.ways(True)) >= 2
@@ -152,6 +152,5 @@ def test_curves_are_compared_at_equal_accuracy_and_equal_time() -> None:
     whole = published.EPOCHS["coursework"] * 30
     assert compared["times_faster_than_150_epochs"] == whole / 40
     assert compared["times_faster_than_its_best"] == 2 * 30 / 40
-    assert compared["recipe_by_then"] == 20 and compared["more_db_than_its_best"] == 2
     none = training.compare({"log": log, "extrapolated_psnr": None}, {"1": ours["1"]}, rates)
-    assert none["times_faster_than_150_epochs"] is None and none["recipe_by_then"] is None
+    assert none["times_faster_than_150_epochs"] is None
