@@ -47,9 +47,7 @@ def sample(
     seed: Annotated[int, Option(help="Image k depends on the seed and k only.")] = 42,
     precision: Annotated[str, Option(help="auto, fp32, bf16 or fp16.")] = "auto",
     grid: Annotated[Path | None, Option(help="Draw the first images: .png.")] = None,
-    film: Annotated[
-        Path | None, Option(help="Draw how the first images form: .gif, or .png as a strip.")
-    ] = None,
+    film: Annotated[Path | None, Option(help="Draw how the first images form: .gif.")] = None,
     test_set: Annotated[
         Path | None, Option(help="Compare the contrast with this test set (.npy).")
     ] = None,
@@ -80,7 +78,7 @@ def sample(
     result = {"images": out / "images.npy", "num_samples": num_samples, "grid": grid, "film": film}
     lines = [f"{out / 'images.npy'}: {num_samples} images"]
     if prior == "course" or y is not None:
-        result["found"] = course.describe_folder(out, y)
+        result["found"] = course.describe(torch.from_numpy(load_npy(out / "images.npy")), y)
         lines.append(course.as_text(result["found"]))
     lines += [f"{path}: drawn" for path in (grid, film) if path is not None]
     say(result, as_json, "\n".join(lines))
@@ -251,7 +249,7 @@ def push(
 
     Example: nogaps prior push owner/name --folder runs/prior/pipeline --private
     """
-    from nogaps.prior.hub import files_to_push, push_prior
+    from nogaps.prior.loading import files_to_push, push_prior
 
     if not yes:
         confirm(repo_id, files_to_push(folder)[1], private)

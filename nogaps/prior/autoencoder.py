@@ -13,13 +13,15 @@ from nogaps.augmentation import warp
 from nogaps.metrics import gradient_energy, ssim_map
 from nogaps.prior.frames.files import load_training, to_size
 from nogaps.prior.loading import FirstStage
-from nogaps.prior.training import Loss, Schedule, by_main_process, fit
+from nogaps.prior.training import Loss, Schedule, fit
 from nogaps.prior.vqvae import VQVAE2, vqvae_loss
+from nogaps.runtime import processes
 from nogaps.runtime.device import autocast, autocast_dtype
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic_folder
 
 KL_WEIGHT = 1e-4
+BATCH = 64  # images that are encoded or decoded at a time
 
 
 def build_autoencoder(
@@ -72,11 +74,11 @@ def autoencoder_loss(
 
 
 @torch.no_grad()
-def encode(stage: FirstStage, x: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
+def encode(stage: FirstStage, x: torch.Tensor) -> torch.Tensor:
     """Return the posterior means of x (N,1,H,W) in [0,1], fp32, on the CPU, not scaled."""
     device = next(stage.parameters()).device
     parts = []
-    for batch in x.split(batch_size):
+    for batch in x.split(BATCH):
         with autocast(device, autocast_dtype(device)):
             parts.append(stage.encode(2 * batch.to(device) - 1).latent_dist.mean.float().cpu())
     return torch.cat(parts)
@@ -90,11 +92,11 @@ def decode(stage: FirstStage, z: torch.Tensor, dtype: torch.dtype | None) -> tor
     return (x.float() / 2 + 0.5).clamp(0, 1)
 
 
-def reconstruct(stage: FirstStage, x: torch.Tensor, batch_size: int = 64) -> torch.Tensor:
+def reconstruct(stage: FirstStage, x: torch.Tensor) -> torch.Tensor:
     """Encode and decode x (N,1,H,W) in [0,1]; return images of its shape on the CPU."""
     device = next(stage.parameters()).device
-    z, dtype = encode(stage, x, batch_size), autocast_dtype(device)
-    return torch.cat([decode(stage, b.to(device), dtype).cpu() for b in z.split(batch_size)])
+    z, dtype = encode(stage, x), autocast_dtype(device)
+    return torch.cat([decode(stage, b.to(device), dtype).cpu() for b in z.split(BATCH)])
 
 
 def reconstruction_scores(stage: FirstStage, x: torch.Tensor) -> dict[str, float]:
@@ -146,12 +148,10 @@ def train_autoencoder(
     model = fit(model, draw, loss, validate, run_dir, schedule, config)
     z = encode(model, to_size(train))
     model.register_to_config(scaling_factor=float(1 / z.std()))
-
-    def save() -> None:
+    if processes.is_main():
         with atomic_folder(Path(out) / "vqvae") as folder:
             model.save_pretrained(folder, safe_serialization=True)
-
-    by_main_process(save)
+    processes.wait_for_everyone()
     return model
 
 

@@ -18,16 +18,15 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from nogaps.prior.sampling import IMAGES, PARTIAL, Process, check_settings, is_finished
-from nogaps.runtime.batches import MANIFEST, StoredArray, make_batches, npy_header, unfinished
+from nogaps.prior.sampling import IMAGES, Process, check_settings
+from nogaps.runtime.batches import is_made, make_npy
 from nogaps.runtime.device import name_of, pick_device
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import load_json, load_npy, save_json, save_npy
+from nogaps.runtime.files import load_npy
 
-SCHEDULERS, TEMPERATURES = ("ddim", "ddpm"), (0, 1)  # what the course's engine takes
+SCHEDULERS = ("ddim", "ddpm")  # what the course's engine takes
 RECOMMENDED = range(10, 51)  # steps, by its documentation
 TOLERANCE = 0.05  # how far outside [0,1] its decoder may go
 CHUNK = 256  # images of one call; an interrupted run keeps the calls before
@@ -94,11 +93,8 @@ def _course_generate() -> Callable[..., list[torch.Tensor]]:
     try:
         from ese_invldm import generate
     except ImportError as error:
-        problem = f"the package {PACKAGE} cannot be imported ({error})"
-        if isinstance(error, ModuleNotFoundError) and error.name == PACKAGE:
-            problem = f"the package {PACKAGE} is not installed"
         expected = "the course's package, or use the shipped prior"
-        raise BadInput(problem, expected) from error
+        raise BadInput(f"cannot be imported ({error})", expected, path=PACKAGE) from error
     return generate
 
 
@@ -123,9 +119,7 @@ def generate(
         temperature: Scale of the noise, 0 to 1.
         seed: Seed of the first 256 images or so; those of the others follow from it.
         out: A folder to which `images.npy` and its manifest are written; if they are there and of
-            the same arguments, they are read back, and an interrupted call is continued. The
-            manifest's "values" is `describe` of what the model returned, before values outside
-            [0,1] were clipped.
+            the same arguments, they are read back, and an interrupted call is continued.
 
     Returns:
         A list of batches (B,1,64,64) float32 in [0,1] on the CPU.
@@ -144,96 +138,55 @@ def generate(
     }
     check_settings(num_samples, batch_size, Process(num_inference_steps, scheduler, temperature))
     _check_limits(num_inference_steps, scheduler, temperature)
+    chunk = max(1, CHUNK // batch_size) * batch_size
+
+    def make(start: int, stop: int) -> torch.Tensor:
+        return _chunk(settings, start, stop - start)
+
     if out is None:
-        x = torch.cat([_chunk(settings, *span) for span in _spans(settings)])
+        starts = range(0, num_samples, chunk)
+        x = torch.cat([make(start, min(start + chunk, num_samples)) for start in starts])
     else:
-        _sample_to(Path(out), {"prior": "course", "device": name_of(pick_device()), **settings})
-        x = torch.from_numpy(load_npy(Path(out) / IMAGES))
-    return list(x.clamp(0, 1).split(batch_size))
-
-
-def _spans(settings: dict) -> list[tuple[int, int]]:
-    """First image and number of images of each call of the engine, in whole batches."""
-    n, chunk = settings["num_samples"], _chunk_size(settings)
-    return [(start, min(chunk, n - start)) for start in range(0, n, chunk)]
-
-
-def _chunk_size(settings: dict) -> int:
-    return max(1, CHUNK // settings["batch_size"]) * settings["batch_size"]
-
-
-def _sample_to(out: Path, manifest: dict) -> None:
-    """Write `images.npy` and its manifest, chunk by chunk."""
-
-    def settings() -> dict | None:
-        return None if is_finished(out, manifest) else manifest
-
-    def make(start: int, stop: int) -> list[np.ndarray]:
-        return [_chunk(manifest, start, stop - start).numpy()]
-
-    if settings() is None:
-        return
-    _course_generate()  # without the engine no folder is made
-    n, shape, dtype = manifest["num_samples"], (1, 64, 64), np.dtype("<f4")
-    raw = StoredArray(out / PARTIAL / IMAGES, n, shape, dtype, npy_header((n, *shape), dtype))
-    with unfinished(out / PARTIAL, settings) as known:
-        if known is None:
-            return
-        make_batches(out / PARTIAL, [raw], _chunk_size(manifest), make, "sampling")
-        x = torch.from_numpy(raw.read(0, n))
-        save_json(out / MANIFEST, {**manifest, "values": describe(x)})
-        save_npy(out / IMAGES, x.clamp(0, 1).numpy())
+        path, shape = Path(out) / IMAGES, (num_samples, 1, 64, 64)
+        manifest = {"prior": "course", "device": name_of(pick_device()), **settings}
+        if not is_made(path, shape, manifest):
+            _course_generate()  # without the engine no folder is made
+            make_npy(path, shape, chunk, lambda *k: make(*k).numpy(), "sampling", manifest)
+        x = torch.from_numpy(load_npy(path))
+    return list(x.split(batch_size))
 
 
 def _chunk(settings: dict, start: int, count: int) -> torch.Tensor:
-    """Images `start` and following, (count,1,64,64), unclipped; the engine's output is captured."""
-    own = {key: settings[key] for key in settings.keys() - {"prior", "device"}}
-    own |= {"num_samples": count, "seed": (settings["seed"] + 1_000_003 * start) % 2**32}
+    """Images `start` and following, (count,1,64,64) in [0,1]; the engine's output is captured."""
+    seed = (settings["seed"] + 1_000_003 * start) % 2**32
     generate, printed = _course_generate(), io.StringIO()
     try:
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-            batches = generate(**own)
+            batches = generate(**{**settings, "num_samples": count, "seed": seed})
+        x = torch.cat([batch.detach().float().cpu() for batch in batches])
     except Exception as error:  # of the engine: whatever it is, the user must read it
         problem = f"failed ({type(error).__name__}: {_last(str(error))})"
         raise BadInput(problem, "a working engine; see docs/students.md", path=PACKAGE) from error
-    return _join(batches, count)
+    if x.shape != (count, 1, 64, 64):
+        raise BadInput(f"returned {tuple(x.shape)}", f"({count}, 1, 64, 64)", path=PACKAGE)
+    low, high = float(x.min()), float(x.max())
+    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # also false for NaN
+        raise BadInput(f"returned values in [{low:.3g}, {high:.3g}]", "[0, 1]", path=PACKAGE)
+    return x.clamp(0, 1)
 
 
 def _check_limits(num_inference_steps: int, scheduler: str, temperature: float) -> None:
-    takes = "as the course's model takes"
     if scheduler not in SCHEDULERS:
-        raise BadInput(f"scheduler {scheduler!r}", f"{' or '.join(SCHEDULERS)}, {takes}")
-    low, high = TEMPERATURES
-    if not low <= temperature <= high:
-        raise BadInput(f"temperature {temperature}", f"{low} to {high}, {takes}")
+        expected = f"{' or '.join(SCHEDULERS)}, as the course's model takes"
+        raise BadInput(f"scheduler {scheduler!r}", expected)
+    if temperature > 1:
+        raise BadInput(f"temperature {temperature}", "0 to 1, as the course's model takes")
     if num_inference_steps not in RECOMMENDED:
         text = f"{num_inference_steps} steps: the course recommends 10 to 50 for its model"
         warnings.warn(text, stacklevel=3)
     if scheduler == "ddpm" and num_inference_steps < 1000:
         text = "ddpm of the course's model is wrong with fewer steps than in training: use ddim"
         warnings.warn(text, stacklevel=3)
-
-
-def _join(batches: list[torch.Tensor], num_samples: int) -> torch.Tensor:
-    """The course's batches as (N,1,64,64) float32 on the CPU.
-
-    Raises BadInput if they are not tensors of that shape, or hold NaN or values outside [0,1].
-    """
-    if not isinstance(batches, (list, tuple)) or not all(map(torch.is_tensor, batches)):
-        problem = f"returned a {type(batches).__name__}"
-        raise BadInput(problem, "a list of tensors", path=PACKAGE)
-    shapes = [tuple(batch.shape) for batch in batches]
-    count = sum(shape[0] for shape in shapes)
-    if any(shape[1:] != (1, 64, 64) for shape in shapes) or count != num_samples:
-        returned = ", ".join(map(str, dict.fromkeys(shapes))) or "nothing"
-        expected = f"({num_samples}, 1, 64, 64) in all"
-        raise BadInput(f"returned {returned}", expected, path=PACKAGE)
-    x = torch.cat([batch.detach().float().cpu() for batch in batches])
-    low, high = float(x.min()), float(x.max())
-    if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):  # also false for NaN
-        problem = f"returned values in [{low:.3g}, {high:.3g}]"
-        raise BadInput(problem, "[0, 1]", path=PACKAGE)
-    return x
 
 
 def describe(x: torch.Tensor, y: torch.Tensor | None = None) -> dict[str, float]:
@@ -249,7 +202,7 @@ def describe(x: torch.Tensor, y: torch.Tensor | None = None) -> dict[str, float]
         share of observed pixels above the samples' maximum.
 
     Raises:
-        BadInput: The sizes differ, or nothing is observed.
+        BadInput: The sizes differ.
     """
     values = {"low": x.min(), "high": x.max(), "mean": x.mean(), "std": x.std()}
     if y is not None:
@@ -257,20 +210,11 @@ def describe(x: torch.Tensor, y: torch.Tensor | None = None) -> dict[str, float]
             sizes = (f"({', '.join(map(str, images.shape[1:]))})" for images in (x, y))
             raise BadInput("the samples have images of {}, the test set of {}".format(*sizes))
         observed = (y != 0).any(dim=0)
-        if not observed.any():
-            raise BadInput("no pixel is observed", "some", path="test set")
         seen = y[:, observed]
         values["observed_std"] = seen.std()
         values["std_ratio"] = x[:, observed].std() / seen.std()
         values["share_above"] = (seen > x.max()).float().mean()
     return {name: float(value) for name, value in values.items()}
-
-
-def describe_folder(out: str | Path, test_set: torch.Tensor | None = None) -> dict[str, float]:
-    """`describe` the samples saved in `out`; low and high are those before clipping."""
-    x = torch.from_numpy(load_npy(Path(out) / IMAGES))
-    before = load_json(Path(out) / MANIFEST).get("values", {})
-    return describe(x, test_set) | {key: before[key] for key in ("low", "high") if key in before}
 
 
 def as_text(values: dict[str, float]) -> str:

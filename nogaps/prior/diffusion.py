@@ -15,12 +15,13 @@ from nogaps.augmentation import warp
 from nogaps.prior.autoencoder import encode
 from nogaps.prior.frames.files import load_training, to_size
 from nogaps.prior.loading import WEIGHTS, FirstStage, load_part, load_stage
-from nogaps.prior.training import Schedule, by_main_process, fit, step_generator
+from nogaps.prior.training import Schedule, fit, step_generator
+from nogaps.runtime import processes
 from nogaps.runtime.batches import make_npy
 from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.device import autocast, autocast_dtype, pick_device
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import atomic_folder, load_json, sha256
+from nogaps.runtime.files import atomic_folder, load_json, load_npy, sha256
 
 BATCH = 64  # images that are encoded at a time
 TRAINING_STEPS = 1000  # noise levels of the forward process
@@ -123,7 +124,8 @@ def _training_latents(
     def latents() -> torch.Tensor:
         key = fingerprint(frames, *stage.state_dict().values())
         path = folder / f"latents-{key}-{copies}-{seed}.npy"
-        return torch.from_numpy(make_npy(path, shape, BATCH, make, "encoding"))
+        make_npy(path, shape, BATCH, make, "encoding")
+        return torch.from_numpy(load_npy(path))
 
     return shape, latents
 
@@ -134,7 +136,7 @@ def _begin_from(unet: UNet2DModel, folder: Path) -> None:
     if kind != FORWARD.config.prediction_type:
         raise BadInput(f"predicts {kind}", FORWARD.config.prediction_type, path=folder)
     try:
-        unet.load_state_dict(load_part(UNet2DModel, folder / "unet").state_dict())
+        unet.load_state_dict(load_part(folder / "unet", UNet2DModel).state_dict())
     except RuntimeError as error:
         problem = "is of another size than the denoiser to train"
         raise BadInput(problem, path=folder / "unet") from error
@@ -200,10 +202,8 @@ def train_diffusion(
     config |= {**FORWARD.config, **unet.config}
     validate = partial(_validation_loss, z=z_val)
     unet = fit(unet, draw, diffusion_loss, validate, out / "diffusion", schedule, config)
-
-    def save() -> None:
+    if processes.is_main():
         save_prior(out / "pipeline", stage, unet, FORWARD.config)
         for path in (out / "diffusion").glob("latents-*.npy"):  # large, and of no more use
             path.unlink()
-
-    by_main_process(save)
+    processes.wait_for_everyone()

@@ -1,4 +1,4 @@
-"""Pictures of samples with Pillow alone: a grid, and a film of the reverse process."""
+"""Pictures of samples: a grid, and a film of the reverse process."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from skimage.util import montage
 
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior
@@ -30,27 +31,23 @@ FRAME, LAST_FRAME = 250, 2000  # milliseconds
 
 def check_names(grid: str | Path | None, film: str | Path | None) -> None:
     """Raise BadInput for a kind of file that cannot be drawn; None is no file."""
-    for path, kinds in ((grid, (".png",)), (film, (".gif", ".png"))):
-        if path is not None and Path(path).suffix.lower() not in kinds:
-            raise BadInput("is an unknown kind of picture", " or ".join(kinds), path=path)
+    for path, kind in ((grid, ".png"), (film, ".gif")):
+        if path is not None and Path(path).suffix.lower() != kind:
+            raise BadInput("is an unknown kind of picture", kind, path=path)
 
 
-def tile(x: torch.Tensor, columns: int) -> Image.Image:
+def tile(x: torch.Tensor) -> Image.Image:
     """Lay images out row by row on a grey sheet of 8 bits, each pixel enlarged.
 
     Args:
-        x: Images (N,1,H,W) in [0,1].
-        columns: Images of a row.
+        x: Images (N,1,H,W) in [0,1], N at least 1.
     """
     grey = (255 * x[:, 0].cpu()).round().clamp(0, 255).byte().numpy()
     grey = grey.repeat(ZOOM, axis=1).repeat(ZOOM, axis=2)
-    n, height, width = grey.shape
-    rows = math.ceil(n / columns)
-    cells = np.full((rows * columns, height + GAP, width + GAP), BACKGROUND, np.uint8)
-    cells[:n, :height, :width] = grey
-    sheet = cells.reshape(rows, columns, *cells.shape[1:]).swapaxes(1, 2)
-    sheet = sheet.reshape(rows * (height + GAP), columns * (width + GAP))
-    return Image.fromarray(np.pad(sheet, ((GAP, 0), (GAP, 0)), constant_values=BACKGROUND))
+    columns = math.ceil(math.sqrt(len(grey)))
+    shape = math.ceil(len(grey) / columns), columns
+    options = {"fill": BACKGROUND, "grid_shape": shape, "padding_width": GAP}
+    return Image.fromarray(montage(grey, **options))
 
 
 def save_grid(path: str | Path, x: torch.Tensor) -> None:
@@ -60,9 +57,8 @@ def save_grid(path: str | Path, x: torch.Tensor) -> None:
         BadInput: `path` has another ending, or cannot be written.
     """
     check_names(path, None)
-    x = x[:GRID_IMAGES]
     with atomic(path) as temporary:
-        tile(x, math.ceil(math.sqrt(len(x)))).save(temporary)
+        tile(x[:GRID_IMAGES]).save(temporary)
 
 
 def record(prior: Prior, seed: int, n: int, process: Process) -> torch.Tensor:
@@ -85,16 +81,13 @@ def record(prior: Prior, seed: int, n: int, process: Process) -> torch.Tensor:
 
 
 def save_film(path: str | Path, frames: torch.Tensor) -> None:
-    """Write frames (T,N,1,H,W) in [0,1]: a .gif that repeats, or a .png with a row per image.
+    """Write frames (T,N,1,H,W) in [0,1] as a .gif that repeats.
 
     Raises:
         BadInput: `path` has another ending, or cannot be written.
     """
     check_names(None, path)
+    first, *rest = map(tile, frames)
+    times = [FRAME] * len(rest) + [LAST_FRAME]
     with atomic(path) as temporary:
-        if Path(path).suffix.lower() == ".png":
-            tile(frames.transpose(0, 1).flatten(0, 1), len(frames)).save(temporary)
-            return
-        first, *rest = (tile(x, math.ceil(math.sqrt(len(x)))) for x in frames)
-        times = [FRAME] * len(rest) + [LAST_FRAME]
         first.save(temporary, save_all=True, append_images=rest, duration=times, loop=0)

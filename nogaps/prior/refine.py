@@ -29,9 +29,11 @@ from nogaps.prior.diffusion import save_prior, train_diffusion
 from nogaps.prior.frames.files import load_training
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import image_generators, latent_shape, sample_latents
-from nogaps.prior.training import Schedule, by_main_process, fit, make_accelerator
+from nogaps.prior.training import Schedule, fit, make_accelerator
+from nogaps.runtime import processes
 from nogaps.runtime.batches import make_npy
 from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import load_npy
 
 BATCH = 64  # samples drawn at a time
 NOISE = 0.05  # deviation added to real latents, in units of the latents' own
@@ -159,8 +161,9 @@ def refine_decoder(
     config |= {"samples": samples, "prior": prior.weights_sha256}
     loss = partial(adversarial_loss, bank=bank)
     pair = fit(pair, draw, loss, validate, out / "refine", schedule, config)
-    pipeline = (out / "refined", pair.stage, prior.unet, prior.scheduler)
-    by_main_process(lambda: save_prior(*pipeline))
+    if processes.is_main():
+        save_prior(out / "refined", pair.stage, prior.unet, prior.scheduler)
+    processes.wait_for_everyone()
 
 
 def latent_bank(prior: Prior, folder: Path, samples: int, seed: int) -> torch.Tensor:
@@ -171,7 +174,8 @@ def latent_bank(prior: Prior, folder: Path, samples: int, seed: int) -> torch.Te
 
     path = folder / f"latents-{prior.weights_sha256[:16]}-{samples}-{seed}.npy"
     shape = (samples, *latent_shape(prior))
-    return torch.from_numpy(make_npy(path, shape, BATCH, sample, "sampling"))
+    make_npy(path, shape, BATCH, sample, "sampling")
+    return torch.from_numpy(load_npy(path))
 
 
 def train_prior(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,23 +14,14 @@ import torch
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.schedulers import SCHEDULERS, make_scheduler
-from nogaps.runtime import processes
-from nogaps.runtime.batches import (
-    MANIFEST,
-    OTHER_OUTPUT,
-    StoredArray,
-    make_batches,
-    npy_header,
-    require_same,
-    unfinished,
-)
+from nogaps.runtime.batches import make_npy
 from nogaps.runtime.device import autocast, autocast_dtype
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import load_npy, save_json
+from nogaps.runtime.files import load_npy
 from nogaps.runtime.progress import progress
 from nogaps.runtime.seeds import numbered_generator
 
-IMAGES, PARTIAL = "images.npy", ".partial"  # of a folder of samples
+IMAGES = "images.npy"  # of a folder of samples
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # and "auto"
 
 
@@ -121,13 +113,14 @@ def resolve_precision(name: str, device: torch.device) -> str:
 def check_settings(num_samples: int, batch_size: int, process: Process) -> None:
     """Raise BadInput for settings that cannot be sampled; warn where one of them does nothing."""
     num_inference_steps, scheduler, temperature, precision = process
-    for name, value in (("num_samples", num_samples), ("batch_size", batch_size)):
-        if value < 1:
-            raise BadInput(f"{name} {value}", "at least 1")
-    if not 1 <= num_inference_steps <= 1000:
-        raise BadInput(f"num_inference_steps {num_inference_steps}", "1 to 1000")
-    if not 0 <= temperature <= 2:
-        raise BadInput(f"temperature {temperature}", "0 to 2")
+    for name, value, low, high in (
+        ("num_samples", num_samples, 1, math.inf),
+        ("batch_size", batch_size, 1, math.inf),
+        ("num_inference_steps", num_inference_steps, 1, 1000),
+        ("temperature", temperature, 0, 2),
+    ):
+        if not low <= value <= high:
+            raise BadInput(f"{name} {value}", f"{low} to {high}")
     if scheduler not in SCHEDULERS:
         raise BadInput(f"scheduler {scheduler!r}", f"one of {', '.join(SCHEDULERS)}")
     if precision not in ("auto", *PRECISIONS):
@@ -138,8 +131,6 @@ def check_settings(num_samples: int, batch_size: int, process: Process) -> None:
     if temperature > 1:
         text = f"temperature {temperature}: above 1 the model meets more noise than in training"
         warnings.warn(text, stacklevel=3)
-    if scheduler != "ddim" and num_inference_steps == 1:
-        warnings.warn(f"{scheduler} with 1 step does what ddim does", stacklevel=3)
 
 
 def generate(
@@ -214,62 +205,21 @@ def sample_to(
     """
     process = Process(num_inference_steps, scheduler, temperature, precision)
     check_settings(num_samples, batch_size, process)
-    out, prior = Path(out), prior or load_prior()
+    prior = prior or load_prior()
     process = process._replace(precision=resolve_precision(precision, prior.device))
+    # settings that cannot be sampled are refused before any file is written
+    make_scheduler(scheduler, prior.scheduler, num_inference_steps)
     manifest = {"num_samples": num_samples, "batch_size": batch_size, "seed": seed}
     manifest |= {**process._asdict(), "device": prior.device.type}
     manifest |= {"weights_sha256": prior.weights_sha256}
-    with processes.main_process_first():
-        # settings that cannot be sampled are refused before any file is written
-        make_scheduler(scheduler, prior.scheduler, num_inference_steps)
-        if is_finished(out, manifest) and not (out / PARTIAL).exists():
-            return out / IMAGES
 
-    def settings() -> dict | None:  # another run may have finished it just now
-        return None if is_finished(out, manifest) else manifest
+    def make(start: int, stop: int) -> np.ndarray:
+        generators = image_generators(seed, start, stop - start)
+        return sample_batch(prior, generators, process).cpu().numpy()
 
-    with unfinished(out / PARTIAL, settings) as known:
-        if known is not None:
-            require_same(out / PARTIAL / MANIFEST, manifest)  # in every process
-            _sample_into(out, prior, known)
-    return out / IMAGES
-
-
-def _sample_into(out: Path, prior: Prior, manifest: dict) -> None:
-    """Sample the batches that are not in `out/.partial` yet; process 0 moves them to `out`."""
     with torch.no_grad():
         z = torch.zeros(1, *latent_shape(prior), device=prior.device)
-        shape = tuple(decode(prior.vqvae, z, None).shape[1:])
-    n, dtype = manifest["num_samples"], np.dtype("<f4")
-    images = StoredArray(out / PARTIAL / IMAGES, n, shape, dtype, npy_header((n, *shape), dtype))
-    process = Process(*(manifest[name] for name in Process._fields))
-
-    def make(start: int, stop: int) -> list[np.ndarray]:
-        generators = image_generators(manifest["seed"], start, stop - start)
-        return [sample_batch(prior, generators, process).cpu().numpy()]
-
-    make_batches(out / PARTIAL, [images], manifest["batch_size"], make, "sampling")
-    if processes.is_main():
-        # the manifest first: images without one are of unknown settings
-        save_json(out / MANIFEST, manifest)
-        images.path.replace(out / IMAGES)
-
-
-def is_finished(out: Path, manifest: dict) -> bool:
-    """Return whether the folder `out` holds all images of these settings.
-
-    Raises:
-        BadInput: It holds images of other settings or of unknown ones, or damaged files.
-    """
-    if not (out / MANIFEST).exists():
-        if (out / IMAGES).exists():
-            raise BadInput(f"no {MANIFEST} tells its settings", OTHER_OUTPUT, path=out / IMAGES)
-        return False
-    require_same(out / MANIFEST, manifest)
-    if not (out / IMAGES).exists():
-        return False
-    shape = load_npy(out / IMAGES, mmap=True).shape
-    if shape[:1] != (manifest["num_samples"],):
-        problem = f"has shape {shape}, not as {MANIFEST} says"
-        raise BadInput(problem, OTHER_OUTPUT, path=out / IMAGES)
-    return True
+        shape = (num_samples, *decode(prior.vqvae, z, None).shape[1:])
+    path = Path(out) / IMAGES
+    make_npy(path, shape, batch_size, make, "sampling", manifest)
+    return path

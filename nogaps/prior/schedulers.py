@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from diffusers import DPMSolverMultistepScheduler
 
 from nogaps.runtime.errors import BadInput
+from nogaps.runtime.files import parsing
 
 SOLVERS = {"ddim": (1, "dpmsolver++"), "ddpm": (1, "sde-dpmsolver++"), "dpm": (2, "dpmsolver++")}
 SCHEDULERS = tuple(SOLVERS)
 CONFIG = "scheduler_config.json"
+LEVELS = 10_000  # of noise, at most
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 FORWARD_PROCESS = (
     "num_train_timesteps",
@@ -24,7 +28,9 @@ LAMBDA_RANGE = 4.5  # of log(alpha/sigma): beyond it the image is all noise, or 
 LAMBDA_MIN = -5.1  # least log(alpha/sigma) for epsilon: a cosine schedule ends far below
 
 
-def make_scheduler(name: str, config: dict, steps: int) -> DPMSolverMultistepScheduler:
+def make_scheduler(
+    name: str, config: dict, steps: int, path: str | Path = CONFIG
+) -> DPMSolverMultistepScheduler:
     """Return a scheduler for `steps` steps, from the noisiest level down to the image.
 
     ddim: arXiv 2010.02502, eta 0, deterministic; ddpm: the same with eta 1, which is ancestral
@@ -35,6 +41,7 @@ def make_scheduler(name: str, config: dict, steps: int) -> DPMSolverMultistepSch
         name: One of SCHEDULERS.
         config: Of a diffusers scheduler; its forward process and prediction type count.
         steps: At most the number of noise levels.
+        path: Of the config, for the message.
 
     Raises:
         BadInput: The config describes nothing that can be sampled, or there are too many steps.
@@ -43,13 +50,16 @@ def make_scheduler(name: str, config: dict, steps: int) -> DPMSolverMultistepSch
     forward = {key: config[key] for key in FORWARD_PROCESS if key in config}
     if forward.get("prediction_type", "epsilon") not in PREDICTIONS:
         problem = f"has prediction_type {forward['prediction_type']!r}"
-        raise BadInput(problem, f"one of {', '.join(PREDICTIONS)}", path=CONFIG)
-    try:
+        raise BadInput(problem, f"one of {', '.join(PREDICTIONS)}", path=path)
+    with parsing(path, f"up to {LEVELS} noise levels"):
+        levels = forward.get("num_train_timesteps", 1000)
+        if type(levels) is not int or not 0 < levels <= LEVELS:
+            raise ValueError(f"num_train_timesteps {levels!r:.20}")
         scheduler = DPMSolverMultistepScheduler(
             **forward, solver_order=order, algorithm_type=algorithm, final_sigmas_type="zero"
         )
-    except (NotImplementedError, TypeError, ValueError, RuntimeError) as error:
-        raise BadInput(f"describes no usable noise schedule ({error})", path=CONFIG) from error
+        if len(scheduler.lambda_t) != levels or not scheduler.lambda_t.isfinite().all():
+            raise ValueError("impossible betas")
     scheduler.set_timesteps(timesteps=_timesteps(scheduler, steps))
     return scheduler
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 
 from nogaps.figures import save_curves
@@ -60,14 +60,6 @@ def make_accelerator() -> Accelerator:
     patient = InitProcessGroupKwargs(timeout=timedelta(days=30))  # one may wait while another works
     options = {"cpu": device.type == "cpu", "kwargs_handlers": [patient]}
     return Accelerator(mixed_precision=precision, **options)
-
-
-def by_main_process(write: Callable[[], object]) -> None:
-    """Let process 0 write a result; the others wait until it has."""
-    state = PartialState()
-    if state.is_main_process:
-        write()
-    state.wait_for_everyone()
 
 
 def step_generator(seed: int, step: int, process: int = 0) -> torch.Generator:

@@ -240,10 +240,8 @@ class VQVAE2(ModelMixin, ConfigMixin):
     ) -> tuple[torch.Tensor, Quantized, Quantized]:
         """Return the reconstruction of x (N,in_channels,H,W) in [-1,1], bottom and top.
 
-        Training mode updates the codebooks and needs a generator: ValueError without.
+        In training mode, and with a generator, the codebooks are updated.
         """
-        if self.training and generator is None:
-            raise ValueError("training a VQVAE2 needs a generator")
         bottom, top = self._quantize(x, generator)
         z = join_levels(bottom.vectors, top.vectors)
         return self.decoder(z.to(self.dtype)), bottom, top
@@ -283,14 +281,16 @@ def vqvae_loss(
     """Return the losses of a `VQVAE2` for x (N,C,H,W) in [0,1], as fp32 scalars.
 
     "loss" is minimised: `reconstruction(x_hat, x)`, both in [0,1], plus the weighted "commitment",
-    the mean squared distance of encoder outputs to their codes, summed over the levels. "codebook",
-    the distance of codes to encoder outputs, is the same number and only reported: the codes
-    follow by moving averages. The perplexities count the codes in use, 1 to num_codes.
+    the mean squared distance of encoder outputs to their codes, summed over the levels. The
+    perplexities count the codes in use, 1 to num_codes.
     """
     sample, bottom, top = model(2 * x - 1, generator)
     error = reconstruction(sample.float() / 2 + 0.5, x)
     commitment = bottom.distance + top.distance
-    weight = model.config.commitment_weight
-    parts = {"reconstruction": error, "codebook": commitment.detach(), "commitment": commitment}
-    parts |= {"perplexity_bottom": bottom.perplexity, "perplexity_top": top.perplexity}
-    return {"loss": error + weight * commitment} | parts
+    return {
+        "loss": error + model.config.commitment_weight * commitment,
+        "reconstruction": error,
+        "commitment": commitment,
+        "perplexity_bottom": bottom.perplexity,
+        "perplexity_top": top.perplexity,
+    }

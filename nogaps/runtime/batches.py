@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 
 from nogaps.runtime import processes
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import atomic, flush_to_disk, load_json, save_json, writing
+from nogaps.runtime.files import atomic, flush_to_disk, load_json, load_npy, save_json, writing
 from nogaps.runtime.processes import LOCK, folder_lock
 from nogaps.runtime.progress import progress
 
@@ -192,34 +192,54 @@ def make_npy(
     batch_size: int,
     make: Callable[[int, int], np.ndarray],
     description: str,
-) -> np.ndarray:
-    """Make an array of float32 batch by batch and keep it in a .npy, which is read if it is there.
+    settings: dict | None = None,
+) -> None:
+    """Make a .npy of float32 batch by batch, unless it is there.
 
-    The same call continues an interrupted one. Several processes that all call this share the
-    batches.
+    The same call continues an interrupted one, to the same bits. Several processes that all call
+    this share the batches.
 
     Args:
-        path: The .npy; its name tells what the values depend on.
+        path: The .npy.
         shape: Of the array.
         batch_size: See `make_batches`.
         make: `make(start, stop)` returns items `start` to `stop` - 1.
         description: Heads the progress bar.
+        settings: What the values depend on, written to `manifest.json` beside the array; without
+            any the name of the array tells.
 
     Raises:
-        BadInput: The array cannot be written or has another size, or another run makes it.
+        BadInput: There is an array of other settings, of unknown ones or of another shape; it
+            cannot be written, or another run makes it.
     """
-    dtype = np.dtype("<f4")
-    file = StoredArray(path, shape[0], shape[1:], dtype, npy_header(shape, dtype))
-    folder = path.with_name(f".{path.name}.partial")
-    with unfinished(folder, lambda: None if path.exists() else {"shape": list(shape)}) as known:
-        if known is not None:
-            part = replace(file, path=folder / path.name)
-            make_batches(folder, [part], batch_size, lambda *ends: [make(*ends)], description)
-            if processes.is_main():
-                part.path.replace(path)
-    if (size := path.stat().st_size) != file.size:
-        raise BadInput(f"has {size} bytes", f"{file.size}: remove it", path=path)
-    return file.read(0, shape[0])
+    dtype, folder = np.dtype("<f4"), path.with_name(f".{path.name}.partial")
+    array = StoredArray(folder / path.name, shape[0], shape[1:], dtype, npy_header(shape, dtype))
+    wanted = settings or {"shape": list(shape)}
+    with unfinished(folder, lambda: None if is_made(path, shape, settings) else wanted) as known:
+        if known is None:
+            return
+        require_same(folder / MANIFEST, wanted)  # in every process
+        make_batches(folder, [array], batch_size, lambda *ends: [make(*ends)], description)
+        if processes.is_main():
+            if settings:  # before the array, which without them would be of unknown settings
+                save_json(path.with_name(MANIFEST), settings)
+            array.path.replace(path)
+
+
+def is_made(path: Path, shape: tuple[int, ...], settings: dict | None = None) -> bool:
+    """Return whether `make_npy` has made an array.
+
+    Raises:
+        BadInput: There is one of other settings, of unknown ones or of another shape.
+    """
+    manifest = path.with_name(MANIFEST)
+    if settings and manifest.exists():
+        require_same(manifest, settings)
+    elif settings and path.exists():
+        raise BadInput(f"no {MANIFEST} tells its settings", OTHER_OUTPUT, path=path)
+    if path.exists() and (there := load_npy(path, mmap=True).shape) != shape:
+        raise BadInput(f"has shape {there}, not {shape}", OTHER_OUTPUT, path=path)
+    return path.exists()
 
 
 def _allocate(folder: Path, arrays: Sequence[StoredArray]) -> None:

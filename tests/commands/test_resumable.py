@@ -78,7 +78,7 @@ def registry(name: str, inputs: Path, prior: Path, frames: Path) -> Command:
         "sample": Command(
             lambda out: (*sample, "--out", out),
             ("images.npy", "manifest.json"),
-            ".partial/done-*.json",
+            ".images.npy.partial/done-*.json",
             ("--seed", 7),
             "made with seed 42, not 7",
         ),

@@ -38,7 +38,6 @@ OPTIONS = {  # call: the keywords that it must have, and the only values of thes
     "from_pretrained": {"use_safetensors": True, "local_files_only": True},
 }
 ALLOWED = {  # module: the rule that it may break, and why
-    "nogaps/prior/loading.py": "import_module",  # of a name that stands in STAGES
     "nogaps/runtime/hub.py": "huggingface_hub",  # the one way to the network
     "nogaps/demo/server.py": "socket",  # asks whether an address is free
 }

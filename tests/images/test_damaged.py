@@ -287,7 +287,11 @@ SIZES = [{"block_out_channels": [10**6] * 4}, {"layers_per_block": 10**7}, {"nor
 SIZES += [{"_class_name": ["AutoencoderKL"]}, {"_class_name": "VQVAE2", "num_codes": 10**9}]
 SIZES += [{"_class_name": "VQVAE2", "blocks": 10**7}]
 LEVELS = [{"num_train_timesteps": 10**12}, {"num_train_timesteps": True}, {"trained_betas": [0.1]}]
-LEVELS += [{"trained_betas": [10**400] * 1000}, {"beta_end": float("nan")}, {"beta_schedule": []}]
+LEVELS += [
+    {"trained_betas": [10**400] * 1000},
+    {"beta_schedule": "linear", "beta_end": float("nan")},
+    {"beta_schedule": []},
+]
 
 
 @pytest.mark.parametrize(

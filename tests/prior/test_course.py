@@ -165,7 +165,7 @@ def test_a_set_up_that_failed_is_done_again(tmp_path: Path) -> None:
         ({"scheduler": "dpm"}, "'dpm', expected ddim or ddpm, as the course's"),
         ({"temperature": 1.01}, "expected 0 to 1, as"),
         ({"num_samples": 0}, "num_samples"),
-        ({}, "not installed"),
+        ({}, "ese_invldm: cannot be imported"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:temperature")

@@ -37,10 +37,5 @@ def test_film_ends_with_the_images(prior: Prior, tmp_path: Path) -> None:
     pictures.save_film(tmp_path / "film.gif", frames)
     with Image.open(tmp_path / "film.gif") as film:
         assert film.n_frames == len(frames) and film.info["loop"] == 0
-    pictures.save_film(tmp_path / "film.png", frames)
-    strip = np.asarray(Image.open(tmp_path / "film.png"))
-    assert strip.shape == (3 * 130 + 2, len(frames) * 130 + 2)
-    np.testing.assert_array_equal(strip[2:130:2, -130:-2:2], (255 * x[0, 0]).round().byte())
-    for name in ("film.mp4", "film"):
-        with pytest.raises(BadInput, match=r"expected \.gif or \.png"):
-            pictures.save_film(tmp_path / name, frames)
+    with pytest.raises(BadInput, match=r"film.png: .*expected \.gif"):
+        pictures.save_film(tmp_path / "film.png", frames)

@@ -14,7 +14,6 @@ import torch
 from conftest import ROOT
 from diffusers import DiffusionPipeline, UNet2DModel
 from PIL import Image
-from pixel_space import PixelSpace
 from typer.testing import CliRunner
 
 from nogaps.commands.main import app
@@ -50,27 +49,11 @@ def test_image_k_depends_on_seed_and_temperature_but_on_no_batch(
     assert torch.equal(torch.random.get_rng_state(), before), "the global generator was used"
 
 
-@pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_diversity_grows_with_temperature(prior: Prior, scheduler: str) -> None:
-    stage = PixelSpace(factor=2, scaling_factor=5.0)  # an untrained decoder normalises
-    linear = dataclasses.replace(prior, vqvae=stage)
-
-    def diversity(temperature: float) -> float:
-        how = {"scheduler": scheduler, "temperature": temperature, "num_inference_steps": 10}
-        x = images(linear, n=8, **how).flatten(1)
-        return float(torch.pdist(x).mean()) / x.shape[1] ** 0.5
-
-    low, middle, high = map(diversity, (0.5, 0.8, 1.0))
-    assert 0.01 < low < 0.95 * middle and middle < 0.95 * high
-
-
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
         ({"temperature": 0.0}, "temperature 0"),
         ({"temperature": 1.2}, "more noise than in training"),
-        ({"scheduler": "ddpm", "num_inference_steps": 1}, "does what ddim does"),
-        ({"scheduler": "dpm", "num_inference_steps": 1}, "does what ddim does"),
     ],
 )
 def test_choices_without_effect_or_out_of_range_are_named(
@@ -79,8 +62,6 @@ def test_choices_without_effect_or_out_of_range_are_named(
     with pytest.warns(UserWarning, match=text):
         x = images(prior, n=2, **settings)
     assert torch.equal(x[0], x[1]) == (text == "temperature 0")
-    if "ddim" in text:
-        assert (x - images(prior, n=2, **settings | {"scheduler": "ddim"})).abs().max() < 1e-5
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         images(prior, n=2, scheduler=settings.get("scheduler", "ddim"))
@@ -154,7 +135,7 @@ def test_folders_of_unknown_or_other_settings_are_refused(prior: Prior, tmp_path
     manifest.write_text(text)
     np.save(whole, np.load(whole)[:3])
     refused("has shape", whole.parent)
-    partial = tmp_path / "b" / ".partial"
+    partial = tmp_path / "b" / ".images.npy.partial"
     partial.mkdir(parents=True)
     save_json(partial / "manifest.json", {**json.loads(text), "seed": 7})
     refused("seed 7, not 42", partial.parent)
@@ -163,7 +144,7 @@ def test_folders_of_unknown_or_other_settings_are_refused(prior: Prior, tmp_path
 def test_killed_before_the_images_were_moved(prior: Prior, tmp_path: Path) -> None:
     straight = sample_to(tmp_path / "a", 4, 2, 2, prior=prior)
     settings = (tmp_path / "a/manifest.json").read_bytes()
-    left = tmp_path / "b" / ".partial"
+    left = tmp_path / "b" / ".images.npy.partial"
     left.mkdir(parents=True)
     for path in (left, left.parent):
         (path / "manifest.json").write_bytes(settings)

@@ -105,7 +105,7 @@ def test_they_leave_a_prior_that_samples(kl: Path) -> None:
 
 
 def test_latent_scale_is_that_of_the_training_set(kl: Path, frames_file: Path) -> None:
-    vqvae = load_part(AutoencoderKL, kl / "vqvae")
+    vqvae = load_part(kl / "vqvae", AutoencoderKL)
     with np.load(frames_file) as archive:
         frames = torch.from_numpy(archive["images"][archive["split"] == "train"])[:, None] / 255
     frames = frames / frames.flatten(1).quantile(0.997, dim=1).view(-1, 1, 1, 1)

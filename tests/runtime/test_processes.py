@@ -125,7 +125,7 @@ def test_an_interrupted_team_prints_one_line(prior_folder: Path, tmp_path: Path)
     out = tmp_path / "out"
     team = killing.start_team(tmp_path / "log", 2, *sampling(prior_folder, out, 3000))
     deadline = time.monotonic() + killing.SECONDS
-    while not list(out.glob(".partial/done-*.json")):
+    while not list(out.glob(".images.npy.partial/done-*.json")):
         assert time.monotonic() < deadline
         time.sleep(0.01)
     for process in team:  # at once, as a launcher does

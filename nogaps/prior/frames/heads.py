@@ -112,6 +112,5 @@ def prepare(source: str | Path, index: str | Path, out: str | Path) -> Prepared:
     rows = read_index(index)
     images = [_frame(row, Path(source), index) for row in rows]
     names = ("split", "licence", "source_file", "group")
-    return Prepared(
-        *save_frames(out, images, {n: [row.get(n) or "" for row in rows] for n in names})
-    )
+    texts = {name: [row.get(name) or "" for row in rows] for name in names}
+    return Prepared(*save_frames(out, images, texts))
