@@ -138,10 +138,8 @@ def _read_samples(path: Path, like: torch.Tensor) -> torch.Tensor:
 
 def _sets(real: Frames, lossy: torch.Tensor, synthetic: torch.Tensor) -> dict[str, Heads]:
     """What `compare_sets` takes; lossy: reconstructions of the training images."""
-    groups, val_groups = (
-        real.groups[real.index],
-        [g for _, names in real.val.values() for g in names],
-    )
+    groups = real.groups[real.index]
+    val_groups = [group for _, names in real.val.values() for group in names]
     return {
         "train": heads(real.x[real.index], groups, real.index),
         "val": heads(real.val_x, val_groups),
@@ -162,7 +160,7 @@ def _draw(path: Path, real: Frames, x_hat: torch.Tensor, sets: Mapping[str, Head
         "error": x_hat[even] - x[even],
         "sample": samples,
         "nearest sample": samples[order],
-        "its real": train[near.index[order]],
+        "nearest real": train[near.index[order]],
     }
     title = "First stage on unseen images; samples; those nearest to a training image"
     figure = show_rows(rows, title, COLUMNS, error_rows=["error"])

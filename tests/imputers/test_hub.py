@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from conftest import ROOT
 from fake_hub import REPO, FakeHub, hub  # noqa: F401 (a fixture)
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import model_index_to_eval_results
+from image_files import refused
 from in_process import called
 
 from nogaps import standin
@@ -33,7 +33,6 @@ from nogaps.imputers.loading import (
 from nogaps.imputers.uncertainty import save_calibration
 from nogaps.interpolation import autocovariance
 from nogaps.runtime.checkpoint import load_tensors, save_model, save_tensors
-from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_json, save_json, sha256
 from nogaps.runtime.hub import CARD
 
@@ -58,13 +57,6 @@ def run(tmp_path: Path, clean: torch.Tensor, mask: torch.Tensor) -> Path:
     save_calibration(folder / CALIBRATION, made, "on nobody")
     (folder / "training-0.safetensors").write_bytes(b"nobody's business")
     return folder
-
-
-def refused(call: Callable[[], object]) -> str:
-    with pytest.raises(BadInput) as caught:
-        call()
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def push(run: Path, *arguments: object) -> tuple[int, str]:
