@@ -18,6 +18,7 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
+from scipy import ndimage
 from torch import nn
 
 from benchmarks import harness
@@ -34,7 +35,6 @@ from nogaps.prior.frames.files import load_frames, to_size
 from nogaps.prior.loading import load_prior
 from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.files import atomic, load_json, save_json
-from nogaps.submission.holes import border_steps
 from nogaps.tables import scores_table
 
 RESULTS = harness.RESULTS / "imputers.json"
@@ -78,6 +78,26 @@ def gather(
         imputers["posterior"] = Posterior(batched(best), load_prior(), num_draws=draws)
     ours = dict(zip(OURS, (best.networks[0], best), strict=True))
     return imputers | {name: batched(network) for name, network in ours.items()}
+
+
+def border_steps(x: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Return the mean step at the borders of holes over that between observed pixels nearby.
+
+    Args:
+        x: (N,1,H,W) in [0,1].
+        mask: (H,W) bool, True = observed.
+
+    Returns:
+        (N,), about 1 for the truth, below 1 for smooth fillings.
+    """
+    near = ndimage.maximum_filter(~mask, 7, mode="constant")
+    steps, usual = np.zeros((2, len(x)))
+    for axis, first in ((0, np.s_[:-1]), (1, np.s_[:, :-1])):
+        step, border = np.abs(np.diff(x[:, 0], axis=axis + 1)), np.diff(mask, axis=axis)
+        inner = (mask & near)[first] & ~border
+        steps += step[:, border].sum(1)
+        usual += border.sum() * np.maximum(step[:, inner].mean(1), 0.01)  # of the full range
+    return steps / usual
 
 
 def measure(

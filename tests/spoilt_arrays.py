@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
-from submissions import GOOD, MASK, TRUTH, Y
+from submissions import MASK, Y
 
 Array = Callable[[np.ndarray], object]
 
@@ -33,12 +32,7 @@ PAIR[[7, 60]] = PAIR[[60, 7]]
 ORDER = np.random.default_rng(1).permutation(100)
 NOISE = np.random.default_rng(1).normal(0, 0.02, Y.shape[1:])
 MEANS = (Y.sum((1, 2, 3)) / MASK.sum())[:, None, None, None]
-SPREADS = np.sqrt(((Y - MEANS) ** 2 * MASK).sum((1, 2, 3)) / MASK.sum())[:, None, None, None]
-MATCHED = MEANS + SPREADS * (TRUTH.mean(0) - TRUTH.mean()) / TRUTH.mean(0).std()
-TILES = GOOD.reshape(100, 1, 8, 8, 8, 8).mean((3, 5)).repeat(8, 2).repeat(8, 3)
-BLURRED = gaussian_filter(Y, (0, 0, 4, 4)) / gaussian_filter(MASK.astype(float), (4, 4))
 THIN = MASK | (np.arange(64) == 25)  # a mask made by hand: one column of it taken as observed
-NEXT = np.roll(TRUTH, 1, 0)
 
 
 def network(x: np.ndarray) -> np.ndarray:
@@ -105,15 +99,4 @@ ARRAYS: dict[str, tuple[Array, str, str]] = {
     "hand-made mask": (lambda x: np.where(THIN, Y, x), "not-filled", "pixels are 0 in every image"),
     "holes of one value": (holes(0.3), "not-filled", "one value"),
     "holes of the mean": (holes(MEANS), "not-filled", "one value"),
-    "holes of a mean head": (holes(GOOD.mean(0)), "seams", "times the usual"),
-    "holes of a mean head, matched": (holes(MATCHED), "seams", "times the usual"),
-    "tiles of one value": (holes(TILES), "seams", "times the usual"),
-    "holes of the next": (holes(NEXT), "seams", "times the usual"),
-    "holes a little too dark": (holes(0.85 * TRUTH), "seams", "times as bright"),
-    "holes a little too bright": (holes(1.2 * TRUTH), "seams", "times as bright"),
-    "compressed intensity": (holes(0.022 + 0.76 * TRUTH), "seams", "times as bright"),
-    "holes blurred": (holes(BLURRED), "seams", "times the usual"),
-    "holes moved two columns": (holes(np.roll(TRUTH, 2, 3)), "seams", "times the usual"),
-    "holes flipped": (holes(TRUTH[..., ::-1]), "seams", "times the usual"),
-    "holes of noise": (holes(np.random.default_rng(0).random(Y.shape)), "seams", "times as bright"),
 }

@@ -64,7 +64,6 @@ NOTES: dict[str, Words] = {  # what the sheet does not ask for, but a marker may
     "dtype": ("float32", "keep the images in float32, from the network to np.save"),
     "overshoot": ("[0, 1]", "x_hat.clamp(0, 1) before saving"),
     "observed-changed": ("no difference", "copy them: x_hat = torch.where(mask, y, x_hat)"),
-    "seams": ("about 1", "fill under the test set's own mask, in the intensities of each image"),
 }
 
 
