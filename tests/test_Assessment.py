@@ -17,11 +17,11 @@ import pytest
 from conftest import ROOT
 
 from nogaps import running, standin
+from nogaps.running import read_record
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_images, sha256
 from nogaps.submission import check_submission
 from nogaps.submission.notebook import count_figures, load_notebook, outputs
-from nogaps.verifying import read_record
 
 pytestmark = pytest.mark.xdist_group("notebook")  # one smoke run for all
 NOTEBOOK = ROOT / "Assessment.ipynb"

@@ -28,13 +28,13 @@ def run(
 
     Example: nogaps run --profile cpu --output runs/mine
     """
-    from nogaps import running, submission, verifying
+    from nogaps import running, submission
 
     if profile not in ("auto", "smoke", "cpu", "full"):
         raise BadInput(f"--profile {profile} is unknown", "auto, smoke, cpu or full")
     if verify:
         comparison = running.verify(folder, profile)
-        say(comparison, as_json, verifying.as_text(comparison))
+        say(comparison, as_json, running.as_text(comparison))
         raise typer.Exit(0 if comparison["passed"] else 1)
     result = running.run(folder, profile, output)
     (row,) = submission.report([result.parent], folder / "test_set.npy")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
@@ -17,7 +20,6 @@ from nogaps.runtime.errors import BadInput, require
 from nogaps.runtime.files import atomic, sha256
 from nogaps.submission.findings import reason_of
 from nogaps.submission.notebook import NOTEBOOK, load_notebook, outputs, pictures, shown, texts
-from nogaps.verifying import printed_summary
 from nogaps.version import __version__
 
 REPORT = "report.html"
@@ -115,7 +117,7 @@ def _render(notebook: NotebookNode, **page: object) -> str:
         f"script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
     )
     printed = "\n".join(text for cell in notebook.cells for text in texts(cell))
-    values = printed_summary(printed[-LAST:])
+    values = _printed_summary(printed[-LAST:])
     page |= {"style": style, "script": script, "policy": policy}
     page |= {"summary": summarize(values) if values else None}
     prose = cells.Prose()
@@ -131,6 +133,16 @@ def _render(notebook: NotebookNode, **page: object) -> str:
 def _hash(text: str) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _printed_summary(text: str) -> dict:
+    """Return the last JSON object with a profile in what a notebook printed; {} without one."""
+    summary: dict = {}
+    for match in re.finditer(r"^\{", text, re.M):
+        with contextlib.suppress(ValueError, RecursionError):
+            value, _ = json.JSONDecoder().raw_decode(text, match.start())
+            summary = value if "profile" in value else summary
+    return summary
 
 
 @dataclass(frozen=True)

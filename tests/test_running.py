@@ -14,11 +14,11 @@ from in_process import called
 from submissions import MASK, TRUTH, Y, code, figure, stream, write
 
 from nogaps import running
+from nogaps.running import STAGES, TOLERANCE, WEIGHTS, as_text, read_record
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import sha256
 from nogaps.submission.arrays import RESULT
 from nogaps.submission.notebook import NOTEBOOK
-from nogaps.verifying import STAGES, TOLERANCE, WEIGHTS, as_text, read_record
 
 VERSIONS = "python 3.11.7, torch 2.6.0+cpu, numpy 2.4.6, diffusers 0.42.1"
 HASHES = {stage: f"{k:x}" * 64 for k, stage in enumerate(STAGES, 1)}
