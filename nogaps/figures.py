@@ -267,13 +267,12 @@ def save_curves(
     figure = Figure(figsize=(4 * columns, 3 * rows + 0.4), dpi=DPI, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flat
     for axis, name in zip(axes, panels, strict=False):
-        drawn = {"training": curves.get(name), "validation": curves.get(f"val_{name}")}
-        drawn = {label: values for label, values in drawn.items() if values is not None}
-        for label, values in drawn.items():
-            axis.plot(x, values, label=label, marker="." if len(x) < 3 else None)
-        lowest = min(next(iter(drawn.values())))
+        for key, label in ((name, "training"), (f"val_{name}", "validation")):
+            if key in curves:
+                axis.plot(x, curves[key], label=label, marker="." if len(x) < 3 else None)
         axis.set(xlabel="step", title=name.replace("_", " "))
-        axis.set_yscale("log" if lowest > 0 and "loss" in name else "linear")
+        if "loss" in name and min(curves.get(name, [0])) > 0:
+            axis.set_yscale("log")
         axis.grid(True, which="both", alpha=0.3)
         axis.legend()
     for axis in axes[len(panels) :]:

@@ -56,7 +56,7 @@ STAGES = {
     "result": re.escape(RESULT),
 }
 HASH = r"^{}:?[^\n]*\bsha256:? ([0-9a-f]{{16,64}})\b"
-HEADER = re.compile(r"^profile: (\w+) +device: (.+?) {2,}convolutions in (\w+)", re.M)
+HEADER = re.compile(r"^profile: (\w+).*? device: (.+?)(?: {2,}|\n)convolutions in (\w+)", re.M)
 VERSIONS = re.compile(r"^python \d.*", re.M)
 VERSION = re.compile(r"([A-Za-z][\w-]*) (\d[^\s,]*)")
 

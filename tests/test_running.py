@@ -27,7 +27,8 @@ HASHES = {stage: f"{k:x}" * 64 for k, stage in enumerate(STAGES, 1)}
 def printed(hashes: dict[str, str], versions: str = VERSIONS, profile: str = "smoke") -> list[str]:
     """What the notebook prints, cell by cell; the summary last."""
     return [
-        f"profile: {profile}   device: cpu (2 threads)   convolutions in bfloat16\n{versions}\n"
+        f"profile: {profile}   generative model: shipped   device: cpu (2 threads)\n"
+        f"convolutions in bfloat16: this processor has it\n{versions}\n"
         f"test_set.npy: stand-in, sha256 {hashes['test_set']}\n",
         f"synthetic set: (48, 1, 64, 64), std 0.242, sha256 {hashes['synthetic_set'][:16]}\n",
         f"imputer.safetensors sha256: {hashes['weights']}\n",

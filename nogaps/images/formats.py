@@ -48,9 +48,10 @@ def open_images(path: str | Path, plane: str | None = None) -> ImageSource:
         BadInput: It is anything else.
     """
     path = Path(path)
-    is_folder = os.path.isdir(path)
-    kind = "folder" if is_folder else kind_of(path)
-    if not is_folder:
+    kind, is_folder = kind_of(path), os.path.isdir(path)
+    if is_folder:
+        kind = "folder"
+    else:
         refuse_foreign(path)
     if kind == "nifti":
         source = open_nifti(path, plane)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+from importlib.metadata import version
 
-import numpy as np
 import torch
 
 
@@ -62,8 +62,6 @@ def name_of(device: torch.device) -> str:
 
 def versions() -> str:
     """Return the versions on which the bits of a run depend, in one line."""
-    import diffusers
-
-    packages = {"torch": torch, "numpy": np, "diffusers": diffusers}
-    parts = [f"{name} {package.__version__}" for name, package in packages.items()]
-    return ", ".join([f"python {platform.python_version()}", *parts])
+    names = ("torch", "numpy", "diffusers")
+    parts = [f"python {platform.python_version()}", *(f"{name} {version(name)}" for name in names)]
+    return ", ".join(parts)
