@@ -33,7 +33,7 @@ LOGS := $(wildcard runs/training/*.safetensors)
 PUBLISHED := $(if $(wildcard runs/published/published.json),--published runs/published)
 results: .venv/installed
 	$(PYTHON) -m benchmarks.uncertainty $(FRAMES) --figure docs/uncertainty.png
-	$(PYTHON) -m benchmarks.imputers $(FRAMES) $(PUBLISHED)
+	$(PYTHON) -m benchmarks.imputers $(FRAMES) $(PUBLISHED) --draws 4
 	$(PYTHON) -m benchmarks.unseen $(FRAMES) $(if $(SLICES),--raw $(SLICES))
 	$(PYTHON) -m benchmarks.label_free nogaps/weights/imputer $(LOGS) $(PUBLISHED) \
 		$(FRAMES:%=--frames %) --test-set test_set.npy
