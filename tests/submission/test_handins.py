@@ -34,18 +34,25 @@ def figure(**more: object) -> NotebookNode:
     return new_output("display_data", {"image/png": TEN_IMAGES, "text/plain": "<Figure>"} | more)
 
 
-def sixteen(counts: Sequence[int | None] = range(1, 17)) -> NotebookNode:
-    """An executed notebook of 16 code cells under the course's three headings, as Colab has it."""
+def sixteen(
+    counts: Sequence[int | None] = range(1, 17),
+    kept: Sequence[int] = range(16),
+    **colab: object,
+) -> NotebookNode:
+    """An executed notebook of 16 code cells under the course's three headings, as Colab has it.
+
+    kept: The cells that have kept their outputs.
+    """
     cells = [new_markdown_cell("# Deep learning coursework")]
     for place, count in enumerate(counts):
         if place in (0, 5, 10):
             question = place // 5 + 1
-            cells.append(
-                new_markdown_cell(f"## Question {question} ({25 * max(1, question - 1)} %)")
-            )
+            share = 25 * max(1, question - 1)
+            cells.append(new_markdown_cell(f"## Question {question} ({share} %)"))
         shown = [figure()] if place % 5 == 4 else [printed(f"step {place}\n")]
+        shown = shown if place in kept else []
         cells.append(new_code_cell(f"step({place})", execution_count=count, outputs=shown))
-    return new_notebook(cells=cells, metadata={"accelerator": "GPU", "colab": {"gpuType": "T4"}})
+    return new_notebook(cells=cells, metadata={"accelerator": "GPU", "colab": colab})
 
 
 def code(notebook: NotebookNode) -> list[NotebookNode]:
@@ -76,28 +83,18 @@ def by_the_sheet_alone(folder: Path) -> None:
 
 
 def execution_info(folder: Path) -> None:
-    notebook = sixteen([None] * 16)
+    notebook = sixteen([None] * 16, [place for place in range(16) if place % 5])
     for cell in code(notebook):
         cell.metadata.executionInfo = {"status": "ok", "elapsed": 4, "user_tz": 0}
-    for cell in code(notebook)[::5]:
-        cell.outputs = []
     write(folder, notebook)
 
 
 def outputs_omitted(folder: Path) -> None:
-    notebook = sixteen()
-    notebook.metadata.colab.private_outputs = True
-    for cell in code(notebook):
-        cell.outputs = []
-    write(folder, notebook)
+    write(folder, sixteen(kept=(), private_outputs=True))
 
 
 def outputs_and_counts_omitted(folder: Path) -> None:
-    notebook = sixteen([None] * 16)
-    notebook.metadata.colab.private_outputs = True
-    for cell in code(notebook):
-        cell.outputs = []
-    write(folder, notebook)
+    write(folder, sixteen([None] * 16, (), private_outputs=True))
 
 
 def widgets(folder: Path) -> None:
@@ -120,10 +117,7 @@ def comments_only(folder: Path) -> None:
 
 
 def half_executed(folder: Path) -> None:
-    notebook = sixteen([*range(1, 12), *[None] * 5])
-    for cell in code(notebook)[11:]:
-        cell.outputs = []
-    write(folder, notebook)
+    write(folder, sixteen([*range(1, 12), *[None] * 5], range(11)))
 
 
 def error_output(folder: Path) -> None:
