@@ -205,8 +205,7 @@ def choose_profile(name: str, device: torch.device) -> str:
 # seconds = {}  # how long each part took
 # dtype, reason = precision(device)
 # dtype = str(dtype or torch.float32).removeprefix("torch.")
-# print(f"profile: {name}   generative model: {PRIOR}   device: {name_of(device)}")
-# print(f"convolutions in {dtype}: {reason}")
+# print(f"profile: {name}   device: {name_of(device)}   convolutions in {dtype} ({reason})")
 # print(versions())
 # print(f"test_set.npy: {kind}, sha256 {sha256(TEST_SET)}")
 # print(f"seeds: {SEED} for samples, data and split; networks",
@@ -406,8 +405,8 @@ def make_datasets(
 # does what the U-Net would otherwise have to learn: it standardises the image, fills it by kriging,
 # lets the U-Net add to that, and puts the observed pixels back. The profile's number of such
 # networks are trained here, from scratch, and their mean fills. The gaps are narrow, so local
-# detail decides: a network has few weights (their number is printed below), and the time saved
-# goes into more passes over augmented images.
+# detail decides: a network has few weights beside the coursework's reference (both are printed
+# below), and the time saved goes into more passes over augmented images.
 #
 # - *Standardised by the mean and deviation of the observed pixels*, and back at the end (as in
 #   fastMRI's U-Net): the fill follows each image's own brightness and contrast. A network on
@@ -778,7 +777,9 @@ def fill(
 # device_mask = mask.to(device)
 # untrained = new_imputer(profile, train_set.tensors[1], SEED).to(device)
 # weights = sum(p.numel() for p in untrained.parameters())
-# print(f"{weights:,} weights a network")
+# reference = UNet(1, (64, 128, 256, 512), 1024, dropout=0.2)
+# print(f"{weights:,} weights a network; the coursework's reference has",
+#       f"{sum(p.numel() for p in reference.parameters()):,}")
 # kriging_loss = validate(untrained, DataLoader(val_set, 128), device_mask)
 # SHARPNESS = 1.2 if PRIOR == "course" else 0.0  # for a model whose heads are soft
 # options = Options(profile.epochs, SEED, LOADER_BATCH, SHARPNESS)
@@ -803,17 +804,18 @@ def fill(
 # show_curves(curves, range(1, profile.epochs + 1), ("epoch", "hole MSE (log scale)"), title,
 #             {"kriging on validation": kriging_loss})
 # plt.show()
-# first, (_, last) = trained.networks[0], [np.mean(lines, 0)[-1] for lines in curves.values()]
-# both = validate(trained, DataLoader(val_set, 128), device_mask)
+# first, losses = trained.networks[0], [float(np.mean(lines, 0)[-1]) for lines in curves.values()]
+# ensemble_loss = validate(trained, DataLoader(val_set, 128), device_mask)
 # plain = validate(first, DataLoader(train_set, 128), device_mask)
-# print(f"hole MSE, validation images: kriging {kriging_loss:.5f}, one network {last:.5f},",
-#       f"the mean of {count} {both:.5f}; training images as they are: {plain:.5f}")
+# print(f"hole MSE, validation images: kriging {kriging_loss:.5f}, one network {losses[1]:.5f},",
+#       f"the mean of all {ensemble_loss:.5f}")
+# print(f"training images: augmented {losses[0]:.5f}, as they are {plain:.5f}")
 
 # %% [markdown]
 # The two losses are not of the same images: augmented images differ in sharpness from the
 # originals, and smooth images are easier to fill. Whether a network has learnt its images by heart
-# is seen from the printed line: then its error on training images *as they are* lies well below
-# that on validation images.
+# is seen from the last line: then its error on training images *as they are* lies well below that
+# on validation images.
 
 # %% [markdown]
 # ### The test set, filled
@@ -959,10 +961,6 @@ def fill(
 # seconds["everything"] = time.monotonic() - STARTED
 # summary = {
 #     "profile": name,
-#     "generative model": {"name": PRIOR, "scheduler": SCHEDULER, "temperature": TEMPERATURE,
-#                          "steps": profile.inference_steps},
-#     "training": {"networks": profile.networks, "epochs": profile.epochs,
-#                  "batch": LOADER_BATCH, "sharpness": SHARPNESS},
 #     "device": name_of(device),
 #     "test set": {"kind": kind, "sha256": sha256(TEST_SET)},
 #     "synthetic images": {"shape": list(synthetic.shape),
