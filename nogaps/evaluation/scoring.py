@@ -98,6 +98,7 @@ def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) ->
         "biharmonic": biharmonic(y, mask),
         "kriging": load_imputer(quality="fast").kriging(y, mask),
     }
-    fillings[Path(output).name] = x_hat
+    name = Path(output).name  # a file may be named like a method
+    fillings[f"./{name}" if name in fillings else name] = x_hat
     groups = subjects().tolist() if kind_of(mask_from) == "stand-in" else None
     return {name: summarize(filled, x, mask, groups) for name, filled in fillings.items()}

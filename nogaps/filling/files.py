@@ -100,7 +100,7 @@ class _Job:
         images, *half = (np.memmap(a.path, a.dtype, "r", 0, self.source.shape) for a in arrays)
         for widths in half:
             with atomic(uncertainty) as temporary, open(temporary, "wb") as file:
-                np.save(file, self.source.as_stored(widths))
+                np.save(file, self.source.as_stored(widths), allow_pickle=False)
         self.source.save(output, images)
 
 

@@ -20,6 +20,7 @@ from nogaps.prior.frames.slices import FORMATS
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import open_regular, parsing
 
+INDEX_FILE = 1 << 24  # bytes of an index, at most
 FARTHEST = 10_000  # pixels of a slice that a landmark may lie away from its corner
 SIZE = 64  # of the test set's images
 FRAME = 128  # frames are kept at twice that size, for warping
@@ -34,7 +35,10 @@ def read_index(path: str | Path) -> list[dict[str, str]]:
         BadInput: It is not such a CSV.
     """
     with open_regular(path) as file, parsing(path, "a CSV index"):
-        rows = list(csv.DictReader(io.TextIOWrapper(file, "utf-8-sig", newline="")))
+        data = file.read(INDEX_FILE + 1)
+        if len(data) > INDEX_FILE:
+            raise ValueError(f"more than {INDEX_FILE} bytes")
+        rows = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")))
     if not rows:
         raise BadInput("has no rows", "one per slice", path=path)
     for number, row in enumerate(rows, 2):
