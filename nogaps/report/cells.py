@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import warnings
 from collections.abc import Mapping
@@ -115,9 +116,9 @@ class Prose:
             heading.decompose()
             return
         taken = {"content", "summary", *(known.anchor for known in self.headings)}
-        anchor = text.replace(" ", "-") or "part"  # Jupyter's ids, to which links lead
-        while anchor in taken:
-            anchor += "-2"
+        first = text.replace(" ", "-") or "part"  # Jupyter's ids, to which links lead
+        numbered = (f"{first}-{number}" for number in itertools.count(2))
+        anchor = next(name for name in itertools.chain([first], numbered) if name not in taken)
         heading["id"] = anchor
         self.headings.append(Heading(level, text, anchor))
 
@@ -155,8 +156,9 @@ def coloured(source: str) -> Markup:
 
 def gist(source: str) -> str:
     """Return one line to know a cell by: the names it defines, else its first working line."""
+    source = source[:LONGEST]
     names = ", ".join(dict.fromkeys(DEFINED.findall(source)))
-    lines = [*re.findall(r"^\s*[^\s#].*", IMPORT.sub("", source), re.M), *source.split("\n")]
+    lines = [*re.findall(r"^[ \t]*[^\s#].*", IMPORT.sub("", source), re.M), *source.split("\n")]
     return (names or next((line.strip() for line in lines if line.strip()), ""))[:200]
 
 

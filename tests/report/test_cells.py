@@ -14,15 +14,18 @@ def test_titles_and_gists_are_read_off_the_code() -> None:
     assert gist("from a import (\n  b)\n\nx = 1\ny = 2") == "x = 1"
     assert gist("x = 1\nclass A: pass\ndef f(): pass") == "A, f"
     assert gist("\n!pip install x\n") == "!pip install x" and gist("# only this") == "# only this"
+    assert gist("\n" * 200_000 + "x") == "" and gist("import (\n" * 99_999).startswith("i")
 
 
 def test_prose_keeps_what_markdown_means() -> None:
     prose = Prose()
-    html = prose.render("# Top\n## Part *a*\n## Part a\n\n| x | y |\n|:-:|--:|\n| 1 | $a<b$ |")
+    table = "| x | y |\n|:-:|--:|\n| 1 | $a<b$ |"
+    html = prose.render(f"# Top\n## Part *a*\n## Part a\n## Part a\n\n{table}")
     assert prose.title == "Top" and "Top" not in html
     assert [(h.text, h.anchor) for h in prose.headings] == [
         ("Part a", "Part-a"),
         ("Part a", "Part-a-2"),
+        ("Part a", "Part-a-3"),
     ]
     assert '<td class="right">$a&lt;b$</td>' in html and '<div class="wide"><table>' in html
     image = "data:image/png;base64," + "A" * 30_000
