@@ -100,7 +100,9 @@ class _Job:
         images, *half = (np.memmap(a.path, a.dtype, "r", 0, self.source.shape) for a in arrays)
         for widths in half:
             with atomic(uncertainty) as temporary, open(temporary, "wb") as file:
-                np.save(file, self.source.as_stored(widths), allow_pickle=False)
+                shape = self.source.as_stored(widths).shape
+                file.write(batches.npy_header(shape, widths.dtype))
+                file.writelines(self.source.blocks(widths))
         self.source.save(output, images)
 
 

@@ -74,6 +74,18 @@ class ImageSource:
         """Return a view of images (N, H, W) in the shape that the file's array has."""
         return images
 
+    def blocks(self, images: np.ndarray, order: Literal["C", "F"] = "C") -> Iterator[bytes]:
+        """Yield the bytes of `as_stored` images in an order, about BLOCK at a time."""
+
+        def parts() -> np.ndarray:
+            stored = self.as_stored(mapped_anew(images))
+            return stored.T if order == "F" else stored
+
+        count, *part = parts().shape
+        step = max(1, BLOCK // (math.prod(part) * images.dtype.itemsize))
+        for start in range(0, count, step):
+            yield parts()[start : start + step].tobytes()
+
     def close(self) -> None:
         """Release the file."""
 
@@ -137,12 +149,10 @@ class ArrayFile(ImageSource):
 
     def save(self, output: str | Path, images: np.ndarray) -> None:
         """See ImageSource; the header is the input's, byte for byte."""
-        stored = self.as_stored(images)
         with atomic(output) as temporary, self._packed(temporary, Path(output)) as file:
             self.raw.seek(0)
             file.write(self.raw.read(self.layout.offset))
-            for part in stored.T if self.layout.order == "F" else stored:
-                file.write(part.tobytes())
+            file.writelines(self.blocks(images, self.layout.order))
 
     @contextmanager
     def _packed(self, temporary: Path, output: Path) -> Iterator[IO[bytes]]:
@@ -157,6 +167,13 @@ class ArrayFile(ImageSource):
     def close(self) -> None:
         """Release the file."""
         self.raw.close()
+
+
+def mapped_anew(images: np.ndarray) -> np.ndarray:
+    """Map an array of a file anew: what was read of a lasting map counts as memory in use."""
+    if getattr(images, "filename", None) is None:
+        return images
+    return np.memmap(images.filename, images.dtype, "r", images.offset, images.shape)
 
 
 def check_pixels(path: Path, height: int, width: int) -> None:

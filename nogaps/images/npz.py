@@ -14,7 +14,7 @@ import numpy as np
 
 from nogaps.images.arrays import BLOCK, ArrayFile, check_unpacked, npy_layout, unpack
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import IN_MEMORY, open_regular, parsing
+from nogaps.runtime.files import IN_MEMORY, check_length, open_regular, parsing
 
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}  # others unpack to any size in one step
 
@@ -72,6 +72,7 @@ def open_npz(path: str | Path, kinds: str = "fiu", name: str = "images") -> NpzF
             raise ValueError(f"wrong checksum of {damaged}")
         with archive.open(member) as file:
             layout = npy_layout(path, file, kinds)
+        check_length(archive.getinfo(member).file_size, layout.size)
         raw = stack.enter_context(tempfile.TemporaryFile())
         with archive.open(member) as file:
             unpack(file, raw, layout.size)

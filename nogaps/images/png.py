@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from nogaps.images.arrays import ImageSource, check_pixels
+from nogaps.images.arrays import ImageSource, check_pixels, mapped_anew
 from nogaps.images.foreign import refuse_foreign
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, atomic_folder, open_regular, parsing
@@ -167,7 +167,7 @@ class PngSource(ImageSource):
         with atomic_folder(Path(os.path.realpath(output))) as folder:
             for index, name in enumerate(self.names):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(images[index]).save(folder / name, format="PNG")
+                Image.fromarray(mapped_anew(images)[index]).save(folder / name, format="PNG")
 
 
 def _is_hidden(name: str) -> bool:

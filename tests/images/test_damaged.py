@@ -69,6 +69,14 @@ def shaped(shape: str, length: int | None = None) -> bytes:
     return b"\x93NUMPY\x02\x00" + size.to_bytes(4, "little") + text.encode() + b"\n"
 
 
+def packed(data: bytes) -> Write:
+    def write(path: Path) -> None:
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("images.npy", data)
+
+    return write
+
+
 def cut(keep: float) -> Write:
     def write(path: Path) -> None:
         whole = store(path.parent / f"whole{path.name}", IMAGES).read_bytes()
@@ -97,6 +105,7 @@ BAD: dict[str, list[Write]] = {  # the files that a name cannot be
         lambda path: np.savez(path, a=IMAGES, b=IMAGES),
         lambda path: np.savez(path),
         lambda path: np.savez(path, images=np.array([[{}]], object)),
+        packed(shaped("(1, 8, 8)") + bytes(2 * 4 * 64)),  # two images, of which one is declared
         cut(0.6),
     ],
     "a.nii": [
@@ -237,6 +246,17 @@ def test_huge_files_are_one_line_in_little_memory(tmp_path: Path, case: str) -> 
     write(tmp_path / name)
     with little_memory():
         assert refused(lambda: read(tmp_path / name)).startswith(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a"])
+def test_images_are_saved_in_little_memory(tmp_path: Path, name: str) -> None:
+    count, side = 4, 4096
+    images = np.memmap(tmp_path / "images.raw", np.uint8, "w+", 0, (count, side, side))
+    store(tmp_path / name, images)
+    del images
+    mapped = np.memmap(tmp_path / "images.raw", np.uint8, "r", 0, (count, side, side))
+    with open_images(tmp_path / name) as source, little_memory():
+        source.save(tmp_path / f"out{name}", mapped)
 
 
 def test_files_beyond_the_memory_can_be_mapped(tmp_path: Path) -> None:
