@@ -74,7 +74,8 @@ def run(folder: Path, profile: str, output: Path | None = None) -> Path:
     """Execute the notebook, and put what `check` needs into `output`: `nogaps run`.
 
     An interrupted run is continued. A finished one is done again from the start: its saved parts,
-    which would be read back, are kept as `*.previous` until the new run has ended well.
+    which would be read back, are kept as `*.previous` until the new run has ended well, and are
+    put back if that fails before it has saved any.
 
     Args:
         folder: Holds Assessment.ipynb and test_set.npy.
@@ -94,7 +95,12 @@ def run(folder: Path, profile: str, output: Path | None = None) -> Path:
         if (done / "summary.json").exists():
             shutil.rmtree(spare, ignore_errors=True)
             done.rename(spare)
-        result = execute(folder, profile, output)
+        try:
+            result = execute(folder, profile, output)
+        except BaseException:
+            if spare.exists() and not done.exists():
+                spare.rename(done)
+            raise
         shutil.rmtree(spare, ignore_errors=True)
         if output.resolve() != folder.resolve() and (folder / REFERENCES).exists():
             with atomic(output / REFERENCES) as temporary:
@@ -211,6 +217,8 @@ def verify(folder: Path, profile: str = "auto") -> dict[str, object]:
     comparison = compare(then, Record(then.profile, here, {}))
     if comparison["first_difference"]:
         return comparison
+    if expected.shape != y.shape:  # where the notebook printed no hash of it
+        raise BadInput(f"has shape {expected.shape}", f"{y.shape}", path=folder / RESULT)
     with tempfile.TemporaryDirectory() as temporary:
         output = Path(temporary)
         x_hat = load_images(execute(folder, then.profile if profile == "auto" else profile, output))

@@ -246,7 +246,8 @@ def test_failed_run_is_one_line_and_keeps_what_was_there(smoke: Path, tmp_path: 
     assert (tmp_path / running.RESULT).read_bytes() == b"earlier"
     assert (tmp_path / running.NOTEBOOK).is_symlink()
     assert (tmp_path / "runs" / "failed.ipynb").exists()
-    assert (tmp_path / "runs/smoke.previous/imputer.safetensors").exists()
+    assert (tmp_path / "runs/smoke/imputer.safetensors").exists()
+    assert not (tmp_path / "runs/smoke.previous").exists()
 
 
 @pytest.mark.slow

@@ -144,6 +144,32 @@ def test_files_of_another_run_are_not_verified(folder: Path, rerun: Callable, na
     assert f"not executed: {name}" in as_text(comparison)
 
 
+def test_a_result_of_another_shape_is_said_before_anything_is_executed(
+    folder: Path, rerun: Callable
+) -> None:
+    calls = rerun()
+    np.save(folder / RESULT, TRUTH[1:])
+    write_notebook(folder, printed(own_hashes(folder))[:3])
+    with pytest.raises(BadInput, match="has shape"):
+        running.verify(folder)
+    assert calls == []
+
+
+def test_a_run_that_fails_at_once_puts_the_finished_one_back(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "runs/smoke").mkdir(parents=True)
+    (folder / "runs/smoke/summary.json").write_text("{}")
+
+    def fail(*_: object) -> None:
+        raise BadInput("nbclient is not installed")
+
+    monkeypatch.setattr(running, "execute", fail)
+    with pytest.raises(BadInput):
+        running.run(folder, "smoke")
+    assert (folder / "runs/smoke/summary.json").exists()
+
+
 def test_a_run_that_kept_its_parts_elsewhere_proves_nothing(folder: Path, rerun: Callable) -> None:
     rerun(weights="elsewhere")
     with pytest.raises(BadInput, match="not on a Drive"):
