@@ -126,7 +126,14 @@ def _begin(folder: Path, settings: dict | None) -> None:
     elif manifest.exists():
         require_same(manifest, settings)
     else:
+        _forget(folder)  # what a run that was killed while it cleaned up has left
         save_json(manifest, settings)
+
+
+def _forget(folder: Path) -> None:
+    """Remove the records of what is done."""
+    for record in folder.glob("done-*.json"):
+        record.unlink()
 
 
 def require_same(manifest: Path, settings: Mapping) -> None:
@@ -245,8 +252,7 @@ def is_made(path: Path, shape: tuple[int, ...], settings: dict | None = None) ->
 def _allocate(folder: Path, arrays: Sequence[StoredArray]) -> None:
     for array in arrays:
         if not array.path.exists():
-            for record in folder.glob("done-*.json"):  # nothing is done without the array
-                record.unlink()
+            _forget(folder)  # nothing is done without the array
             array.allocate()
         elif (size := array.path.stat().st_size) != array.size:
             raise BadInput(f"has {size} bytes", f"{array.size}: remove {folder}", path=array.path)

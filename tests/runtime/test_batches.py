@@ -109,6 +109,16 @@ def test_nothing_is_done_without_its_array(tmp_path: Path) -> None:
     assert np.array_equal(load_npy(tmp_path / "out.npy"), items(0, COUNT))
 
 
+def test_what_a_killed_clean_up_leaves_is_not_taken_for_other_work(tmp_path: Path) -> None:
+    output, log = tmp_path / "out.npy", tmp_path / "log"
+    with pytest.raises(KeyboardInterrupt):
+        work(output, log, stop_at=12)
+    (tmp_path / ".out.npy.partial" / "manifest.json").unlink()
+    log.unlink()
+    work(output, log, {"size": 5})
+    assert made(log) == [0, 4, 8, 12, 16, 20]
+
+
 def test_an_array_is_made_once_and_then_read(tmp_path: Path) -> None:
     path, calls = tmp_path / "deep" / "a.npy", list[int]()
 
