@@ -161,7 +161,8 @@ class Filler:
     ) -> None:
         self.folder = folder
         self.imputer = cache(partial(load_imputer, weights_file(model, revision), pick_device()))
-        self.imputer(quality)
+        if (imputer := self.imputer(quality)).has_calibration:
+            _ = imputer.calibration  # raises where it is damaged: now, not at the first upload
 
     def fill(
         self,

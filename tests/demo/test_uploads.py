@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from nogaps.demo.pictures import HOLE, downloads, view
 from nogaps.demo.uploads import Filler
 from nogaps.filling.files import fill_file
 from nogaps.images.formats import open_images
-from nogaps.imputers.loading import load_imputer
+from nogaps.imputers.loading import SHIPPED, load_imputer
 from nogaps.runtime.errors import BadInput
 
 
@@ -157,3 +158,10 @@ def test_messages_are_one_line_without_folders(
     with pytest.raises(BadInput, match=r"good\.npz: brings the pixels to 8,192, expected"):
         filler.fill([good])
     assert not list(filler.folder.iterdir()), "files of failed calls are left"
+
+
+def test_a_damaged_calibration_is_refused_before_anything_is_uploaded(tmp_path: Path) -> None:
+    shutil.copytree(SHIPPED, tmp_path / "model")
+    (tmp_path / "model/uncertainty.json").write_text("{}")
+    with pytest.raises(BadInput, match="lacks numbers of a calibration"):
+        Filler(tmp_path / "model", tmp_path)
