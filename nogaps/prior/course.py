@@ -202,7 +202,7 @@ def describe(x: torch.Tensor, y: torch.Tensor | None = None) -> dict[str, float]
         share of observed pixels above the samples' maximum.
 
     Raises:
-        BadInput: The sizes differ.
+        BadInput: The sizes differ, or nothing is observed.
     """
     values = {"low": x.min(), "high": x.max(), "mean": x.mean(), "std": x.std()}
     if y is not None:
@@ -210,6 +210,8 @@ def describe(x: torch.Tensor, y: torch.Tensor | None = None) -> dict[str, float]
             sizes = (f"({', '.join(map(str, images.shape[1:]))})" for images in (x, y))
             raise BadInput("the samples have images of {}, the test set of {}".format(*sizes))
         observed = (y != 0).any(dim=0)
+        if not observed.any():
+            raise BadInput("no pixel is observed", "some", path="test set")
         seen = y[:, observed]
         values["observed_std"] = seen.std()
         values["std_ratio"] = x[:, observed].std() / seen.std()

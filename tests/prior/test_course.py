@@ -174,6 +174,12 @@ def test_settings_that_it_does_not_take(settings: dict, text: str) -> None:
         course.generate(**{"num_samples": 5, **settings})
 
 
+def test_contrast_needs_a_test_set_that_shows_something() -> None:
+    x = torch.rand(2, 1, 8, 8)
+    with pytest.raises(BadInput, match="no pixel is observed"):
+        course.describe(x, 0 * x)
+
+
 def test_through_the_command_line(engine: ModuleType, tmp_path: Path) -> None:
     options = ("--num-samples", 5, "--batch-size", 2, "--test-set", ROOT / "test_set.npy")
     grid = tmp_path / "grid.png"
