@@ -72,7 +72,7 @@ def train_imputer(
         options = Options(settings.epochs, 1000 * seed)
         wanted = run_settings(first, train_set.tensors[1], mask, options)
         state = load_state(checkpoint)
-        if state is not None and state["settings"] != wanted:
+        if state is not None and state.get("settings") != wanted:
             problem = "holds a run on other images or settings; choose another --out"
             raise BadInput(problem, path=out)
         options = Options(settings.epochs, seed)

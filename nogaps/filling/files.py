@@ -62,7 +62,7 @@ class _Job:
         name = "" if given is None else str(given.stored.path)
         checked = (masks, self.missing, name, self.batch, method, self.half_width)
         report, digest = survey(self.source, *checked)
-        notes = [*report.notes, *filter(None, [given and given.note])]
+        notes = [*report.notes, *([given.note] if given is not None and given.note else [])]
         return {
             "imputer": method.identity,
             "device": method.device.type,

@@ -184,7 +184,7 @@ def weights_file(model: str | Path | None = None, revision: str | None = None) -
     """
     path = locate(SHIPPED if model is None else model, FILES, revision)
     file = path / WEIGHTS if os.path.isdir(path) else path
-    if str(path) != str(model) and not os.path.exists(file):
+    if str(path) != str(model) and not os.path.exists(file):  # of a path, reading it says more
         raise BadInput(f"has no {WEIGHTS}", "the repository of an imputer", path=model)
     return file
 

@@ -8,7 +8,7 @@ The batches are the same however many processes there are, so the result has the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -106,7 +106,7 @@ def unfinished(folder: Path, settings: Callable[[], dict | None]) -> Iterator[di
             with processes.main_process_first():
                 if processes.is_main():
                     _begin(folder, settings())
-            known = (folder / MANIFEST).exists()
+            known = (folder / MANIFEST).exists()  # else nothing is left to do
             yield load_json(folder / MANIFEST) if known else None
             processes.wait_for_everyone()
             if processes.is_main():
@@ -119,7 +119,10 @@ def unfinished(folder: Path, settings: Callable[[], dict | None]) -> Iterator[di
 
 
 def _begin(folder: Path, settings: dict | None) -> None:
-    """Leave in the folder what every process must know."""
+    """Leave a manifest of these settings in the folder, which tells the other processes; or none.
+
+    Raises BadInput where the manifest of interrupted work says others.
+    """
     manifest = folder / MANIFEST
     if settings is None:
         manifest.unlink(missing_ok=True)
@@ -212,8 +215,8 @@ def make_npy(
         batch_size: See `make_batches`.
         make: `make(start, stop)` returns items `start` to `stop` - 1.
         description: Heads the progress bar.
-        settings: What the values depend on, written to `manifest.json` beside the array; without
-            any the name of the array tells.
+        settings: What the values depend on, written to `manifest.json` beside the array; None
+            where the name of the array tells it.
 
     Raises:
         BadInput: There is an array of other settings, of unknown ones or of another shape; it
@@ -250,6 +253,7 @@ def is_made(path: Path, shape: tuple[int, ...], settings: dict | None = None) ->
 
 
 def _allocate(folder: Path, arrays: Sequence[StoredArray]) -> None:
+    """Make the arrays that are missing. Raises BadInput for one of another size."""
     for array in arrays:
         if not array.path.exists():
             _forget(folder)  # nothing is done without the array
@@ -258,17 +262,21 @@ def _allocate(folder: Path, arrays: Sequence[StoredArray]) -> None:
             raise BadInput(f"has {size} bytes", f"{array.size}: remove {folder}", path=array.path)
 
 
-def _done(records: Iterator[Path]) -> set[int]:
-    """First items of the batches that were recorded."""
+def _done(records: Iterable[Path]) -> set[int]:
+    """The batches that these files record, each by its first item."""
     return {start for record in records for start in load_json(record)["batches"]}
 
 
 @contextmanager
 def _record(folder: Path, arrays: Sequence[StoredArray]) -> Iterator[Callable[[int], None]]:
-    """Yield `note(start)`, which records every few seconds, and at any end, what is done."""
+    """Yield `note(start)`, to be called when a batch is written.
+
+    This process's record is written with the first batch, then every few seconds, and at any end;
+    it never names a batch whose bytes are not on the disk.
+    """
     path = folder / f"done-{processes.number()}.json"
-    batches = sorted(_done(iter([path] if path.exists() else [])))
-    recorded, last = len(batches), -RECORD
+    batches = sorted(_done([path] if path.exists() else []))
+    recorded, last = len(batches), -RECORD  # how many batches the file names, when it was written
 
     def save() -> None:
         nonlocal recorded, last

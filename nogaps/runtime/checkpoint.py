@@ -146,7 +146,7 @@ class Epochs:
         self.history: dict[str, list[float]] = {}
         self.seconds: list[float] = []
         state = load_state(path)
-        if state is not None and state["settings"] == settings:
+        if state is not None and state.get("settings") == settings:
             self.history, self.seconds = state["history"], state["seconds"]
             for name, part in parts.items():
                 part.load_state_dict(state[name])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nogaps.runtime import checkpoint
-from nogaps.runtime.checkpoint import load_state, save_state
+from nogaps.runtime.checkpoint import Epochs, load_state, save_state
 
 
 def state(k: int) -> dict:
@@ -42,3 +42,8 @@ def test_a_kill_while_a_state_is_written_loses_nothing(
         assert load_state(path)["step"] == 0
     path.rename(path.with_suffix(".previous"))  # between the two renames
     assert load_state(path)["step"] == 0
+
+
+def test_a_state_of_something_else_is_not_continued(tmp_path: Path) -> None:
+    save_state(tmp_path / "s.safetensors", state(0))
+    assert Epochs(tmp_path / "s.safetensors", [1], {}).history == {}
