@@ -43,8 +43,7 @@ TOLERANCE = 0.02
 Rounding can lead training no farther away than another seed does. Measured on the stand-in: two of
 the committed networks, which differ by their seed, are 0.0139 apart, the means of three such
 networks 0.0080, and kriging is 0.067 from the committed result. So chance passes in every profile,
-another method does not. In `smoke`, whose networks have hardly left kriging, one thread and two
-differ by 0.00002, bfloat16 and fp32 by 0.00009.
+another method does not.
 """
 
 WEIGHTS = "imputer.safetensors"
@@ -73,9 +72,8 @@ class Record:
 def run(folder: Path, profile: str, output: Path | None = None) -> Path:
     """Execute the notebook, and put what `check` needs into `output`: `nogaps run`.
 
-    An interrupted run is continued. A finished one is done again from the start: its saved parts,
-    which would be read back, are kept as `*.previous` until the new run has ended well, and are
-    put back if that fails before it has saved any.
+    An interrupted run is continued. A finished one is done again: its saved parts, which would be
+    read back, lie in `*.previous` meanwhile, and return if the new run fails before it saves any.
 
     Args:
         folder: Holds Assessment.ipynb and test_set.npy.
@@ -112,15 +110,12 @@ def execute(folder: Path, profile: str, output: Path) -> Path:
     """Run the notebook from top to bottom; write it and its result to `output`.
 
     The executed notebook replaces the one in `output` only when every cell has run; else the
-    unfinished one is kept in `output/runs/failed.ipynb`. Args and the result are those of `run`.
-
-    Raises:
-        BadInput: There is no notebook, or a cell failed: the message is the cell's error.
+    unfinished one is kept in `output/runs/failed.ipynb`. Args, result and errors are those of
+    `run`; the message is that of the cell that failed.
     """
     require("notebook", "nbclient", "nbconvert", "ipykernel")
     if not (folder / NOTEBOOK).exists():
-        expected = "the notebook there (or name its folder by --folder)"
-        raise BadInput("not found", expected, path=folder / NOTEBOOK)
+        raise BadInput("not found", "it there, or another --folder", path=folder / NOTEBOOK)
     notebook = load_notebook(folder / NOTEBOOK)
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -150,7 +145,6 @@ def _execute_cells(notebook: NotebookNode, folder: Path, environment: dict[str, 
         ipc = {"transport": "ipc", "ip": str(Path(sockets) / "kernel")}
         client = NotebookClient(
             notebook,
-            timeout=None,
             kernel_name="python3",
             resources={"metadata": {"path": str(folder)}},
             config=Config({"KernelManager": ipc if os.name == "posix" else {}}),
@@ -208,8 +202,7 @@ def verify(folder: Path, profile: str = "auto") -> dict[str, object]:
         What `compare` says.
 
     Raises:
-        BadInput: The notebook, the test set or the result is missing or damaged, a cell failed, or
-            the run saved its parts elsewhere.
+        BadInput: A file is missing or damaged, a cell failed, or the run saved its parts elsewhere.
     """
     then = read_record(folder / NOTEBOOK)
     y, expected = load_images(folder / "test_set.npy"), load_images(folder / RESULT)
@@ -251,11 +244,6 @@ def read_record(path: Path) -> Record:
     return Record(profile, {s: hashes[-1] for s, hashes in printed.items() if hashes}, environment)
 
 
-def _same(a: str | None, b: str | None) -> bool | None:
-    """Return whether two hashes agree as far as both are known; None if one is unknown."""
-    return a.startswith(b) or b.startswith(a) if a and b else None
-
-
 def compare(then: Record, now: Record, rms: float | None = None) -> dict[str, object]:
     """Compare two runs: what `nogaps run --verify` reports.
 
@@ -268,7 +256,10 @@ def compare(then: Record, now: Record, rms: float | None = None) -> dict[str, ob
         For each stage True, False, or None where a hash is not known; the first stage that is
         False; what decides, and both environments.
     """
-    stages = {stage: _same(then.hashes.get(stage), now.hashes.get(stage)) for stage in STAGES}
+    stages: dict[str, bool | None] = {}
+    for stage in STAGES:  # hashes agree as far as both are printed
+        a, b = then.hashes.get(stage), now.hashes.get(stage)
+        stages[stage] = a.startswith(b) or b.startswith(a) if a and b else None
     return {
         "profile": now.profile,
         "committed_profile": then.profile,
