@@ -93,10 +93,18 @@ def decode(stage: FirstStage, z: torch.Tensor, dtype: torch.dtype | None) -> tor
 
 
 def reconstruct(stage: FirstStage, x: torch.Tensor) -> torch.Tensor:
-    """Encode and decode x (N,1,H,W) in [0,1]; return images of its shape on the CPU."""
+    """Encode and decode x (N,1,H,W) in [0,1]; return images of its shape on the CPU.
+
+    Raises:
+        BadInput: The stage cannot halve images of this size often enough.
+    """
     device = next(stage.parameters()).device
     z, dtype = encode(stage, x), autocast_dtype(device)
-    return torch.cat([decode(stage, b.to(device), dtype).cpu() for b in z.split(BATCH)])
+    x_hat = torch.cat([decode(stage, b.to(device), dtype).cpu() for b in z.split(BATCH)])
+    if x_hat.shape != x.shape:
+        before, after = ("×".join(map(str, images.shape[2:])) for images in (x, x_hat))
+        raise BadInput(f"images of {before}: the first stage turns them into {after}")
+    return x_hat
 
 
 def reconstruction_scores(stage: FirstStage, x: torch.Tensor) -> dict[str, float]:

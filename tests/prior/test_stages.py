@@ -14,7 +14,12 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 
 from nogaps.prior import training
-from nogaps.prior.autoencoder import encode, reconstruct, train_autoencoder
+from nogaps.prior.autoencoder import (
+    build_autoencoder,
+    encode,
+    reconstruct,
+    train_autoencoder,
+)
 from nogaps.prior.diffusion import train_diffusion
 from nogaps.prior.loading import load_part, load_prior, load_stage
 from nogaps.prior.refine import refine_decoder, train_prior
@@ -183,3 +188,8 @@ def test_one_call_trains_everything(frames_file: Path, tmp_path: Path) -> None:
     assert sha256(weights) == before, "a finished training was changed by the same call"
     with pytest.raises(BadInput, match="other settings"):
         train(tmp_path, dropout=0.2)
+
+
+def test_sizes_that_a_first_stage_cannot_halve_are_one_line() -> None:
+    with pytest.raises(BadInput, match="images of 30×32: the first stage turns them into 28×32"):
+        reconstruct(build_autoencoder((8, 8, 8), 4), torch.rand(1, 1, 30, 32))
