@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from nogaps.runtime.device import autocast_dtype
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import atomic, open_regular
+from nogaps.runtime.files import atomic, flush_to_disk, open_regular
 from nogaps.runtime.progress import progress
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ def save_state(path: str | Path, state: dict) -> None:
     meta = _flatten(state, "state", tensors)
     with atomic(path) as temporary:
         temporary.write_bytes(_serialized(tensors, meta))
+        flush_to_disk(temporary)  # a disk may turn out to be full only now
         if path.exists():
             path.replace(path.with_suffix(".previous"))
 

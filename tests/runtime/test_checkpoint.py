@@ -9,6 +9,7 @@ import torch
 
 from nogaps.runtime import checkpoint
 from nogaps.runtime.checkpoint import Epochs, load_state, save_state
+from nogaps.runtime.errors import BadInput
 
 
 def state(k: int) -> dict:
@@ -40,6 +41,10 @@ def test_a_kill_while_a_state_is_written_loses_nothing(
             patch.setattr(checkpoint, name, lambda *_: exec("raise KeyboardInterrupt"))
             save_state(path, state(1))
         assert load_state(path)["step"] == 0
+    with monkeypatch.context() as patch, pytest.raises(BadInput, match="cannot be written"):
+        patch.setattr(checkpoint, "flush_to_disk", lambda _: exec("raise OSError(28, 'full')"))
+        save_state(path, state(1))
+    assert [file.name for file in tmp_path.iterdir()] == ["s.safetensors"]
     path.rename(path.with_suffix(".previous"))  # between the two renames
     assert load_state(path)["step"] == 0
 
