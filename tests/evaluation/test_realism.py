@@ -114,7 +114,7 @@ def test_near_duplicates_are_counted_but_not_an_image_with_itself() -> None:
 def test_brightness_is_removed(clean: torch.Tensor) -> None:
     x = heads(clean[:4], list("abcd")).x
     torch.testing.assert_close(heads(0.3 * clean[:4], list("abcd")).x, x)
-    assert x.max() == 1 and (x == 1).float().mean() < 0.01
+    assert x.max() == 1 and 0.002 < (x == 1).float().mean() < 0.01
 
 
 def test_features_see_blur(clean: torch.Tensor) -> None:

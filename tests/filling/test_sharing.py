@@ -172,6 +172,12 @@ def test_work_on_other_images_or_by_another_imputer_is_not_continued(
     other = Numbers(tmp_path / "other", identity="b" * 16)
     with pytest.raises(BadInput, match="made with imputer 'aaaaaaaaaaaaaaaa', not 'bbbb"):
         fill_file(source, tmp_path / "x.npy", other, **options)
+    mask = MASK.copy()
+    mask.flat[[np.flatnonzero(MASK)[-1], np.flatnonzero(~MASK)[0]]] = False, True  # as many holes
+    np.save(tmp_path / "mask.npy", mask)
+    with pytest.raises(BadInput, match=r"made with data .*: use another"):
+        again = Numbers(tmp_path / "log")
+        fill_file(source, tmp_path / "x.npy", again, tmp_path / "mask.npy", **options)
     np.save(source, np.load(source)[::-1])
     with pytest.raises(BadInput, match=r"manifest\.json: was made with data .*: use another"):
         fill_file(source, tmp_path / "x.npy", Numbers(tmp_path / "log"), **options)

@@ -24,6 +24,7 @@ from mutators import chunks_of, png_of
 from PIL import Image
 
 from nogaps.images import arrays
+from nogaps.images.arrays import open_npy
 from nogaps.images.formats import open_images
 from nogaps.images.npz import load_npz
 from nogaps.imputers.loading import WEIGHTS, load_imputer
@@ -165,6 +166,20 @@ def test_png_with_changed_pixels_fails_its_checksum(tmp_path: Path) -> None:
     data = png_of(*(chunks | {b"IDAT": damaged}).items())
     path.write_bytes(data.replace(new[-4:], old[-4:]))  # with the old checksum
     assert "damaged" in refused(lambda: load(tmp_path / "a"))
+
+
+def test_mask_of_bytes_that_are_not_bool(tmp_path: Path) -> None:
+    """numpy and torch disagree on what a byte of 91 means as a bool."""
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((8, 6), bool))
+    path.write_bytes(path.read_bytes()[:-1] + bytes([91]))
+    with open_npy(path, kinds="b") as mask:
+        assert "not bool" in refused(lambda: mask.read(0, 1))
+
+
+def test_float64_that_float32_takes_for_missing(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.full((1, 1, 8, 6), 1e-60))
+    assert "below 1e-45" in refused(lambda: load_images(tmp_path / "a.npy"))
 
 
 # files that are small and claim to be huge, or that unpack to far more ---------------------------

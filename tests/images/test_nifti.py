@@ -96,6 +96,11 @@ def test_what_a_plane_and_an_axis_need(tmp_path: Path) -> None:
     assert "tell the axes apart" in refused(lambda: open_images(path, plane="axial"))
     with open_images(path) as source:  # as stored: no affine is needed
         assert source.plane == "" and source.shape == (11, 6, 9)
+    image = nib.Nifti1Image(HEAD[:1, :1], None)
+    image.header.set_sform(np.diag([0, 1, 1, 1]), 2)
+    image.to_filename(path)
+    with open_nifti(path, plane="coronal") as source:
+        assert "voxels of 1×0" in refused(source.spacing)
 
 
 def test_what_nibabel_corrects_is_not_printed(

@@ -14,6 +14,7 @@ import torch
 from conftest import ROOT
 from diffusers import DiffusionPipeline, UNet2DModel
 from PIL import Image
+from pixel_space import PixelSpace
 from typer.testing import CliRunner
 
 from nogaps.commands.main import app
@@ -47,6 +48,21 @@ def test_image_k_depends_on_seed_and_temperature_but_on_no_batch(
         assert not torch.equal(images(prior, **few), images(prior, **few, **change))
     assert (x[0] - x[1]).abs().max() > 1e-3, "two images of one run are the same"
     assert torch.equal(torch.random.get_rng_state(), before), "the global generator was used"
+
+
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_diversity_grows_with_temperature(prior: Prior, scheduler: str) -> None:
+    """Also where each step adds noise of its own."""
+    stage = PixelSpace(factor=2, scaling_factor=5.0)  # an untrained decoder normalises
+    linear = dataclasses.replace(prior, vqvae=stage)
+
+    def diversity(temperature: float) -> float:
+        how = {"scheduler": scheduler, "temperature": temperature, "num_inference_steps": 10}
+        x = images(linear, n=8, **how).flatten(1)
+        return float(torch.pdist(x).mean()) / x.shape[1] ** 0.5
+
+    low, middle, high = map(diversity, (0.5, 0.8, 1.0))
+    assert 0.01 < low < 0.95 * middle and middle < 0.95 * high
 
 
 @pytest.mark.parametrize(

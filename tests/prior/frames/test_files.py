@@ -61,5 +61,7 @@ def test_unit_range_of_16_bits_is_that_of_8() -> None:
     assert x.shape == (3, 1, 16, 12) and x.dtype == torch.float32
     assert x.min() >= 0 and x.max() == 1
     torch.testing.assert_close(unit_range(LEVELS.astype(np.uint16) * 257), x, rtol=1e-6, atol=0)
+    ramp = unit_range(np.arange(1000, dtype=np.uint16).reshape(1, 25, 40)).flatten()
+    assert float(ramp[500]) == pytest.approx(500 / 996.003) and ramp.max() == 1
     assert to_size(x).shape == (3, 1, 8, 6)
     torch.testing.assert_close(to_size(x)[0, 0, 0, 0], x[0, 0, :2, :2].mean())
