@@ -119,10 +119,7 @@ def unfinished(folder: Path, settings: Callable[[], dict | None]) -> Iterator[di
 
 
 def _begin(folder: Path, settings: dict | None) -> None:
-    """Leave a manifest of these settings in the folder, which tells the other processes; or none.
-
-    Raises BadInput where the manifest of interrupted work says others.
-    """
+    """Leave the manifest of these settings, or none; BadInput where interrupted work has others."""
     manifest = folder / MANIFEST
     if settings is None:
         manifest.unlink(missing_ok=True)
@@ -225,6 +222,9 @@ def make_npy(
     dtype, folder = np.dtype("<f4"), path.with_name(f".{path.name}.partial")
     array = StoredArray(folder / path.name, shape[0], shape[1:], dtype, npy_header(shape, dtype))
     wanted = settings or {"shape": list(shape)}
+    with processes.main_process_first():
+        if is_made(path, shape, settings) and not folder.exists():
+            return  # without a lock, which needs a folder that can be written
     with unfinished(folder, lambda: None if is_made(path, shape, settings) else wanted) as known:
         if known is None:
             return

@@ -134,6 +134,9 @@ def test_an_array_is_made_once_and_then_read(tmp_path: Path) -> None:
         make_npy(path, (COUNT, *SHAPE), SIZE, make, "working")
         assert np.array_equal(load_npy(path), items(0, COUNT))
     assert calls == [0, 4, 8, 8, 12, 16, 20] and os.listdir(path.parent) == ["a.npy"]
+    before = path.parent.stat().st_mtime_ns
+    make_npy(path, (COUNT, *SHAPE), SIZE, make, "working")
+    assert path.parent.stat().st_mtime_ns == before  # it may lie where nothing can be written
     np.save(path, np.zeros(3, np.float32))
     with pytest.raises(BadInput, match=r"a\.npy: has shape \(3,\), not .*remove it"):
         make_npy(path, (COUNT, *SHAPE), SIZE, make, "working")
