@@ -120,7 +120,8 @@ def check_settings(num_samples: int, batch_size: int, process: Process) -> None:
         ("temperature", temperature, 0, 2),
     ):
         if not low <= value <= high:
-            raise BadInput(f"{name} {value}", f"{low} to {high}")
+            limits = f"{low} to {high}" if high < math.inf else f"at least {low}"
+            raise BadInput(f"{name} {value}", limits)
     if scheduler not in SCHEDULERS:
         raise BadInput(f"scheduler {scheduler!r}", f"one of {', '.join(SCHEDULERS)}")
     if precision not in ("auto", *PRECISIONS):

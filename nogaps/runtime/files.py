@@ -196,7 +196,10 @@ def read_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
     if length > HEADER:
         raise ValueError(f"a header of {length} bytes")
     read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-    return read(io.BytesIO(prefix + file.read(length)))
+    shape, fortran, dtype = read(io.BytesIO(prefix + file.read(length)))
+    if dtype.hasobject:
+        raise ValueError("it holds pickled objects")
+    return shape, fortran, dtype
 
 
 def check_length(length: int, declared: int) -> None:

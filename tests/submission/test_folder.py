@@ -47,7 +47,7 @@ FOLDERS: dict[str, tuple[Spoil, str, str]] = {
     "array linked out": (linked(RESULT, f"../elsewhere-{RESULT}"), "outside", "a symbolic link to"),
     "array truncated": (raw(RESULT, lambda data: data[:-1000]), "unreadable", "damaged"),
     "array of text": (text(RESULT, "0.1, 0.2"), "unreadable", "not a .npy file"),
-    "array pickled": (array(np.array([GOOD, None], dtype=object)), "unreadable", "damaged"),
+    "array pickled": (array(np.array([GOOD, None], dtype=object)), "unreadable", "pickled"),
     "hostile header": (
         raw(RESULT, lambda d: d.replace(b"'fort", b"(((((", 1)),
         "unreadable",
