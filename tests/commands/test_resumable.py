@@ -253,7 +253,8 @@ def test_killed_at_random(command: Command, number: int, tmp_path: Path) -> None
             continue
         assert code == killing.expected_code(number), log.read_text()
         if number != signal.SIGKILL and killing.digests(out, command.results) != expected:
-            assert log.read_text().splitlines()[-1] == f"nogaps: interrupted; {command.advice}"
+            # which advice it gives is not asked: a signal may come before the command is known
+            assert log.read_text().splitlines()[-1].startswith("nogaps: interrupted; ")
             assert "Traceback" not in log.read_text()
         read_all(out)
         killed += 1
