@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, LDMPipeline
+from in_process import called
 
 from nogaps import standin
 from nogaps.prior.autoencoder import build_autoencoder
@@ -69,6 +70,15 @@ def frames_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     heads = standin.clean_images()[:24, 0].repeat(2, 1).repeat(2, 2)
     split = np.array(["train"] * 16 + ["val"] * 8)
     np.savez(path, images=(255 * heads).astype(np.uint8), split=split, group=split)
+    return path
+
+
+@pytest.fixture(scope="session")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the notebook in this repository."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    done = called("report", ROOT, "-o", path)
+    assert done.code in (0, 1), done.err
     return path
 
 

@@ -54,15 +54,6 @@ SIDEWAYS = "return document.documentElement.scrollWidth - innerWidth"
 
 
 @pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of the notebook in this repository."""
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    done = called("report", ROOT, "-o", path)
-    assert done.code in (0, 1), done.err
-    return path
-
-
-@pytest.fixture(scope="module")
 def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[webdriver.Chrome]:
     driver = open_browser(tmp_path_factory.mktemp("downloads"))
     yield driver

@@ -24,15 +24,6 @@ OUTPUTS = [out for cell in CELLS for out in outputs(cell)]
 PNGS = [encoded for out in OUTPUTS for encoded in pictures(out)]
 
 
-@pytest.fixture(scope="module")
-def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of the notebook in this repository."""
-    path = tmp_path_factory.mktemp("report") / "report.html"
-    done = called("report", ROOT, "-o", path)
-    assert done.code in (0, 1), done.err
-    return path
-
-
 def plain(text: str) -> str:
     return " ".join(text.split())
 
