@@ -26,8 +26,7 @@ from nogaps.imputers.loading import (
 )
 from nogaps.prior.frames import files, heads
 from nogaps.prior.frames.prepare import prepare_images
-from nogaps.prior.loading import load_prior
-from nogaps.prior.schedulers import make_scheduler
+from nogaps.prior.loading import load_prior, make_scheduler
 from nogaps.runtime.checkpoint import load_state, load_tensors, save_model, save_state
 from nogaps.runtime.files import load_images, load_json, load_npy, save_json
 

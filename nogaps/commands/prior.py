@@ -249,9 +249,11 @@ def push(
 
     Example: nogaps prior push owner/name --folder runs/prior/pipeline --private
     """
-    from nogaps.prior.loading import files_to_push, push_prior
+    from nogaps.prior.loading import files_to_push
+    from nogaps.runtime.hub import upload
 
+    place, names = files_to_push(folder)
     if not yes:
-        confirm(repo_id, files_to_push(folder)[1], private)
-    address = push_prior(repo_id, folder, private, revision)
+        confirm(repo_id, names, private)
+    address = upload(repo_id, place, names, "Upload a prior of nogaps", private, revision)
     say({"repo_id": repo_id, "commit": address}, as_json, f"{repo_id}: uploaded, {address}")

@@ -14,9 +14,8 @@ import torch
 from nogaps.filling.method import Filling
 from nogaps.interpolation import keep_observed
 from nogaps.prior.autoencoder import decode
-from nogaps.prior.loading import Prior
+from nogaps.prior.loading import Prior, make_scheduler
 from nogaps.prior.sampling import PRECISIONS, latent_shape, resolve_precision
-from nogaps.prior.schedulers import make_scheduler
 from nogaps.runtime.device import autocast
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.progress import progress

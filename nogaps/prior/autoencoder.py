@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,8 +12,8 @@ from nogaps.augmentation import warp
 from nogaps.metrics import gradient_energy, ssim_map
 from nogaps.prior.frames.files import load_training, to_size
 from nogaps.prior.loading import FirstStage
-from nogaps.prior.training import Loss, Schedule, fit
-from nogaps.prior.vqvae import VQVAE2, vqvae_loss
+from nogaps.prior.training import Schedule, fit
+from nogaps.prior.vqvae import VQVAE2
 from nogaps.runtime import processes
 from nogaps.runtime.device import autocast, autocast_dtype
 from nogaps.runtime.errors import BadInput
@@ -73,6 +72,26 @@ def autoencoder_loss(
     return {"loss": reconstruction + KL_WEIGHT * kl, "reconstruction": reconstruction, "kl": kl}
 
 
+def vqvae_loss(
+    model: VQVAE2, x: torch.Tensor, generator: torch.Generator
+) -> dict[str, torch.Tensor]:
+    """Return the losses of x (N,1,H,W) in [0,1], as fp32 scalars.
+
+    The weighted "commitment" is the mean squared distance of encoder outputs to their codes, summed
+    over the levels. The perplexities count the codes in use, 1 to num_codes.
+    """
+    x_hat, bottom, top = model(2 * x - 1, generator)
+    reconstruction = reconstruction_loss(x_hat.float() / 2 + 0.5, x)
+    commitment = bottom.distance + top.distance
+    return {
+        "loss": reconstruction + model.config.commitment_weight * commitment,
+        "reconstruction": reconstruction,
+        "commitment": commitment,
+        "perplexity_bottom": bottom.perplexity,
+        "perplexity_top": top.perplexity,
+    }
+
+
 @torch.no_grad()
 def encode(stage: FirstStage, x: torch.Tensor) -> torch.Tensor:
     """Return the posterior means of x (N,1,H,W) in [0,1], fp32, on the CPU, not scaled."""
@@ -107,11 +126,6 @@ def reconstruct(stage: FirstStage, x: torch.Tensor) -> torch.Tensor:
     return x_hat
 
 
-def reconstruction_scores(stage: FirstStage, x: torch.Tensor) -> dict[str, float]:
-    """Return `compare_images` of x (N,1,H,W) and its reconstruction."""
-    return compare_images(reconstruct(stage.eval(), x), x)
-
-
 def compare_images(x_hat: torch.Tensor, x: torch.Tensor) -> dict[str, float]:
     """Return loss, mean PSNR in dB (data range 1), SSIM and ratio of gradient energies."""
     psnr = -10 * torch.log10(((x_hat - x) ** 2).mean((1, 2, 3)))
@@ -123,13 +137,16 @@ def compare_images(x_hat: torch.Tensor, x: torch.Tensor) -> dict[str, float]:
     }
 
 
+KINDS = {"kl": (build_autoencoder, autoencoder_loss), "vqvae2": (VQVAE2, vqvae_loss)}
+
+
 def train_autoencoder(
     frames: Sequence[str | Path],
     out: str | Path,
     schedule: Schedule,
     kind: str = "kl",
     **shape: object,
-) -> FirstStage:
+) -> None:
     """Train a first stage on frame files; write the folder `out/vqvae`.
 
     The latent scale, 1/std over the whole training set, is stored in the folder's config.
@@ -144,31 +161,26 @@ def train_autoencoder(
     Raises:
         BadInput: A file or the kind cannot be used, or `out` holds a run with other settings.
     """
+    if kind not in KINDS:
+        raise BadInput(f"stage {kind!r} is unknown", "kl or vqvae2")
     train, val = load_training(frames)
-    model, loss = _build(kind, schedule.seed, shape)
+    make, loss = KINDS[kind]
+    with torch.random.fork_rng([]):
+        torch.manual_seed(schedule.seed)  # diffusers initialises from the global generator
+        model = make(**shape)
 
     def draw(n: int, generator: torch.Generator) -> torch.Tensor:
         return warp(train[torch.randint(len(train), (n,), generator=generator)], generator)
 
+    def validate(model: FirstStage) -> dict[str, float]:
+        return compare_images(reconstruct(model, val), val)
+
     config = {"stage": "autoencoder", "files": [Path(f).name for f in frames]}
     config |= {"images": len(train), **model.config}
-    run_dir, validate = Path(out) / "autoencoder", partial(reconstruction_scores, x=val)
-    model = fit(model, draw, loss, validate, run_dir, schedule, config)
+    model = fit(model, draw, loss, validate, Path(out) / "autoencoder", schedule, config)
     z = encode(model, to_size(train))
     model.register_to_config(scaling_factor=float(1 / z.std()))
     if processes.is_main():
         with atomic_folder(Path(out) / "vqvae") as folder:
             model.save_pretrained(folder, safe_serialization=True)
     processes.wait_for_everyone()
-    return model
-
-
-def _build(kind: str, seed: int, shape: dict) -> tuple[FirstStage, Loss]:
-    """An untrained first stage with its loss."""
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed)  # diffusers initialises from the global generator
-        if kind == "kl":
-            return build_autoencoder(**shape), autoencoder_loss
-        if kind == "vqvae2":
-            return VQVAE2(**shape), partial(vqvae_loss, reconstruction=reconstruction_loss)
-    raise BadInput(f"stage {kind!r} is unknown", "kl or vqvae2")

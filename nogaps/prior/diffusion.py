@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, LDMPipeline, UNet2DModel
 
 from nogaps.augmentation import warp
-from nogaps.prior.autoencoder import encode
+from nogaps.prior.autoencoder import BATCH, encode
 from nogaps.prior.frames.files import load_training, to_size
-from nogaps.prior.loading import WEIGHTS, FirstStage, load_part, load_stage
+from nogaps.prior.loading import STAGES, WEIGHTS, FirstStage, load_part
 from nogaps.prior.training import Schedule, fit, step_generator
 from nogaps.runtime import processes
 from nogaps.runtime.batches import make_npy
@@ -23,7 +23,6 @@ from nogaps.runtime.device import autocast, autocast_dtype, pick_device
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic_folder, load_json, load_npy, sha256
 
-BATCH = 64  # images that are encoded at a time
 TRAINING_STEPS = 1000  # noise levels of the forward process
 # the forward process (cosine: arXiv 2102.09672, section 3.2), and what is predicted
 FORWARD = DDPMScheduler(
@@ -92,10 +91,8 @@ def diffusion_loss(
 def _validation_loss(model: UNet2DModel, z: torch.Tensor) -> dict[str, float]:
     """`diffusion_loss` with the same noise at every call, over four passes of z."""
     generator = torch.Generator().manual_seed(0)
-    device = next(model.parameters()).device
-    z = z.to(device)
-    model.eval()
-    with autocast(device, autocast_dtype(device)):
+    z = z.to(model.device)
+    with autocast(z.device, autocast_dtype(z.device)):
         losses = [diffusion_loss(model, z, generator)["loss"] for _ in range(4)]
     return {"loss": float(torch.stack(losses).mean())}
 
@@ -184,7 +181,7 @@ def train_diffusion(
     out = Path(out)
     train, val = load_training(frames)
     folder = out if start is None else Path(start)
-    stage = load_stage(folder / "vqvae").to(pick_device())
+    stage = load_part(folder / "vqvae", *STAGES).to(pick_device())
     shape, latents = _training_latents(stage, train, copies, schedule.seed, out / "diffusion")
     z_val = encode(stage, val) * stage.config.scaling_factor
     with torch.random.fork_rng([]):

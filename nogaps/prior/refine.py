@@ -21,21 +21,22 @@ from torch.func import functional_call
 
 from nogaps.augmentation import warp
 from nogaps.prior.autoencoder import (
+    BATCH,
+    compare_images,
+    reconstruct,
     reconstruction_loss,
-    reconstruction_scores,
     train_autoencoder,
 )
 from nogaps.prior.diffusion import save_prior, train_diffusion
 from nogaps.prior.frames.files import load_training
 from nogaps.prior.loading import Prior, load_prior
-from nogaps.prior.sampling import image_generators, latent_shape, sample_latents
+from nogaps.prior.sampling import Process, image_generators, latent_shape, sample_latents
 from nogaps.prior.training import Schedule, fit, make_accelerator
 from nogaps.runtime import processes
 from nogaps.runtime.batches import make_npy
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_npy
 
-BATCH = 64  # samples drawn at a time
 NOISE = 0.05  # deviation added to real latents, in units of the latents' own
 WEIGHT = 3.0  # length of the critic's gradient at the decoder's last layer, in reconstruction's
 SHARPNESS = 0.25  # of `warp` for the real images: as sharp as the frames, hardly sharper
@@ -155,7 +156,7 @@ def refine_decoder(
         return warp(train[pick], generator, sharpness=SHARPNESS)
 
     def validate(pair: Pair) -> dict[str, float]:
-        return reconstruction_scores(pair.stage, val)
+        return compare_images(reconstruct(pair.stage, val), val)
 
     config = {"stage": "refine", "files": [Path(f).name for f in frames]}
     config |= {"samples": samples, "prior": prior.weights_sha256}
@@ -170,7 +171,8 @@ def latent_bank(prior: Prior, folder: Path, samples: int, seed: int) -> torch.Te
     """Sample unscaled latents (N,C,h,w), or read those of an earlier call from `folder`."""
 
     def sample(start: int, stop: int) -> np.ndarray:
-        return sample_latents(prior, image_generators(seed, start, stop - start)).cpu().numpy()
+        generators = image_generators(seed, start, stop - start)
+        return sample_latents(prior, generators, Process()).cpu().numpy()
 
     path = folder / f"latents-{prior.weights_sha256[:16]}-{samples}-{seed}.npy"
     shape = (samples, *latent_shape(prior))

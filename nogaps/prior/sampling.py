@@ -12,8 +12,7 @@ import numpy as np
 import torch
 
 from nogaps.prior.autoencoder import decode
-from nogaps.prior.loading import Prior, load_prior
-from nogaps.prior.schedulers import SCHEDULERS, make_scheduler
+from nogaps.prior.loading import SCHEDULERS, Prior, load_prior, make_scheduler
 from nogaps.runtime.batches import make_npy
 from nogaps.runtime.device import autocast, autocast_dtype
 from nogaps.runtime.errors import BadInput
@@ -32,9 +31,6 @@ class Process(NamedTuple):
     scheduler: str = "dpm"  # one of SCHEDULERS
     temperature: float = 1.0  # scales all noise: the start, and with ddpm that of each step
     precision: str = "auto"  # or a key of PRECISIONS
-
-
-DEFAULT = Process()
 
 
 def latent_shape(prior: Prior) -> tuple[int, int, int]:
@@ -59,7 +55,7 @@ def image_generators(seed: int, first: int, n: int) -> list[torch.Generator]:
 def sample_latents(
     prior: Prior,
     generators: list[torch.Generator],
-    process: Process = DEFAULT,
+    process: Process,
     callback: Callable[[torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
     """Run the reverse process once per generator.
@@ -95,7 +91,7 @@ def sample_latents(
 def sample_batch(
     prior: Prior,
     generators: list[torch.Generator],
-    process: Process = DEFAULT,
+    process: Process,
     callback: Callable[[torch.Tensor], None] | None = None,
 ) -> torch.Tensor:
     """Decode `sample_latents`: (N,1,H,W) float32 in [0,1] on the prior's device."""

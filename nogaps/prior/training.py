@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from nogaps.runtime.checkpoint import ema_of, load_state, save_state
 from nogaps.runtime.device import autocast_dtype, pick_device
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic
-from nogaps.runtime.processes import folder_lock
+from nogaps.runtime.processes import TIMEOUT, folder_lock
 from nogaps.runtime.progress import progress
 from nogaps.runtime.seeds import numbered_generator
 
@@ -57,9 +56,8 @@ def make_accelerator() -> Accelerator:
     """Return Accelerate with the precision in which this device is fast."""
     device = pick_device()
     precision = {torch.bfloat16: "bf16", torch.float16: "fp16"}.get(autocast_dtype(device), "no")
-    patient = InitProcessGroupKwargs(timeout=timedelta(days=30))  # one may wait while another works
-    options = {"cpu": device.type == "cpu", "kwargs_handlers": [patient]}
-    return Accelerator(mixed_precision=precision, **options)
+    patient = [InitProcessGroupKwargs(timeout=TIMEOUT)]
+    return Accelerator(cpu=device.type == "cpu", mixed_precision=precision, kwargs_handlers=patient)
 
 
 def step_generator(seed: int, step: int, process: int = 0) -> torch.Generator:
@@ -119,13 +117,19 @@ class Run:
         save_state(self.folder / STATE, state)
 
     def add_row(self, seconds: float, scores: dict[str, float]) -> None:
-        """Write the log with one more row: mean losses since the last, scores of a validation."""
+        """Write log.csv and log.png with one more row: mean losses since the last, and scores."""
         n = self.totals.pop("n")
         losses = {name: total / n for name, total in self.totals.items()}
         scores = {f"val_{name}": value for name, value in scores.items()}
         self.log.append({"step": self.step, "seconds": round(seconds, 1), **losses, **scores})
         self.totals.clear()
-        _write_log(self.folder, self.log)
+        with atomic(self.folder / "log.csv") as temporary, open(temporary, "w", newline="") as file:
+            writer = csv.DictWriter(file, [*self.log[-1]])
+            writer.writeheader()
+            writer.writerows(self.log)
+        curves = {name: [row[name] for row in self.log] for name in (*losses, *scores)}
+        steps = [row["step"] for row in self.log]
+        save_curves(self.folder / "log.png", curves, steps, self.folder.name)
 
 
 def fit(
@@ -170,7 +174,7 @@ def fit(
     with folder_lock(run_dir) if main else nullcontext():
         run.load()
         objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
-        _train(run, objective, optimizer, ema, draw, validate, schedule, accelerator)
+        _train(run, objective, optimizer, draw, validate, schedule, accelerator)
     return ema.module.eval()
 
 
@@ -178,25 +182,25 @@ def _train(
     run: Run,
     objective: torch.nn.Module,
     optimizer: torch.optim.Optimizer,
-    ema: torch.optim.swa_utils.AveragedModel,
     draw: Draw,
     validate: Validate,
     schedule: Schedule,
     accelerator: Accelerator,
 ) -> None:
     """Take the steps that are left; process 0 validates the averaged model and saves the state."""
-    main, steps, saved = accelerator.is_main_process, schedule.steps, time.monotonic()
+    model, ema, main = run.parts["model"], run.parts["ema"], accelerator.is_main_process
+    steps, saved = schedule.steps, time.monotonic()
     started = saved - (run.log[-1]["seconds"] if run.log else 0.0)
     todo = range(run.step, steps)
     for step in progress(todo, "training", initial=run.step, total=steps, disable=not main):
         losses = _train_step(step, objective, optimizer, draw, schedule, accelerator)
-        ema.update_parameters(run.parts["model"])
+        ema.update_parameters(model)
         run.totals.update({name: float(value.detach()) for name, value in losses.items()})
         run.totals["n"] += 1
         run.step = step + 1
         last = run.step == steps
         if main and (last or run.step % schedule.validate_every == 0):
-            run.add_row(time.monotonic() - started, validate(ema.module))
+            run.add_row(time.monotonic() - started, validate(ema.module.eval()))
         if main and (last or time.monotonic() - saved > SAVE):
             run.save()
             saved = time.monotonic()
@@ -226,14 +230,3 @@ def _train_step(
     accelerator.clip_grad_norm_(objective.parameters(), 1.0)
     optimizer.step()
     return losses
-
-
-def _write_log(run_dir: Path, rows: list[dict]) -> None:
-    """Write the losses as a table and as a figure."""
-    with atomic(run_dir / "log.csv") as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[-1]))
-        writer.writeheader()
-        writer.writerows(rows)
-    names = [name for name in rows[-1] if name not in ("step", "seconds")]
-    curves = {name: [row[name] for row in rows] for name in names}
-    save_curves(run_dir / "log.png", curves, [row["step"] for row in rows], run_dir.name)

@@ -20,7 +20,6 @@ from torch import nn
 
 from nogaps.runtime.errors import BadInput
 
-Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 CHUNK = 4096  # vectors whose distances are taken at once: they stay in the processor's cache
 EPSILON = 1e-5  # of the Laplace smoothing
 
@@ -273,24 +272,3 @@ class VQVAE2(ModelMixin, ConfigMixin):
         top = self.quantizer_top(self.to_top(self.encoder_top(fine)), generator)
         coarse = self.top_to_bottom(top.vectors.to(self.dtype))
         return self.quantizer_bottom(self.to_bottom(torch.cat([fine, coarse], 1)), generator), top
-
-
-def vqvae_loss(
-    model: nn.Module, x: torch.Tensor, generator: torch.Generator, reconstruction: Loss = F.mse_loss
-) -> dict[str, torch.Tensor]:
-    """Return the losses of a `VQVAE2` for x (N,C,H,W) in [0,1], as fp32 scalars.
-
-    "loss" is minimised: `reconstruction(x_hat, x)`, both in [0,1], plus the weighted "commitment",
-    the mean squared distance of encoder outputs to their codes, summed over the levels. The
-    perplexities count the codes in use, 1 to num_codes.
-    """
-    sample, bottom, top = model(2 * x - 1, generator)
-    error = reconstruction(sample.float() / 2 + 0.5, x)
-    commitment = bottom.distance + top.distance
-    return {
-        "loss": error + model.config.commitment_weight * commitment,
-        "reconstruction": error,
-        "commitment": commitment,
-        "perplexity_bottom": bottom.perplexity,
-        "perplexity_top": top.perplexity,
-    }

@@ -14,8 +14,7 @@ from nogaps.imputers import posterior as module
 from nogaps.imputers.posterior import TOP, Posterior, ancestral_step, renoise
 from nogaps.interpolation import linear
 from nogaps.prior.diffusion import FORWARD, build_denoiser
-from nogaps.prior.loading import Prior
-from nogaps.prior.schedulers import PREDICTIONS
+from nogaps.prior.loading import PREDICTIONS, Prior
 from nogaps.prior.vqvae import VQVAE2
 from nogaps.runtime.errors import BadInput
 

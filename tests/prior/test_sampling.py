@@ -19,9 +19,8 @@ from typer.testing import CliRunner
 
 from nogaps.commands.main import app
 from nogaps.prior import sampling
-from nogaps.prior.loading import SHIPPED, Prior, load_prior
+from nogaps.prior.loading import PREDICTIONS, SCHEDULERS, SHIPPED, Prior, load_prior
 from nogaps.prior.sampling import generate, image_generators, sample_to
-from nogaps.prior.schedulers import PREDICTIONS, SCHEDULERS
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_images, load_json, save_json, sha256
 

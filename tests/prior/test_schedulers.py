@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from nogaps.prior.schedulers import PREDICTIONS, SCHEDULERS, make_scheduler
+from nogaps.prior.loading import PREDICTIONS, SCHEDULERS, make_scheduler
 from nogaps.runtime.errors import BadInput
 
 NOISE = ("linear", "squaredcos_cap_v2")

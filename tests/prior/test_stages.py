@@ -21,7 +21,7 @@ from nogaps.prior.autoencoder import (
     train_autoencoder,
 )
 from nogaps.prior.diffusion import train_diffusion
-from nogaps.prior.loading import load_part, load_prior, load_stage
+from nogaps.prior.loading import STAGES, load_part, load_prior
 from nogaps.prior.refine import refine_decoder, train_prior
 from nogaps.prior.sampling import generate
 from nogaps.prior.training import Schedule
@@ -160,7 +160,7 @@ def test_a_prior_is_trained_further(kl: Path, frames_file: Path, tmp_path: Path)
 
 def test_another_kind_of_first_stage(trained: Path, frames_file: Path, tmp_path: Path) -> None:
     out = trained / "vqvae2"
-    assert isinstance(load_stage(out / "vqvae"), VQVAE2)
+    assert isinstance(load_part(out / "vqvae", *STAGES), VQVAE2)
     prior = load_prior(out / "pipeline")
     assert torch.cat(generate(2, 2, 2, prior=prior)).shape == (2, 1, 64, 64)
     with open(out / "autoencoder" / "log.csv") as file:

@@ -10,9 +10,9 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 
-from nogaps.prior.autoencoder import reconstruct
+from nogaps.prior.autoencoder import reconstruct, vqvae_loss
 from nogaps.prior.loading import load_part
-from nogaps.prior.vqvae import EPSILON, VQVAE2, VectorQuantizer, vqvae_loss
+from nogaps.prior.vqvae import EPSILON, VQVAE2, VectorQuantizer
 from nogaps.runtime.checkpoint import ema_of
 from nogaps.runtime.errors import BadInput
 

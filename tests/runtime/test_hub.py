@@ -13,8 +13,9 @@ from huggingface_hub import constants
 from in_process import called
 from PIL import Image
 
-from nogaps.prior.loading import WEIGHTS, files_to_push, load_prior, push_prior
+from nogaps.prior.loading import WEIGHTS, files_to_push, load_prior
 from nogaps.runtime.errors import BadInput
+from nogaps.runtime.hub import upload
 
 CARD = """---
 license: mit
@@ -42,6 +43,10 @@ def folder(prior_folder: Path, tmp_path: Path) -> Path:
     (path / ".cache").mkdir()
     (path / ".cache/state.json").write_text("{}")
     return path
+
+
+def push_prior(repo: str, folder: Path, private: bool = False, revision: str | None = None) -> str:
+    return upload(repo, *files_to_push(folder), "Upload a prior", private, revision)
 
 
 def test_pushed_prior_loads_from_the_hub(
