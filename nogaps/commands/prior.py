@@ -59,10 +59,10 @@ def sample(
     """
     import torch
 
-    from nogaps.prior import course, pictures
+    from nogaps.prior import course, sampling
     from nogaps.runtime.files import load_images, load_npy
 
-    pictures.check_names(grid, film)
+    sampling.check_names(grid, film)
     y = None if test_set is None else torch.from_numpy(load_images(test_set))
     scheduler = scheduler or ("ddim" if prior == "course" else "dpm")
     settings = (num_samples, steps, batch_size, scheduler, temperature, seed)
@@ -73,8 +73,8 @@ def sample(
     if not processes.is_main():
         return
     if grid is not None:
-        images = load_npy(out / "images.npy", mmap=True)[: pictures.GRID_IMAGES]
-        pictures.save_grid(grid, torch.from_numpy(images.copy()))
+        images = load_npy(out / "images.npy", mmap=True)[: sampling.GRID_IMAGES]
+        sampling.save_grid(grid, torch.from_numpy(images.copy()))
     result = {"images": out / "images.npy", "num_samples": num_samples, "grid": grid, "film": film}
     lines = [f"{out / 'images.npy'}: {num_samples} images"]
     if prior == "course" or y is not None:
@@ -105,9 +105,8 @@ def _sample_prior(
     revision: str | None,
     precision: str,
 ) -> None:
-    from nogaps.prior import pictures
     from nogaps.prior.loading import load_prior
-    from nogaps.prior.sampling import Process, sample_to
+    from nogaps.prior.sampling import Process, record, sample_to, save_film
 
     with processes.main_process_first():
         model = load_prior(prior, revision=revision)
@@ -115,8 +114,7 @@ def _sample_prior(
     if film is not None and processes.is_main():
         count, steps, _, scheduler, temperature, seed = settings
         process = Process(steps, scheduler, temperature, precision)
-        frames = pictures.record(model, seed, min(count, pictures.FILM_IMAGES), process)
-        pictures.save_film(film, frames)
+        save_film(film, record(model, seed, count, process))
 
 
 @command()
@@ -160,9 +158,9 @@ def prepare(
     from nogaps.prior.frames import prepare as frames
 
     if preview:
-        from nogaps.prior import pictures
+        from nogaps.prior import sampling
 
-        pictures.check_names(preview, None)
+        sampling.check_names(preview, None)
         frames.check_preview(preview, source)
     options = {"size": size, "fit": fit, "plane": plane, "slices": slices}
     options |= {"val_share": val_share, "skip_bad": skip_bad or None}
@@ -173,9 +171,9 @@ def prepare(
         prepared = heads.prepare(source[0], index, out)
     else:
         prepared = frames.prepare_images(source, out, **options)
-    result = {"frames": out, **vars(prepared)}
+    result = {"frames": out, **prepared._asdict()}
     if preview:
-        pictures.save_grid(preview, files.load_some(out, pictures.GRID_IMAGES))
+        sampling.save_grid(preview, files.load_some(out, sampling.GRID_IMAGES))
         result["preview"] = preview
     for line in prepared.skipped:
         typer.echo(f"left out: {line}", err=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -69,48 +68,38 @@ def evaluate(
     Raises:
         BadInput: An input cannot be used.
     """
-    out, real, loaded = Path(out), read_frames(frames), load_prior(prior)
+    out, (train, val), loaded = Path(out), read_frames(frames), load_prior(prior)
     space = load_inception(inception) if inception else None  # before anything that takes long
-    if usefulness_steps:
-        check_size(real.x, frames[0])
+    if usefulness_steps and train.x.shape[2:] != course_mask().shape:
+        size, wanted = ("×".join(map(str, s)) for s in (train.x.shape[2:], course_mask().shape))
+        raise BadInput(f"holds images of {size} pixels", wanted, path=frames[0])
     if samples is None:
         samples = sample_to(out / "samples", num_samples, steps, seed=seed, prior=loaded)
-    synthetic = _read_samples(samples_file(samples), real.x)
-    train, lossy = real.x[real.index], reconstruct(loaded.vqvae, real.x)[real.index]
-    x_hats = {name: reconstruct(loaded.vqvae, x) for name, (x, _) in real.val.items()}
+    synthetic = _read_samples(samples_file(samples), train.x)
+    lossy = reconstruct(loaded.vqvae, train.x)
+    x_hats = {name: reconstruct(loaded.vqvae, x) for name, (x, _) in val.items()}
     stage = {
-        name: {"images": len(x_hat), **compare_images(x_hat, real.val[name][0])}
+        name: {"images": len(x_hat), **compare_images(x_hat, val[name][0])}
         for name, x_hat in x_hats.items()
     }
-    sets = _sets(real, lossy, synthetic)
+    sets = _sets(train, val, lossy, synthetic)
     result = {"first_stage": stage, **compare_sets(sets, seed, space)}
     if usefulness_steps:
         # the samples as they are: not normalised
-        raw = {"real": train, "reconstructions": lossy, "samples": synthetic}
+        raw = {"real": train.x, "reconstructions": lossy, "samples": synthetic}
         folder = out / "usefulness"
-        result["usefulness"] = compare_usefulness(raw, real.val, folder, usefulness_steps, seeds)
+        result["usefulness"] = compare_usefulness(raw, val, folder, usefulness_steps, seeds)
     save_json(out / "evaluation.json", result)
-    _draw(out / "evaluation.png", real, torch.cat(list(x_hats.values())), sets)
+    _draw(out / "evaluation.png", val, x_hats, sets)
     return result
 
 
-@dataclass(frozen=True)
-class Frames:
-    """The content of frame files, at the size of training images, in [0,1]."""
+def read_frames(paths: Sequence[str | Path]) -> tuple[Heads, Scored]:
+    """Read the train images of frame files, those of a file given twice twice, and the val images.
 
-    x: torch.Tensor  # different train images (N,1,H,W)
-    groups: np.ndarray  # their groups (N,)
-    index: np.ndarray  # which to train on; those of a file that is given twice stand in it twice
-    val: Scored  # val images and groups by file
-
-    @property
-    def val_x(self) -> torch.Tensor:
-        """All val images (M,1,H,W)."""
-        return torch.cat([x for x, _ in self.val.values()])
-
-
-def read_frames(paths: Sequence[str | Path]) -> Frames:
-    """Read frame files. Raises BadInput if they hold too few groups to compare."""
+    Raises:
+        BadInput: They hold too few groups to compare.
+    """
     files = list(dict.fromkeys(map(Path, paths)))
     x, names = load_frames(files)
     val: dict[str, tuple[torch.Tensor, list[str]]] = {}
@@ -125,7 +114,7 @@ def read_frames(paths: Sequence[str | Path]) -> Frames:
         raise BadInput(problem, "at least 4 and 2", path=paths[0])
     stems = np.array([name.partition("/")[0] for name in names])
     index = np.concatenate([np.flatnonzero(stems == Path(path).stem) for path in paths])
-    return Frames(to_size(x), np.array(names), index, val)
+    return Heads(to_size(x), np.array(names), np.arange(len(x)))[index], val
 
 
 def _read_samples(path: Path, like: torch.Tensor) -> torch.Tensor:
@@ -136,21 +125,25 @@ def _read_samples(path: Path, like: torch.Tensor) -> torch.Tensor:
     return x
 
 
-def _sets(real: Frames, lossy: torch.Tensor, synthetic: torch.Tensor) -> dict[str, Heads]:
+def _sets(
+    train: Heads, val: Scored, lossy: torch.Tensor, synthetic: torch.Tensor
+) -> dict[str, Heads]:
     """What `compare_sets` takes; lossy: reconstructions of the training images."""
-    groups = real.groups[real.index]
-    val_groups = [group for _, names in real.val.values() for group in names]
+    x = torch.cat([images for images, _ in val.values()])
     return {
-        "train": heads(real.x[real.index], groups, real.index),
-        "val": heads(real.val_x, val_groups),
-        "reconstructions": heads(lossy, groups, real.index),
+        "train": heads(train.x, train.groups, train.ids),
+        "val": heads(x, [group for _, groups in val.values() for group in groups]),
+        "reconstructions": heads(lossy, train.groups, train.ids),
         "samples": heads(synthetic, [f"samples/{k}" for k in range(len(synthetic))]),
     }
 
 
-def _draw(path: Path, real: Frames, x_hat: torch.Tensor, sets: Mapping[str, Heads]) -> None:
-    """Draw ten images of each kind; x_hat: reconstructions of all val images."""
-    samples, train, x = sets["samples"].x, sets["train"].x, real.val_x
+def _draw(
+    path: Path, val: Scored, x_hats: Mapping[str, torch.Tensor], sets: Mapping[str, Heads]
+) -> None:
+    """Draw ten images of each kind; x_hats: reconstructions of the val images by file."""
+    x, x_hat = torch.cat([x for x, _ in val.values()]), torch.cat([*x_hats.values()])
+    samples, train = sets["samples"].x, sets["train"].x
     near = neighbours(sets["samples"], sets["train"])
     order = near.distance.argsort()[:COLUMNS]
     even = torch.linspace(0, len(x) - 1, COLUMNS).long()
@@ -167,13 +160,6 @@ def _draw(path: Path, real: Frames, x_hat: torch.Tensor, sets: Mapping[str, Head
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png")
     plt.close(figure)
-
-
-def check_size(x: torch.Tensor, name: str | Path) -> None:
-    """Raise BadInput unless the images x (N,1,H,W) of the file `name` fit the course's mask."""
-    size, wanted = ("×".join(map(str, shape)) for shape in (x.shape[2:], course_mask().shape))
-    if size != wanted:
-        raise BadInput(f"holds images of {size} pixels", wanted, path=name)
 
 
 def plan(steps: int) -> tuple[int, int]:

@@ -37,24 +37,21 @@ def read_truth(
         problem = f"holds images of {size} pixels"
         raise BadInput(problem, f"at least {LEAST}×{LEAST} for SSIM", path=mask_from)
     mask = torch.from_numpy(shared_mask(array, str(mask_from)))[None, None]
-    x = read_like(truth, y, mask_from)
-    _check_order(x, y, mask, truth, mask_from)
-    return x, y, mask
+    return _read_like(truth, y, mask, mask_from), y, mask
 
 
-def read_like(path: str | Path, y: torch.Tensor, mask_from: str | Path) -> torch.Tensor:
-    """Read images of the shape of y, which came from `mask_from`. Raises BadInput for others."""
-    images = torch.from_numpy(load_images(path))
-    if images.shape != y.shape:
+def _read_like(
+    path: str | Path, y: torch.Tensor, mask: torch.Tensor, mask_from: str | Path
+) -> torch.Tensor:
+    """Read images of the shape and the order of y (N,1,H,W), which came from `mask_from`.
+
+    Raises:
+        BadInput: The observed pixels of an image are those of another one, or turned.
+    """
+    x = torch.from_numpy(load_images(path))
+    if x.shape != y.shape:
         expected = f"{tuple(y.shape)} as {mask_from} has"
-        raise BadInput(f"has shape {tuple(images.shape)}", expected, path=path)
-    return images
-
-
-def _check_order(
-    x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor, path: str | Path, mask_from: str | Path
-) -> None:
-    """Raise BadInput where the observed pixels of an image are those of another one, or turned."""
+        raise BadInput(f"has shape {tuple(x.shape)}", expected, path=path)
 
     def observed(images: torch.Tensor) -> torch.Tensor:
         values = images[:, 0][:, mask[0, 0]]
@@ -74,6 +71,7 @@ def _check_order(
             turned = observed(x[start : start + ROWS].mT) - known[start : start + ROWS]
             if turned.norm(dim=1).mean() < own.mean() / 2:
                 raise BadInput(f"is {mask_from} transposed", "the same axes", path=path)
+    return x
 
 
 def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) -> dict[str, dict]:
@@ -91,8 +89,7 @@ def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) ->
         BadInput: A file cannot be used, or they differ in shape or order.
     """
     x, y, mask = read_truth(truth, mask_from)
-    x_hat = read_like(output, y, mask_from)
-    _check_order(x_hat, y, mask, output, mask_from)
+    x_hat = _read_like(output, y, mask, mask_from)
     fillings = {
         "linear": linear()(y, mask),
         "biharmonic": biharmonic(y, mask),

@@ -1,27 +1,33 @@
-"""Sample synthetic heads: `generate`, one seed per image, resumable on disk."""
+"""Sample synthetic heads, one seed per image, resumable on disk, and draw them: grid and film."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from PIL import Image
+from skimage.util import montage
 
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import SCHEDULERS, Prior, load_prior, make_scheduler
 from nogaps.runtime.batches import make_npy
 from nogaps.runtime.device import autocast, autocast_dtype
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import load_npy
+from nogaps.runtime.files import atomic, load_npy
 from nogaps.runtime.progress import progress
 from nogaps.runtime.seeds import numbered_generator
 
 IMAGES = "images.npy"  # of a folder of samples
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}  # and "auto"
+GRID_IMAGES, FILM_IMAGES, MOMENTS = 64, 8, 12  # at most, in a grid, in a film, of a film
+ZOOM, GAP, BACKGROUND = 2, 2, 128  # screen pixels per pixel, between images, their grey value
+FRAME, LAST_FRAME = 250, 2000  # milliseconds
 
 
 class Process(NamedTuple):
@@ -64,7 +70,7 @@ def sample_latents(
         prior: The generative model.
         generators: One per image.
         process: How it runs.
-        callback: Gets the latents before each step.
+        callback: Gets the latents before each step, scaled as the denoiser takes them.
 
     Returns:
         Latents (N,C,h,w) float32 on the prior's device, ready to be decoded.
@@ -88,14 +94,9 @@ def sample_latents(
     return z / prior.vqvae.config.scaling_factor
 
 
-def sample_batch(
-    prior: Prior,
-    generators: list[torch.Generator],
-    process: Process,
-    callback: Callable[[torch.Tensor], None] | None = None,
-) -> torch.Tensor:
+def sample_batch(prior: Prior, generators: list[torch.Generator], process: Process) -> torch.Tensor:
     """Decode `sample_latents`: (N,1,H,W) float32 in [0,1] on the prior's device."""
-    z = sample_latents(prior, generators, process, callback)
+    z = sample_latents(prior, generators, process)
     return decode(prior.vqvae, z, PRECISIONS[resolve_precision(process.precision, prior.device)])
 
 
@@ -220,3 +221,68 @@ def sample_to(
     path = Path(out) / IMAGES
     make_npy(path, shape, batch_size, make, "sampling", manifest)
     return path
+
+
+def check_names(grid: str | Path | None, film: str | Path | None) -> None:
+    """Raise BadInput for a kind of file that cannot be drawn; None is no file."""
+    for path, kind in ((grid, ".png"), (film, ".gif")):
+        if path is not None and Path(path).suffix.lower() != kind:
+            raise BadInput("is an unknown kind of picture", kind, path=path)
+
+
+def tile(x: torch.Tensor) -> Image.Image:
+    """Lay images out row by row on a grey sheet of 8 bits, each pixel enlarged.
+
+    Args:
+        x: Images (N,1,H,W) in [0,1], N at least 1.
+    """
+    grey = (255 * x[:, 0].cpu()).round().clamp(0, 255).byte().numpy()
+    grey = grey.repeat(ZOOM, axis=1).repeat(ZOOM, axis=2)
+    columns = math.ceil(math.sqrt(len(grey)))
+    shape = math.ceil(len(grey) / columns), columns
+    options = {"fill": BACKGROUND, "grid_shape": shape, "padding_width": GAP}
+    return Image.fromarray(montage(grey, **options))
+
+
+def save_grid(path: str | Path, x: torch.Tensor) -> None:
+    """Write the first images of x (N,1,H,W) in [0,1] as one .png.
+
+    Raises:
+        BadInput: `path` has another ending, or cannot be written.
+    """
+    check_names(path, None)
+    with atomic(path) as temporary:
+        tile(x[:GRID_IMAGES]).save(temporary)
+
+
+def record(prior: Prior, seed: int, n: int, process: Process) -> torch.Tensor:
+    """Sample the first n images of `generate`, at most FILM_IMAGES, and keep how they form.
+
+    Returns:
+        (T,n,1,H,W) in [0,1], T at most MOMENTS: decoded latents at evenly spaced steps, from pure
+        noise to the finished images.
+    """
+    moments = np.linspace(0, process.num_inference_steps, MOMENTS).round()
+    scale, kept, steps = prior.vqvae.config.scaling_factor, [], count()
+
+    def keep(z: torch.Tensor) -> None:
+        if next(steps) in moments:
+            kept.append(z / scale)
+
+    generators = image_generators(seed, 0, min(n, FILM_IMAGES))
+    kept.append(sample_latents(prior, generators, process, keep))
+    dtype = PRECISIONS[resolve_precision(process.precision, prior.device)]
+    return torch.stack([decode(prior.vqvae, z, dtype).cpu() for z in kept])
+
+
+def save_film(path: str | Path, frames: torch.Tensor) -> None:
+    """Write frames (T,N,1,H,W) in [0,1] as a .gif that repeats.
+
+    Raises:
+        BadInput: `path` has another ending, or cannot be written.
+    """
+    check_names(None, path)
+    first, *rest = map(tile, frames)
+    times = [FRAME] * len(rest) + [LAST_FRAME]
+    with atomic(path) as temporary:
+        first.save(temporary, save_all=True, append_images=rest, duration=times, loop=0)

@@ -40,7 +40,7 @@ from nogaps.evaluation import realism
 from nogaps.imputers import intervals, refinement, uncertainty
 from nogaps.imputers.loading import load_imputer
 from nogaps.imputers.posterior import Posterior
-from nogaps.prior import pictures, sampling
+from nogaps.prior import sampling
 from nogaps.prior.autoencoder import train_autoencoder
 from nogaps.prior.diffusion import train_diffusion
 from nogaps.prior.loading import Prior, load_prior
@@ -130,7 +130,7 @@ def command_line(g: SimpleNamespace) -> Path:
 CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
     "sampling": lambda g: sampling.generate(3, 2, 2, "ddpm", prior=g.prior),
     "sampling to disk": lambda g: sampling.sample_to(g.new, 3, 2, 2, prior=g.prior).parent,
-    "film": lambda g: pictures.record(g.prior, 0, 2, sampling.Process(2)),
+    "film": lambda g: sampling.record(g.prior, 0, 2, sampling.Process(2)),
     "posterior": lambda g: Posterior(g.linear, g.prior, 2, num_inference_steps=2)(*g.whole),
     "split": lambda g: [part.tensors for part in notebook.make_datasets(g.x, g.mask, 1)],
     "notebook's training": notebook_training,

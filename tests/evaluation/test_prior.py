@@ -15,7 +15,7 @@ from nogaps.Assessment import PROFILES
 from nogaps.commands import prior as cli
 from nogaps.evaluation import prior as evaluation
 from nogaps.evaluation.comparison import as_text
-from nogaps.evaluation.prior import check_size, compare_usefulness, evaluate, plan, repeated
+from nogaps.evaluation.prior import compare_usefulness, evaluate, plan, repeated
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_json
 
@@ -94,9 +94,12 @@ def test_bad_input_is_one_line(
     prior_folder: Path, frames: Path, samples: Path, tmp_path: Path
 ) -> None:
     small, one, out = tmp_path / "small.npy", tmp_path / "one.npz", tmp_path / "out"
+    wide = tmp_path / "wide.npz"
     np.save(small, np.zeros((5, 1, 32, 32), np.float32))
     with np.load(frames) as archive:
         np.savez(one, images=archive["images"], split=archive["split"], group=archive["split"])
+        images = archive["images"][..., :64]
+        np.savez(wide, images=images, split=archive["split"], group=archive["group"])
     same = tmp_path / "other" / frames.name
     cases: dict[str, Callable[[], object]] = {
         r"small\.npy.*expected": lambda: evaluate([frames], out, prior_folder, small),
@@ -104,7 +107,9 @@ def test_bad_input_is_one_line(
         r"absent\.npz": lambda: evaluate([tmp_path / "absent.npz"], out, prior_folder),
         r"absent\.pth": lambda: evaluate([frames], out, prior_folder, samples, "absent.pth"),
         r"name of another frame file": lambda: evaluate([frames, same], out, prior_folder),
-        "expected 64×64": lambda: check_size(torch.zeros(1, 1, 32, 64), "x.npz"),
+        r"wide\.npz: holds images of 64×32 pixels, expected 64×64": lambda: evaluate(
+            [wide], out, prior_folder, usefulness_steps=1
+        ),
     }
     same.parent.mkdir()
     same.write_bytes(frames.read_bytes())

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from nogaps.images.png import read_shown
 from nogaps.prior.frames.prepare import Prepared, save_frames
-from nogaps.prior.frames.slices import FORMATS
+from nogaps.prior.frames.sources import FORMATS
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import open_regular, parsing
 
@@ -117,4 +117,4 @@ def prepare(source: str | Path, index: str | Path, out: str | Path) -> Prepared:
     images = [_frame(row, Path(source), index) for row in rows]
     names = ("split", "licence", "source_file", "group")
     texts = {name: [row.get(name) or "" for row in rows] for name in names}
-    return Prepared(*save_frames(out, images, texts))
+    return save_frames(out, images, texts)

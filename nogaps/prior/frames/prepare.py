@@ -8,16 +8,15 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from nogaps.images.nifti import check_plane
-from nogaps.prior.frames.slices import read_slices
-from nogaps.prior.frames.sources import SourceFile, list_files
+from nogaps.prior.frames.sources import SourceFile, list_files, read_slices
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import parsing, save_npz
 from nogaps.runtime.progress import progress
@@ -26,8 +25,7 @@ FRAME_PIXELS = 1 << 30  # of all frames of a file; in memory twice, 1 or 2 bytes
 FITS = ("pad", "crop", "stretch")
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """What was written to a frame file, and what was not.
 
     Attributes:
@@ -39,22 +37,19 @@ class Prepared:
 
     counts: dict[str, int]
     groups: dict[str, int]
-    left_out: dict[str, list[str]] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
+    left_out: dict[str, list[str]]
+    skipped: list[str]
 
 
 def save_frames(
     out: str | Path, images: Sequence[np.ndarray], texts: dict[str, Sequence[str]]
-) -> tuple[dict[str, int], dict[str, int]]:
+) -> Prepared:
     """Write a frame file; warn of groups in two splits.
 
     Args:
         out: The .npz.
         images: (2H,2W) uint8 or uint16, of one size.
         texts: "source_file", "group", "split" and "licence" of each image.
-
-    Returns:
-        The numbers of images and of groups per split.
     """
     arrays = {name: np.array(values) for name, values in texts.items()}
     save_npz(out, images=np.stack(images), **arrays)
@@ -64,7 +59,7 @@ def save_frames(
         text = f"{len(shared)} of {len(splits)} groups lie in two splits ({', '.join(shared[:3])})"
         warnings.warn(f"{text}: scores on val are too good", stacklevel=2)
     counts = Counter(texts["split"]), Counter(split for _, split in pairs)
-    return tuple(dict(sorted(count.items())) for count in counts)
+    return Prepared(*(dict(sorted(count.items())) for count in counts), {}, [])
 
 
 def prepare_images(
@@ -101,9 +96,8 @@ def prepare_images(
     skipped: list[str] = []
     for file in progress(files, "reading", delay=1):
         try:
-            made = list(
-                islice(_frames_of(file, target, fit, plane, chosen), most + 1 - len(frames))
-            )
+            made = _frames_of(file, target, fit, plane, chosen)
+            made = list(islice(made, most + 1 - len(frames)))
         except BadInput as error:
             skipped.append(str(error))
             if skip_bad and len(skipped) < len(files):
@@ -115,8 +109,8 @@ def prepare_images(
             raise BadInput(problem, "fewer images or a smaller --size", path=file.path)
     images, names, groups = zip(*frames, strict=True)
     texts = {"split": assign_splits(groups, val_share), "licence": [""] * len(images)}
-    counts = save_frames(out, images, {**texts, "source_file": names, "group": groups})
-    return Prepared(*counts, left_out, skipped)
+    prepared = save_frames(out, images, {**texts, "source_file": names, "group": groups})
+    return prepared._replace(left_out=left_out, skipped=skipped)
 
 
 def _frames_of(

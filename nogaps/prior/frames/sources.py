@@ -1,21 +1,26 @@
-"""The image files in folders, and which of them show one patient: all of them share a split."""
+"""The image files in folders, their images as grey levels, and which of them show one patient."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
+import numpy as np
+
+from nogaps.images.arrays import BLOCK, ImageSource, open_npy
 from nogaps.images.foreign import refuse_foreign
 from nogaps.images.formats import kind_of
-from nogaps.images.png import files_within
+from nogaps.images.nifti import PLANES, open_nifti
+from nogaps.images.png import files_within, read_shown
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import parsing
 
 EXPECTED = "PNG, JPG, NIfTI or .npy"
+FORMATS = ("PNG", "JPEG")  # of stills
 KINDS = {".png": "still", ".jpg": "still", ".jpeg": "still", ".npy": "npy"}
 # what lies beside images: folders of masks or labels, and names that end or begin so
 LABELS = re.compile(r"(masks?|labels?|segs?|segmentations?|annotations?)", re.IGNORECASE)
@@ -46,8 +51,7 @@ def kind_of_file(path: str | Path) -> str:
     return "nifti" if kind_of(path) == "nifti" else KINDS.get(Path(path).suffix.lower(), "")
 
 
-@dataclass(frozen=True)
-class SourceFile:
+class SourceFile(NamedTuple):
     """A file of images: its path, its name from its source's parent on, and its group."""
 
     path: Path
@@ -72,17 +76,20 @@ def list_files(sources: Sequence[str | Path]) -> tuple[list[SourceFile], dict[st
     left_out: dict[str, list[str]] = defaultdict(list)
     for source in map(Path, sources):
         found = _by_kind(source)
-        if not (paths := found.pop("", [])):
+        paths = found.pop("", [])
+        if not paths:
             for path in filter(os.path.isfile, found.get("other files", ())):
                 refuse_foreign(Path(path))  # with the command that converts it
             others = ", ".join(f"{len(names)} {kind}" for kind, names in found.items())
-            problem = f"holds no images ({others or 'nothing'})"
-            raise BadInput(problem, EXPECTED, path=source)
-        for file in _grouped(paths, Path(os.path.abspath(source)).parent):
-            real = os.path.realpath(file.path)
+            raise BadInput(f"holds no images ({others or 'nothing'})", EXPECTED, path=source)
+        root = os.path.dirname(os.path.abspath(source))
+        relative = [os.path.relpath(os.path.abspath(path), root) for path in paths]
+        names = [os.fsencode(r.replace(os.sep, "/")).decode("utf-8", "replace") for r in relative]
+        for path, name, group in zip(paths, names, group_names(names), strict=True):
+            real = os.path.realpath(path)
             if real in files:
-                found["repeated files"].append(str(file.path))
-            files.setdefault(real, file)
+                found["repeated files"].append(path)
+            files.setdefault(real, SourceFile(Path(path), name, group))
         for kind, names in found.items():
             left_out[kind] += names
     return list(files.values()), dict(left_out)
@@ -105,20 +112,106 @@ def _by_kind(source: Path) -> dict[str, list[str]]:
 
 def _left_out_as(name: str) -> str:
     """Why a file of a folder is no image to train on, "" if it is one."""
-    parts = name.split("/")
-    if any(part[0] == "." for part in parts):
+    *folders, last = name.split("/")
+    if any(part[0] == "." for part in (*folders, last)):
         return "hidden files"
     if not kind_of_file(name):
         return "other files"
-    labels = any(map(LABELS.fullmatch, parts[:-1])) or LABEL.fullmatch(SUFFIXES.sub("", parts[-1]))
+    labels = any(map(LABELS.fullmatch, folders)) or LABEL.fullmatch(SUFFIXES.sub("", last))
     return "label images" if labels else ""
 
 
-def _grouped(paths: Sequence[str], root: Path) -> Iterable[SourceFile]:
-    """Files of one source with their groups."""
-    relative = [os.path.relpath(os.path.abspath(path), root) for path in paths]
-    names = [os.fsencode(r.replace(os.sep, "/")).decode("utf-8", "replace") for r in relative]
-    return map(SourceFile, map(Path, paths), names, group_names(names))
+class Slice(NamedTuple):
+    """One image: (H,W) uint8 or uint16, upright; its number in the file, or ""; pixel's sides."""
+
+    pixels: np.ndarray
+    label: str = ""
+    spacing: tuple[float, float] = (1.0, 1.0)  # height and width, in any unit
+
+
+def read_slices(path: Path, plane: str | None, slices: slice | float) -> Iterator[Slice]:
+    """Read every image of a file: a picture as viewers show it, 16-bit levels as they are.
+
+    Args:
+        path: The file.
+        plane: Of NIfTI, one of PLANES; None is that of a volume that is one slice, else sagittal.
+        slices: Of NIfTI, of the canonical axis (left, posterior or inferior is 0), or a share of
+            it around the middle.
+
+    Raises:
+        BadInput: It is damaged or holds NaN, infinite or only equal values; or a volume that is
+            not the only one, or whose affine does not tell its planes.
+    """
+    kind = kind_of_file(path)
+    if kind == "still":
+        yield Slice(read_shown(path, FORMATS))
+    elif kind == "npy":
+        with open_npy(path) as source:
+            count, levels = source.shape[0], _levels(source, 1.0, 0.0)
+            for k in range(count):
+                yield Slice(levels(source.take([k])[0]), str(k) if count > 1 else "")
+    else:
+        yield from _read_volume(path, plane, slices)
+
+
+def _read_volume(path: Path, plane: str | None, slices: slice | float) -> Iterator[Slice]:
+    with open_nifti(path) as source:
+        if source.slices < source.shape[0]:
+            raise BadInput(f"has shape {source.layout.shape}", "one volume", path=path)
+        single = source.single()
+        source.turn_to(plane or (PLANES[0] if single is None else source.plane_of(single)))
+        count = source.shape[0]
+        numbers, spacing = _numbers(path, count, slices), source.spacing()
+        levels = _levels(source, *source.scaling)
+        for number in numbers:
+            label = f"{source.plane} {number}" if count > 1 else ""
+            yield Slice(levels(source.take([number])[0]), label, spacing)
+
+
+def _numbers(path: Path, count: int, slices: slice | float) -> range:
+    """The numbers of the chosen slices, of `count`."""
+    if count == 1:
+        return range(1)
+    if isinstance(slices, slice):
+        numbers = range(count)[slices]
+    else:
+        taken = max(1, round(slices * count))
+        numbers = range((count - taken) // 2, (count + taken) // 2)
+    if not numbers:
+        raise BadInput(f"has {count} slices", f"--slices within 0:{count}", path=path)
+    return numbers
+
+
+def _levels(source: ImageSource, slope: float, inter: float) -> Callable[[np.ndarray], np.ndarray]:
+    """How stored values become grey levels: uint8 as they are, others uint16.
+
+    The highest of the file becomes 65535; 0, or the lowest if that is below, becomes 0.
+    """
+    if source.dtype == np.uint8 and slope > 0 and not inter:
+        return np.asarray
+    low, high = sorted(slope * end + inter for end in _range(source))
+    zero = min(0.0, low)
+    if not 0 < high - zero < np.inf:
+        raise BadInput(f"holds values from {low:g} to {high:g}", "an image", path=source.path)
+
+    def levels(values: np.ndarray) -> np.ndarray:
+        share = (values.astype(np.float64) * slope + inter - zero) / (high - zero)
+        return np.rint(65535 * share).astype(np.uint16)
+
+    return levels
+
+
+def _range(source: ImageSource) -> tuple[float, float]:
+    """Lowest and highest stored value; BadInput for NaN and infinite ones."""
+    count, height, width = source.shape
+    step = max(1, BLOCK // (height * width))
+    ends: list[float] = []
+    for start in range(0, count, step):
+        values = source.read(start, start + step)
+        if not np.isfinite(values).all():
+            raise BadInput("holds NaN or infinite values", "finite ones", path=source.path)
+        ends += [float(values.min()), float(values.max())]
+    return min(ends), max(ends)
 
 
 def group_names(names: Sequence[str]) -> list[str]:
