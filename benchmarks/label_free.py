@@ -21,7 +21,7 @@ from benchmarks import harness
 from benchmarks.harness import Impute, course_mask, heads, interval
 from benchmarks.imputers import keep_mask
 from benchmarks.published import load_published
-from nogaps.evaluation.label_free import hidden_score, rank_agreement
+from nogaps.evaluation.scoring import hidden_score, rank_agreement
 from nogaps.imputers.loading import load_imputer
 from nogaps.interpolation import biharmonic, linear
 from nogaps.masks import shared_mask

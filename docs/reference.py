@@ -53,7 +53,7 @@ MODULES = {  # what is meant to be used from Python; everything else may change
     "nogaps.imputers.loading": ["TrainedEnsemble"],
     "nogaps.imputers.intervals": ["interval"],
     "nogaps.imputers.posterior": ["Posterior"],
-    "nogaps.evaluation.label_free": ["hidden_score"],
+    "nogaps.evaluation.scoring": ["hidden_score"],
     "nogaps.metrics": ["hole_scores", "summarize", "bootstrap"],
     "nogaps.submission": ["check_submission", "report"],
     "nogaps.submission.similarity": ["compare_folders"],

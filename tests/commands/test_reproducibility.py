@@ -35,8 +35,7 @@ from torch import nn
 from benchmarks.uncertainty import cross_validate
 from nogaps import interpolation as classical
 from nogaps import metrics, standin
-from nogaps.evaluation import label_free as hidden
-from nogaps.evaluation import realism
+from nogaps.evaluation import realism, scoring
 from nogaps.imputers import intervals, refinement, uncertainty
 from nogaps.imputers.loading import load_imputer
 from nogaps.imputers.posterior import Posterior
@@ -135,7 +134,7 @@ CALLS: dict[str, Callable[[SimpleNamespace], object]] = {
     "split": lambda g: [part.tensors for part in notebook.make_datasets(g.x, g.mask, 1)],
     "notebook's training": notebook_training,
     "intervals": calibration,
-    "hidden pixels": lambda g: hidden.hidden_folds(g.mask),
+    "hidden pixels": lambda g: scoring.hidden_folds(g.mask),
     "FRM": lambda g: refinement.build_refined_unet("frm", widths=(8, 16), bottleneck=16),
     "bootstrap": lambda g: metrics.summarize(g.x, 1 - g.x, g.mask, list(range(20))),
     "biharmonic": lambda g: classical.biharmonic(g.y[:1], g.mask),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nogaps.Assessment import corrupt
-from nogaps.evaluation.label_free import hidden_folds, hidden_score, line_segments, rank_agreement
+from nogaps.evaluation.scoring import hidden_folds, hidden_score, line_segments, rank_agreement
 from nogaps.interpolation import keep_observed, kriging, linear
 
 
