@@ -29,7 +29,7 @@ from nogaps import Assessment
 from nogaps.Assessment import Imputer, Profile, corrupt, fill, make_datasets
 from nogaps.augmentation import random_affine
 from nogaps.metrics import bootstrap, hole_scores
-from nogaps.prior.frames.files import load_frames, to_size
+from nogaps.prior.frames import load_frames, to_size
 from nogaps.runtime.checkpoint import fingerprint, load_tensors, save_tensors
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.errors import BadInput

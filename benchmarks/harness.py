@@ -19,7 +19,7 @@ import torch
 import typer
 
 from nogaps import standin
-from nogaps.prior.frames.files import load_frames, to_size
+from nogaps.prior.frames import load_frames, to_size
 from nogaps.runtime.device import autocast_dtype
 from nogaps.runtime.errors import BadInput
 

@@ -31,7 +31,7 @@ from nogaps.imputers.loading import load_imputer, weights_fingerprint
 from nogaps.imputers.posterior import Posterior
 from nogaps.interpolation import biharmonic, keep_observed, kriging, linear
 from nogaps.metrics import bootstrap, hole_scores, summarize
-from nogaps.prior.frames.files import load_frames, to_size
+from nogaps.prior.frames import load_frames, to_size
 from nogaps.prior.loading import load_prior
 from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.files import atomic, load_json, save_json

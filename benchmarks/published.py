@@ -27,7 +27,7 @@ from benchmarks.recipes import COURSEWORK, SMOKE, CourseworkNet, Row, train_plai
 from nogaps.Assessment import corrupt, fill, make_datasets
 from nogaps.imputers.refinement import build_refined_unet
 from nogaps.metrics import hole_scores
-from nogaps.prior.frames.files import load_val
+from nogaps.prior.frames import load_val
 from nogaps.runtime.checkpoint import fingerprint, load_tensors, save_model
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.errors import BadInput

@@ -25,7 +25,7 @@ from benchmarks import harness
 from benchmarks.harness import cell, native_precision, table
 from nogaps.evaluation.comparison import compare, describe
 from nogaps.evaluation.realism import Features, Heads, feature_space, heads
-from nogaps.prior.frames.files import load_frames, to_size
+from nogaps.prior.frames import load_frames, to_size
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import Process, image_generators, sample_batch
 from nogaps.runtime.files import save_json

@@ -31,7 +31,7 @@ from benchmarks.published import EPOCHS, build
 from benchmarks.recipes import COURSEWORK, SMOKE, plain_epoch, plain_parts, rows_of, shuffled
 from nogaps import Assessment
 from nogaps.metrics import hole_scores
-from nogaps.prior.frames.files import load_frames, load_val, to_size
+from nogaps.prior.frames import load_frames, load_val, to_size
 from nogaps.runtime.checkpoint import Epochs, ema_of, fingerprint, run_settings, save_model
 from nogaps.runtime.device import autocast_dtype, pick_device
 from nogaps.runtime.errors import BadInput

@@ -26,7 +26,7 @@ from nogaps.imputers import intervals
 from nogaps.imputers.intervals import Calibration, Ratios
 from nogaps.imputers.loading import CALIBRATION, load_imputer, weights_file, weights_fingerprint
 from nogaps.imputers.uncertainty import ensemble_terms, save_calibration
-from nogaps.prior.frames.files import load_frames, to_size
+from nogaps.prior.frames import load_frames, to_size
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, save_json
 

@@ -29,7 +29,7 @@ from nogaps.imputers.intervals import coverage_by_group
 from nogaps.imputers.loading import load_imputer
 from nogaps.interpolation import biharmonic, kriging
 from nogaps.metrics import bootstrap, hole_scores, summarize
-from nogaps.prior.frames.files import load_frames, to_size, unit_range
+from nogaps.prior.frames import load_frames, to_size, unit_range
 from nogaps.prior.frames.heads import read_index, read_slice
 from nogaps.runtime.files import save_json
 

@@ -24,7 +24,7 @@ from nogaps.imputers.loading import (
     load_imputer,
     weights_fingerprint,
 )
-from nogaps.prior.frames import files, heads
+from nogaps.prior.frames import heads, load_frames
 from nogaps.prior.frames.prepare import prepare_images
 from nogaps.prior.loading import load_prior, make_scheduler
 from nogaps.runtime.checkpoint import load_state, load_tensors, save_model, save_state
@@ -176,7 +176,7 @@ def make_frames(folder: Path) -> None:
 
 
 def read_frames(folder: Path) -> None:
-    x, groups = files.load_frames(folder / "a.npz", "a")
+    x, groups = load_frames(folder / "a.npz", "a")
     assert x.ndim == 4 and len(x) == len(groups) and x.isfinite().all()
     assert x.dtype == torch.float32 and x.min() >= 0 and x.max() <= 1
 

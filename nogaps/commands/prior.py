@@ -27,7 +27,7 @@ from nogaps.runtime import processes
 from nogaps.runtime.errors import BadInput
 
 if TYPE_CHECKING:
-    from nogaps.prior.frames.prepare import Prepared
+    from nogaps.prior.frames import Prepared
 
 
 @command(CONTINUES, shared=True)
@@ -67,34 +67,31 @@ def sample(
     scheduler = scheduler or ("ddim" if prior == "course" else "dpm")
     settings = (num_samples, steps, batch_size, scheduler, temperature, seed)
     if prior == "course":
-        _sample_course(out, settings, film, revision, precision)
+        _check_course(film, revision, precision)
+        course.generate(*settings, out=out)
     else:
         _sample_prior(out, settings, film, prior, revision, precision)
     if not processes.is_main():
         return
+    images = out / "images.npy"
     if grid is not None:
-        images = load_npy(out / "images.npy", mmap=True)[: sampling.GRID_IMAGES]
-        sampling.save_grid(grid, torch.from_numpy(images.copy()))
-    result = {"images": out / "images.npy", "num_samples": num_samples, "grid": grid, "film": film}
-    lines = [f"{out / 'images.npy'}: {num_samples} images"]
+        first = load_npy(images, mmap=True)[: sampling.GRID_IMAGES].copy()
+        sampling.save_grid(grid, torch.from_numpy(first))
+    result = {"images": images, "num_samples": num_samples, "grid": grid, "film": film}
+    lines = [f"{images}: {num_samples} images"]
     if prior == "course" or y is not None:
-        result["found"] = course.describe(torch.from_numpy(load_npy(out / "images.npy")), y)
+        result["found"] = course.describe(torch.from_numpy(load_npy(images)), y)
         lines.append(course.as_text(result["found"]))
     lines += [f"{path}: drawn" for path in (grid, film) if path is not None]
     say(result, as_json, "\n".join(lines))
 
 
-def _sample_course(
-    out: Path, settings: tuple, film: Path | None, revision: str | None, precision: str
-) -> None:
-    from nogaps.prior import course
-
+def _check_course(film: Path | None, revision: str | None, precision: str) -> None:
     processes.refuse_several("the course's model")
     if film is not None:
         raise BadInput("--film: the course's model does not show its steps, use another prior")
     if revision is not None or precision != "auto":
         warnings.warn("the course's model takes no --revision or --precision", stacklevel=1)
-    course.generate(*settings, out=out)
 
 
 def _sample_prior(
@@ -154,14 +151,14 @@ def prepare(
     Example: nogaps prior prepare --source slices --out runs/frames/mine.npz --fit pad
     --preview runs/frames/mine.png
     """
-    from nogaps.prior.frames import files, heads
-    from nogaps.prior.frames import prepare as frames
+    from nogaps.prior.frames import heads, load_some
+    from nogaps.prior.frames.prepare import check_preview, prepare_images
 
     if preview:
         from nogaps.prior import sampling
 
         sampling.check_names(preview, None)
-        frames.check_preview(preview, source)
+        check_preview(preview, source)
     options = {"size": size, "fit": fit, "plane": plane, "slices": slices}
     options |= {"val_share": val_share, "skip_bad": skip_bad or None}
     options = {name: value for name, value in options.items() if value is not None}
@@ -170,10 +167,10 @@ def prepare(
             raise BadInput(f"--index {index}: expected one --source, and none of --size, --fit, …")
         prepared = heads.prepare(source[0], index, out)
     else:
-        prepared = frames.prepare_images(source, out, **options)
+        prepared = prepare_images(source, out, **options)
     result = {"frames": out, **prepared._asdict()}
     if preview:
-        sampling.save_grid(preview, files.load_some(out, sampling.GRID_IMAGES))
+        sampling.save_grid(preview, load_some(out, sampling.GRID_IMAGES))
         result["preview"] = preview
     for line in prepared.skipped:
         typer.echo(f"left out: {line}", err=True)

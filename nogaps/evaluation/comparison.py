@@ -121,8 +121,7 @@ def compare(a: Heads, b: Heads, space: Features, most: int, seed: int) -> dict:
     """Return KID, Fréchet distance, precision and recall of a beside b, the latter with intervals.
 
     Args:
-        a: Samples, for example.
-        b: Real heads, for example.
+        a, b: Samples and real heads, for example.
         space: Features of images.
         most: Different images of each set that enter all but KID; compare only rows with the same
             number: a Fréchet distance of few images is biased upwards.

@@ -18,7 +18,7 @@ from nogaps.figures import show_rows
 from nogaps.interpolation import kriging
 from nogaps.metrics import bootstrap, hole_scores, summarize
 from nogaps.prior.autoencoder import compare_images, reconstruct
-from nogaps.prior.frames.files import load_frames, to_size
+from nogaps.prior.frames import load_frames, to_size
 from nogaps.prior.loading import load_prior
 from nogaps.prior.sampling import sample_to
 from nogaps.runtime.device import pick_device

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from nogaps.prior.frames import unit_range
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.seeds import numbered_generator
@@ -48,27 +49,18 @@ class Heads:
 
 
 def heads(x: torch.Tensor, groups: Sequence[str], ids: Sequence[int] | None = None) -> Heads:
-    """Return `Heads` of images x, each divided by its 99.7th percentile and clipped to [0,1].
+    """Return images x (N,1,H,W), scaled by `unit_range`, with the "file/subject" of each.
 
-    Args:
-        x: Images (N,1,H,W).
-        groups: "file/subject" of each image.
-        ids: Numbers of the images; else all of them are different.
+    ids: Numbers of the images; else all of them are different.
     """
-    top = x.flatten(1).quantile(0.997, dim=1).clamp(min=1e-6)
     numbers = np.arange(len(x)) if ids is None else np.asarray(ids)
-    return Heads((x / top.view(-1, 1, 1, 1)).clamp(0, 1), np.asarray(groups), numbers)
+    return Heads(unit_range(x[:, 0].numpy()), np.asarray(groups), numbers)
 
 
 def half_of_groups(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Choose a random half of the groups, about a half of each file's.
+    """Choose a random half of the groups, about a half of each file's: bool (N,), True = chosen.
 
-    Args:
-        groups: "file/subject" of each image, (N,) str.
-        rng: Draws the order of the groups.
-
-    Returns:
-        bool (N,), True for the images of the groups that were chosen.
+    groups: "file/subject" of each image, (N,) str.
     """
     names = rng.permutation(np.unique(groups))
     by_file = names[np.argsort(np.char.partition(names, "/")[:, 0], kind="stable")]

@@ -38,11 +38,7 @@ LEAST = 6  # rows and columns: the window of the SSIM is mirrored at the borders
 def read_truth(
     truth: str | Path, mask_from: str | Path
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Read clean images x and corrupted images y (N,1,H,W), and find the mask (1,1,H,W).
-
-    Args:
-        truth: .npy file of x.
-        mask_from: .npy file of y.
+    """Read clean images x and corrupted images y, both (N,1,H,W), and find the mask (1,1,H,W).
 
     Raises:
         BadInput: A file cannot be used, or they differ in shape or order.
@@ -94,10 +90,7 @@ def _read_like(
 def score_files(output: str | Path, truth: str | Path, mask_from: str | Path) -> dict[str, dict]:
     """Score `output` and the classical fillings of `mask_from` against `truth`.
 
-    Args:
-        output: .npy file of filled images (N,1,H,W) in [0,1].
-        truth: .npy file of clean images.
-        mask_from: .npy file of corrupted images, in which the mask is found.
+    All are .npy files of images (N,1,H,W) in [0,1]; the mask is found in the corrupted ones.
 
     Returns:
         `summarize` of each filling by name; kriging has the covariance of the shipped imputer.

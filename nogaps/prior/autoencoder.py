@@ -10,7 +10,7 @@ from diffusers import AutoencoderKL
 
 from nogaps.augmentation import warp
 from nogaps.metrics import gradient_energy, ssim_map
-from nogaps.prior.frames.files import load_training, to_size
+from nogaps.prior.frames import load_training, to_size
 from nogaps.prior.loading import FirstStage
 from nogaps.prior.training import Schedule, fit
 from nogaps.prior.vqvae import VQVAE2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, lru_cache, partial
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, LDMPipeline, 
 
 from nogaps.augmentation import warp
 from nogaps.prior.autoencoder import BATCH, encode
-from nogaps.prior.frames.files import load_training, to_size
+from nogaps.prior.frames import load_training, to_size
 from nogaps.prior.loading import STAGES, WEIGHTS, FirstStage, load_part
 from nogaps.prior.training import Schedule, fit, step_generator
 from nogaps.runtime import processes
@@ -87,16 +87,6 @@ def diffusion_loss(
     return {"loss": F.mse_loss(predicted, FORWARD.get_velocity(z, noise, t))}
 
 
-@torch.no_grad()
-def _validation_loss(model: UNet2DModel, z: torch.Tensor) -> dict[str, float]:
-    """`diffusion_loss` with the same noise at every call, over four passes of z."""
-    generator = torch.Generator().manual_seed(0)
-    z = z.to(model.device)
-    with autocast(z.device, autocast_dtype(z.device)):
-        losses = [diffusion_loss(model, z, generator)["loss"] for _ in range(4)]
-    return {"loss": float(torch.stack(losses).mean())}
-
-
 def _training_latents(
     stage: FirstStage, frames: torch.Tensor, copies: int, seed: int, folder: Path
 ) -> tuple[tuple[int, ...], Callable[[], torch.Tensor]]:
@@ -167,12 +157,9 @@ def train_diffusion(
     """Train a denoiser on frame files; write the folder `out/pipeline` (see `save_prior`).
 
     Args:
-        frames: Files of `prior prepare`; one given twice counts twice, with copies of its own.
-        out: Folder of the prior, with the first stage in `out/vqvae`.
-        schedule: How long and how fast.
+        frames, out, schedule: See `train_autoencoder`, which has written `out/vqvae`.
         copies: Warped copies of each frame.
-        widths: See `build_denoiser`.
-        dropout: See `build_denoiser`.
+        widths, dropout: See `build_denoiser`.
         start: Folder of a prior whose denoiser is trained further, on its first stage.
 
     Raises:
@@ -183,7 +170,7 @@ def train_diffusion(
     folder = out if start is None else Path(start)
     stage = load_part(folder / "vqvae", *STAGES).to(pick_device())
     shape, latents = _training_latents(stage, train, copies, schedule.seed, out / "diffusion")
-    z_val = encode(stage, val) * stage.config.scaling_factor
+    z_val = encode(stage, val).to(stage.device) * stage.config.scaling_factor
     with torch.random.fork_rng([]):
         torch.manual_seed(schedule.seed)  # diffusers initialises from the global generator
         unet = build_denoiser(shape[1], shape[2:], widths, dropout)
@@ -193,11 +180,18 @@ def train_diffusion(
     def draw(n: int, generator: torch.Generator) -> torch.Tensor:
         return latents()[torch.randint(shape[0], (n,), generator=generator)]
 
+    @torch.no_grad()
+    def validate(model: UNet2DModel) -> dict[str, float]:
+        """Take the loss over four passes, with the same noise at every call."""
+        generator = torch.Generator().manual_seed(0)
+        with autocast(z_val.device, autocast_dtype(z_val.device)):
+            losses = [diffusion_loss(model, z_val, generator)["loss"] for _ in range(4)]
+        return {"loss": float(torch.stack(losses).mean())}
+
     config = {"stage": "diffusion", "files": [Path(f).name for f in frames], "latents": shape[0]}
     parts = () if start is None else ("vqvae", "unet")
     config |= {"start": [sha256(folder / part / WEIGHTS) for part in parts]}
     config |= {**FORWARD.config, **unet.config}
-    validate = partial(_validation_loss, z=z_val)
     unet = fit(unet, draw, diffusion_loss, validate, out / "diffusion", schedule, config)
     if processes.is_main():
         save_prior(out / "pipeline", stage, unet, FORWARD.config)

@@ -28,7 +28,7 @@ from nogaps.prior.autoencoder import (
     train_autoencoder,
 )
 from nogaps.prior.diffusion import save_prior, train_diffusion
-from nogaps.prior.frames.files import load_training
+from nogaps.prior.frames import load_training
 from nogaps.prior.loading import Prior, load_prior
 from nogaps.prior.sampling import Process, image_generators, latent_shape, sample_latents
 from nogaps.prior.training import Schedule, fit, make_accelerator
@@ -74,10 +74,7 @@ class Pair(nn.Module):
 
 
 def adversarial_loss(
-    pair: Pair,
-    x: torch.Tensor,
-    generator: torch.Generator,
-    bank: torch.Tensor,
+    pair: Pair, x: torch.Tensor, generator: torch.Generator, bank: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Return the losses of decoder and critic on real images and on sampled latents.
 
@@ -105,7 +102,13 @@ def adversarial_loss(
     hinge = (1 - real_votes).relu().mean() + (1 + fake_votes).relu().mean()
     # a critic that cannot tell the two apart (hinge loss 2) has nothing to teach yet
     skill = (4 * (2 - hinge.detach())).clamp(0, 1)
-    share = WEIGHT * skill * _balance(reconstruction, fooling, stage.decoder.conv_out.weight)
+    last = stage.decoder.conv_out.weight
+    lengths = [
+        torch.autograd.grad(part, last, retain_graph=True)[0].norm()
+        for part in (reconstruction, fooling)
+    ]
+    balance = (lengths[0] / (lengths[1] + 1e-6)).clamp(max=1e3).detach()
+    share = WEIGHT * skill * balance  # arXiv 2012.09841, equation 7
     return {
         "loss": reconstruction + share * fooling + hinge,
         "reconstruction": reconstruction,
@@ -115,26 +118,15 @@ def adversarial_loss(
     }
 
 
-def _balance(a: torch.Tensor, b: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Factor that makes b's gradient at `weight` as long as a's (arXiv 2012.09841, equation 7)."""
-    lengths = [torch.autograd.grad(v, weight, retain_graph=True)[0].norm() for v in (a, b)]
-    return (lengths[0] / (lengths[1] + 1e-6)).clamp(max=1e3).detach()
-
-
 def refine_decoder(
-    frames: Sequence[str | Path],
-    out: str | Path,
-    schedule: Schedule,
-    samples: int = 1024,
+    frames: Sequence[str | Path], out: str | Path, schedule: Schedule, samples: int = 1024
 ) -> None:
     """Train the decoder of `out/pipeline` on what its denoiser samples; write `out/refined`.
 
     Encoder, denoiser and latents stay as they are.
 
     Args:
-        frames: Files of `prior prepare`, as the prior was trained on.
-        out: Folder of the prior.
-        schedule: How long and how fast.
+        frames, out, schedule: See `train_autoencoder`.
         samples: Sampled latents to learn from.
 
     Raises:
@@ -192,10 +184,8 @@ def train_prior(
     """Train all stages of a prior; the same call continues an interrupted run.
 
     Args:
-        frames: Files of `prior prepare`; one given twice counts twice.
-        out: Folder of the prior.
-        autoencoder: Schedule of the first stage.
-        diffusion: Schedule of the second stage.
+        frames, out: See `train_autoencoder`.
+        autoencoder, diffusion: Schedules of the first two stages.
         refinement: Schedule of the third stage, for a "kl" first stage; 0 steps: none.
         stage: "kl" or "vqvae2".
         **options: Further arguments of `train_diffusion`.

@@ -13,7 +13,7 @@ from benchmarks import filling, harness, published, sampling, scaling, training
 from nogaps import Assessment
 from nogaps.Assessment import corrupt
 from nogaps.imputers.loading import load_imputer
-from nogaps.prior.frames.files import load_val
+from nogaps.prior.frames import load_val
 from nogaps.prior.loading import Prior
 from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.errors import BadInput

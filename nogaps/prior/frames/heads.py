@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from nogaps.images.png import read_shown
-from nogaps.prior.frames.prepare import Prepared, save_frames
+from nogaps.prior.frames import Prepared, save_frames
 from nogaps.prior.frames.sources import FORMATS
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import open_regular, parsing
@@ -83,8 +83,7 @@ def frame_slice(image: np.ndarray, top: float, occiput: float, forehead: float) 
     Args:
         image: (H, W), any range.
         top: The row of the skull's top, in its pixels.
-        occiput: The column of the back of the head.
-        forehead: The column of the forehead, above `occiput`.
+        occiput, forehead: The columns of the back of the head and, above it, of the forehead.
 
     Returns:
         (128, 128) float64 in the range of the input; 0 outside the slice.
@@ -104,11 +103,7 @@ def prepare(source: str | Path, index: str | Path, out: str | Path) -> Prepared:
     Args:
         source: The folder that its `source_file` names start from.
         index: The CSV.
-        out: The .npz to write: images (N,128,128) uint8 and, per image, source_file, group,
-            split and licence.
-
-    Returns:
-        The numbers of frames and of groups per split.
+        out: The .npz to write, with images (N,128,128) uint8.
 
     Raises:
         BadInput: A wrong index, or a bad image.

@@ -5,61 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import warnings
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from nogaps.images.nifti import check_plane
+from nogaps.prior.frames import Prepared, save_frames
 from nogaps.prior.frames.sources import SourceFile, list_files, read_slices
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import parsing, save_npz
+from nogaps.runtime.files import parsing
 from nogaps.runtime.progress import progress
 
 FRAME_PIXELS = 1 << 30  # of all frames of a file; in memory twice, 1 or 2 bytes each
+Frame = tuple[np.ndarray, str, str]  # with name and group
 FITS = ("pad", "crop", "stretch")
-
-
-class Prepared(NamedTuple):
-    """What was written to a frame file, and what was not.
-
-    Attributes:
-        counts: Images per split.
-        groups: Groups per split.
-        left_out: Files left out, by kind.
-        skipped: A line for each bad file left out.
-    """
-
-    counts: dict[str, int]
-    groups: dict[str, int]
-    left_out: dict[str, list[str]]
-    skipped: list[str]
-
-
-def save_frames(
-    out: str | Path, images: Sequence[np.ndarray], texts: dict[str, Sequence[str]]
-) -> Prepared:
-    """Write a frame file; warn of groups in two splits.
-
-    Args:
-        out: The .npz.
-        images: (2H,2W) uint8 or uint16, of one size.
-        texts: "source_file", "group", "split" and "licence" of each image.
-    """
-    arrays = {name: np.array(values) for name, values in texts.items()}
-    save_npz(out, images=np.stack(images), **arrays)
-    pairs = set(zip(texts["group"], texts["split"], strict=True))
-    splits = Counter(group for group, _ in pairs)
-    if shared := sorted(group for group, n in splits.items() if n > 1):
-        text = f"{len(shared)} of {len(splits)} groups lie in two splits ({', '.join(shared[:3])})"
-        warnings.warn(f"{text}: scores on val are too good", stacklevel=2)
-    counts = Counter(texts["split"]), Counter(split for _, split in pairs)
-    return Prepared(*(dict(sorted(count.items())) for count in counts), {}, [])
 
 
 def prepare_images(
@@ -79,25 +41,49 @@ def prepare_images(
         out: The .npz. Its images are (N,2H,2W) uint8 if all that was read is, else uint16, where
             65535 is the highest value of a volume or an array; PNGs keep their values.
         size: "64" or "256x128" (H×W) of the training images.
-        fit: See `fit_to`.
-        plane: Of NIfTI, see `read_volume`.
-        slices: Of NIfTI, "START:STOP[:STEP]", or a share around the middle.
-        val_share: See `assign_splits`.
+        fit, val_share: See `fit_to`, `assign_splits`.
+        plane, slices: See `read_slices`; slices as "START:STOP[:STEP]" or "SHARE".
         skip_bad: Leave out files that are damaged, or of another aspect than `size` without `fit`.
 
     Raises:
         BadInput: No images, a bad file, an option that does not fit, more than FRAME_PIXELS in all.
     """
+    if Path(out).suffix.lower() != ".npz":
+        raise BadInput(f"--out {out}: expected a name that ends in .npz")
+    if fit not in (None, *FITS):
+        raise BadInput(f"--fit {fit}: expected {', '.join(FITS)}")
+    if not 0 <= val_share <= 1:
+        raise BadInput(f"--val-share {val_share}: expected 0 to 1")
+    check_plane(plane)
     target, chosen = _parse_size(size), _parse_slices(slices)
-    _check_options(out, fit, plane, val_share)
     files, left_out = list_files(paths)
+
+    def frames_of(file: SourceFile) -> Iterator[Frame]:
+        with parsing(file.path, "images of a size that can be changed"):
+            for image in read_slices(file.path, plane, chosen):
+                name = f"{file.name}#{image.label}" if image.label else file.name
+                yield fit_to(image.pixels, target, fit, image.spacing, name), name, file.group
+
     most = FRAME_PIXELS // (target[0] * target[1])
-    frames: list[tuple[np.ndarray, str, str]] = []  # with name and group
+    frames, skipped = _read_all(files, frames_of, most, skip_bad)
+    images, names, groups = zip(*frames, strict=True)
+    texts = {"split": assign_splits(groups, val_share), "licence": [""] * len(images)}
+    prepared = save_frames(out, images, {**texts, "source_file": names, "group": groups})
+    return prepared._replace(left_out=left_out, skipped=skipped)
+
+
+def _read_all(
+    files: list[SourceFile],
+    frames_of: Callable[[SourceFile], Iterator[Frame]],
+    most: int,
+    skip_bad: bool,
+) -> tuple[list[Frame], list[str]]:
+    """At most `most` frames of the files, and a line for each bad file left out."""
+    frames: list[Frame] = []
     skipped: list[str] = []
     for file in progress(files, "reading", delay=1):
         try:
-            made = _frames_of(file, target, fit, plane, chosen)
-            made = list(islice(made, most + 1 - len(frames)))
+            made = list(islice(frames_of(file), most + 1 - len(frames)))
         except BadInput as error:
             skipped.append(str(error))
             if skip_bad and len(skipped) < len(files):
@@ -107,24 +93,7 @@ def prepare_images(
         if len(frames) > most:
             problem = f"comes to more than {FRAME_PIXELS} pixels in all frames"
             raise BadInput(problem, "fewer images or a smaller --size", path=file.path)
-    images, names, groups = zip(*frames, strict=True)
-    texts = {"split": assign_splits(groups, val_share), "licence": [""] * len(images)}
-    prepared = save_frames(out, images, {**texts, "source_file": names, "group": groups})
-    return prepared._replace(left_out=left_out, skipped=skipped)
-
-
-def _frames_of(
-    file: SourceFile,
-    size: tuple[int, int],
-    fit: str | None,
-    plane: str | None,
-    slices: slice | float,
-) -> Iterator[tuple[np.ndarray, str, str]]:
-    """The images of a file as frames, with name and group."""
-    with parsing(file.path, "images of a size that can be changed"):
-        for image in read_slices(file.path, plane, slices):
-            name = f"{file.name}#{image.label}" if image.label else file.name
-            yield fit_to(image.pixels, size, fit, image.spacing, name), name, file.group
+    return frames, skipped
 
 
 def fit_to(
@@ -134,7 +103,7 @@ def fit_to(
     spacing: tuple[float, float] = (1.0, 1.0),
     name: str = "image",
 ) -> np.ndarray:
-    """Resample an image; bicubic, with anti-aliasing where it shrinks.
+    """Resample an image, within its range; bicubic, with anti-aliasing where it shrinks.
 
     Args:
         image: (H, W) integers.
@@ -143,19 +112,14 @@ def fit_to(
         spacing: Height and width of its pixels, which count for its aspect.
         name: Of the image, for the message.
 
-    Returns:
-        An array of this size, of the type and within the range of `image`.
-
     Raises:
         BadInput: It has another aspect, and `fit` is None.
     """
     (height, width), (rows, columns) = image.shape, size
     ratio = width * spacing[1] * rows / (height * spacing[0] * columns)  # above 1: too wide
     if fit is None and abs(ratio - 1) > 1e-3:
-        problem = f"{height}×{width} pixels of {spacing[0]:.3g}×{spacing[1]:.3g}"
-        raise BadInput(
-            f"{problem} do not fill {rows}×{columns}", "--fit pad|crop|stretch", path=name
-        )
+        problem = f"{height}×{width} pixels of {spacing[0]:.3g}×{spacing[1]:.3g} do not fill "
+        raise BadInput(f"{problem}{rows}×{columns}", "--fit pad|crop|stretch", path=name)
     inner, box = (columns, rows), (0.0, 0.0, width, height)
     if fit == "crop":
         x, y = max(0, 1 - 1 / ratio) * width / 2, max(0, 1 - ratio) * height / 2
@@ -166,22 +130,18 @@ def fit_to(
     small = np.asarray(picture.resize(inner, Image.Resampling.BICUBIC, box))
     top, left = (rows - inner[1]) // 2, (columns - inner[0]) // 2
     frame = np.zeros(size, image.dtype)
-    frame[top : top + inner[1], left : left + inner[0]] = np.clip(
-        np.rint(small), image.min(), image.max()
-    )
+    small = np.rint(small).clip(image.min(), image.max())
+    frame[top : top + inner[1], left : left + inner[0]] = small
     return frame
 
 
 def assign_splits(groups: Sequence[str], val_share: float) -> list[str]:
-    """Split images into "train" and "val" by whole groups.
+    """Return the split of each image, "train" or "val", by whole groups.
 
     Args:
         groups: Of each image.
         val_share: The share of the groups, those whose names come first by sha256, that is
             "val": at least one and not all (0: none; 1: all).
-
-    Returns:
-        The split of each image.
 
     Raises:
         BadInput: There is only one group to split.
@@ -216,16 +176,6 @@ def _parse_slices(text: str) -> slice | float:
     except ValueError:
         pass
     raise BadInput(f"--slices {text}: expected START:STOP[:STEP], or a share from 0 to 1")
-
-
-def _check_options(out: str | Path, fit: str | None, plane: str | None, val_share: float) -> None:
-    if Path(out).suffix.lower() != ".npz":
-        raise BadInput(f"--out {out}: expected a name that ends in .npz")
-    if fit not in (None, *FITS):
-        raise BadInput(f"--fit {fit}: expected {', '.join(FITS)}")
-    check_plane(plane)
-    if not 0 <= val_share <= 1:
-        raise BadInput(f"--val-share {val_share}: expected 0 to 1")
 
 
 def check_preview(preview: str | Path, paths: Sequence[str | Path]) -> None:

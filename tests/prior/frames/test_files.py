@@ -9,7 +9,7 @@ import pytest
 import torch
 from image_files import refused
 
-from nogaps.prior.frames.files import load_frames, load_val, to_size, unit_range
+from nogaps.prior.frames import load_frames, load_val, to_size, unit_range
 from nogaps.runtime.errors import BadInput
 
 LEVELS = np.random.default_rng(0).integers(1, 256, (3, 16, 12), dtype=np.uint8)

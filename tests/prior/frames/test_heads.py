@@ -14,7 +14,7 @@ from image_files import still
 from in_process import called
 from PIL import Image
 
-from nogaps.prior.frames.files import load_frames
+from nogaps.prior.frames import load_frames
 from nogaps.prior.frames.heads import frame_slice, prepare, read_index
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import sha256

@@ -14,8 +14,8 @@ from image_files import refused, still, volume
 from in_process import called
 
 from nogaps.images import arrays
+from nogaps.prior.frames import load_frames, load_some, to_size
 from nogaps.prior.frames import prepare as frames
-from nogaps.prior.frames.files import load_frames, load_some, to_size
 from nogaps.prior.frames.prepare import assign_splits, fit_to, prepare_images
 
 nib = pytest.importorskip("nibabel")

@@ -11,7 +11,7 @@ from frame_files import small
 from image_files import refused, still, volume
 from PIL import ExifTags, Image, ImageOps
 
-from nogaps.prior.frames.files import load_frames
+from nogaps.prior.frames import load_frames
 
 nib = pytest.importorskip("nibabel")
 RNG = np.random.default_rng(0)
