@@ -30,9 +30,8 @@ from nogaps.runtime.errors import BadInput, require
 from nogaps.runtime.files import atomic, load_images, sha256
 from nogaps.runtime.processes import folder_lock
 from nogaps.runtime.progress import progress
-from nogaps.submission.arrays import RESULT
-from nogaps.submission.folder import REFERENCES
-from nogaps.submission.notebook import NOTEBOOK, load_notebook, texts
+from nogaps.submission import NOTEBOOK, REFERENCES, RESULT
+from nogaps.submission.notebook import load_notebook, texts
 
 if TYPE_CHECKING:
     from nbclient import NotebookClient

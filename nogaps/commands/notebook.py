@@ -59,15 +59,15 @@ def check(
     Example: nogaps check handed-in/*/ --test-set test_set.npy --truth truth.npy --csv marks.csv
     """
     from nogaps import submission
-    from nogaps.submission import folder, similarity
+    from nogaps.submission import similarity
 
     rows, like = submission.report(folders or [Path(".")], test_set), None
     if len(rows) > 1:
         like = similarity.compare_folders([row["dir"] for row in rows], test_set)
     if truth:
-        folder.score_folders(rows, test_set, truth)
+        submission.score_folders(rows, test_set, truth)
     if table:
-        folder.write_csv(table, rows, like)
+        submission.write_csv(table, rows, like)
     text = submission.as_text(rows) + (f"\n{similarity.as_text(like)}" if like else "")
     say({"submissions": rows, "alike": like}, as_json, text)
     raise typer.Exit(0 if all(row["valid"] for row in rows) else 1)

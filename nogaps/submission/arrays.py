@@ -145,10 +145,8 @@ def _matched(
 
     Observed pixels are compared by their correlation, which does not see an affine change of
     intensities. Neighbours of one subject resemble each other: another input than y[own], or a
-    move, must explain twice as much.
-
-    Returns:
-        The input (K,) int, the key of MOVES (K,), their correlation (K,), that with y[own] (K,).
+    move, must explain twice as much. Returns the input, the key of MOVES, their correlation, and
+    that with y[own], each (K,).
     """
     moved = {name: undo(x) for name, undo in MOVES.items()}
     fitting = [name for name, values in moved.items() if values.shape == x.shape]
@@ -164,18 +162,10 @@ def _matched(
 def _check_observed(
     y: np.ndarray, x: np.ndarray, mask: np.ndarray, unlike: np.ndarray, findings: Findings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Name why observed pixels differ.
+    """Name why observed pixels of outputs x (K,1,H,W) differ from those of inputs y (N,1,H,W).
 
-    Args:
-        y: Inputs (N,1,H,W).
-        x: Outputs (K,1,H,W), finite, K <= N.
-        mask: (H,W) bool, True = observed.
-        unlike: (K,P) bool, which of the observed pixels differ.
-        findings: Takes the findings.
-
-    Returns:
-        (K,) bool, the images whose holes can be judged all the same; (K,) int, the inputs that
-        they belong to.
+    `unlike` (K,P) bool says which do. Returns (K,) bool, the images whose holes can be judged all
+    the same, and (K,) int, the inputs that they belong to.
     """
     own, comparable, place = np.flatnonzero(unlike.any(1)), np.ones(len(x), bool), np.arange(len(x))
     if not len(own):
@@ -226,23 +216,25 @@ def _exchanged(place: np.ndarray, count: int) -> str:
 def _check_holes(
     x: np.ndarray, y: np.ndarray, mask: np.ndarray, comparable: np.ndarray, findings: Findings
 ) -> None:
-    """Name holes that are empty or constant.
+    """Name holes of x (K,1,H,W) that are empty or constant; y holds the input of each.
 
-    Args:
-        x: (N,1,H,W), finite.
-        y: The input of each, of the same shape.
-        mask: (H,W) bool, True = observed.
-        comparable: (N,) bool, the images whose holes lie where the mask says.
-        findings: Takes the findings.
+    Only images that are `comparable` (K,) have their holes where the mask says.
     """
     around = _surroundings(y, mask)[:, 0]
     bright = around > BRIGHT * around.max((1, 2), keepdims=True)
     judged = comparable & (bright[:, ~mask].sum(1) >= FEW_PIXELS)
     judged &= ~_name_empty(x[:, 0], mask, bright, judged, findings)
-    constant = judged & _is_constant(x[:, 0], mask, bright)
+    holes = zip(x[:, 0], bright & ~mask, strict=True)
+    shares = np.array([_most_frequent(image[hole]) for image, hole in holes])
+    constant = judged & (shares > REPEATED)
     if constant.any():
         problem = f"one value in many holes of {numbered('image', np.flatnonzero(constant))}"
         findings.add("not-filled", problem)
+
+
+def _most_frequent(values: np.ndarray) -> float:
+    """Return the share of the most frequent value."""
+    return np.unique(values, return_counts=True)[1].max(initial=0) / max(values.size, 1)
 
 
 def _name_empty(
@@ -263,16 +255,6 @@ def _name_empty(
     elif judged.sum() >= FEW_IMAGES and never.any():
         findings.add("not-filled", f"{int(never.sum())} missing pixels are 0 in every image")
     return empty
-
-
-def _is_constant(x: np.ndarray, mask: np.ndarray, bright: np.ndarray) -> np.ndarray:
-    """Return whether many bright holes of each image (N,H,W) hold one value, (N,) bool."""
-
-    def share(values: np.ndarray) -> float:
-        return np.unique(values, return_counts=True)[1].max(initial=0) / max(values.size, 1)
-
-    holes = zip(x, bright & ~mask, strict=True)
-    return np.array([share(image[hole]) > REPEATED for image, hole in holes], bool)
 
 
 def _surroundings(x: np.ndarray, mask: np.ndarray) -> np.ndarray:

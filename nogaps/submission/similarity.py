@@ -22,8 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from scipy.ndimage import convolve
 
+from nogaps.imputers.loading import load_imputer
+from nogaps.interpolation import biharmonic, keep_observed, linear
 from nogaps.masks import shared_mask
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_images, load_npy, sha256
@@ -173,11 +176,6 @@ def _compare(y: np.ndarray, arrays: dict[str, np.ndarray], result: dict) -> None
 
 def _references(y: np.ndarray, seen: np.ndarray) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
     """Fill y without a network, kriging last, and by the shipped imputer, by name."""
-    import torch
-
-    from nogaps.imputers.loading import load_imputer
-    from nogaps.interpolation import biharmonic, keep_observed, linear
-
     images, mask, imputer = torch.from_numpy(y), torch.from_numpy(seen)[None, None], load_imputer()
     plain = [fill(images, mask).numpy() for fill in (linear(), biharmonic, imputer.kriging)]
     with torch.no_grad():

@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from in_process import Done, bounded, called
 
-from nogaps.submission.folder import write_csv
+from nogaps.submission import write_csv
 from tests.filling.test_properties import any_array, with_holes
 from tests.filling.test_properties import bounded as examples
 

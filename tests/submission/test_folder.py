@@ -262,7 +262,7 @@ def test_an_unforeseen_error_stops_nothing(folder: Path, monkeypatch: pytest.Mon
     def fail(*_: object) -> None:
         raise RecursionError("too deep")
 
-    monkeypatch.setattr("nogaps.submission.folder.check_array", fail)
+    monkeypatch.setattr("nogaps.submission.check_array", fail)
     (finding,) = report([folder])[0]["findings"]
     assert (finding["check"], finding["found"]) == ("not-checked", "RecursionError: too deep")
 
