@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks import harness
-from benchmarks.harness import course_mask, interval, table
+from benchmarks.harness import course_mask, table
 from nogaps import Assessment
 from nogaps.Assessment import Imputer, Profile, corrupt, fill, make_datasets
 from nogaps.augmentation import random_affine
@@ -34,6 +34,7 @@ from nogaps.runtime.checkpoint import fingerprint, load_tensors, save_tensors
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_images, save_json
+from nogaps.tables import with_interval
 
 RESULTS = harness.RESULTS / "ablations.json"
 TRAIN_EPOCH, NEW_IMPUTER = Assessment.train_epoch, Assessment.new_imputer
@@ -183,7 +184,8 @@ def as_markdown(rows: dict[str, dict], sets: list[str]) -> str:
     for name, row in rows.items():
         cells = []
         for k in sets:
-            change = "" if name == "default" else f" ({interval(row[k]['more_db'], 2, '+')})"
+            more, *ends = row[k]["more_db"]
+            change = "" if name == "default" else f" ({with_interval(more, ends, sign='+')})"
             cells.append(f"{row[k]['psnr']:.2f}{change}")
         lines.append([name, *cells])
     names = {"heads": "val", "heads_t1": "val_t1"}

@@ -22,6 +22,7 @@ from nogaps import standin
 from nogaps.prior.frames import load_frames, to_size
 from nogaps.runtime.device import autocast_dtype
 from nogaps.runtime.errors import BadInput
+from nogaps.tables import with_interval
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -186,14 +187,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
-def interval(values: Sequence[float], digits: int = 2, sign: str = "") -> str:
-    """Return (mean, low, high) as "1.09 [1.01, 1.17]"; sign: "+" for differences."""
-    mean, low, high = values
-    return f"{mean:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
-
-
 def cell(value: Spread, digits: int = 1) -> str:
     """Return a median, with quartiles where there was more than one repetition."""
     if value["repetitions"] == 1:
         return f"{value['median']:.{digits}f}"
-    return interval((value["median"], value["low"], value["high"]), digits)
+    return with_interval(value["median"], (value["low"], value["high"]), digits)

@@ -18,7 +18,7 @@ import torch
 import typer
 
 from benchmarks import harness
-from benchmarks.harness import Impute, course_mask, heads, interval
+from benchmarks.harness import Impute, course_mask, heads
 from benchmarks.imputers import keep_mask
 from benchmarks.published import load_published
 from nogaps.evaluation.scoring import hidden_score, rank_agreement
@@ -27,6 +27,7 @@ from nogaps.interpolation import biharmonic, linear
 from nogaps.masks import shared_mask
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_images, save_json
+from nogaps.tables import with_interval
 
 RESULTS = harness.RESULTS / "label_free.json"
 
@@ -50,9 +51,11 @@ def score_without_labels(methods: dict[str, Impute], test_set: Path) -> dict[str
     rows, kriging = {}, methods["kriging"]  # one: it keeps its weights for every fold's mask
     for name, imputer in methods.items():
         rows[name] = hidden_score(imputer, y, mask, kriging=kriging)
-        own, gain = (rows[name][part] for part in ("imputer", "gain"))
-        own, gain = ((part["psnr"], *part["psnr_95"]) for part in (own, gain))
-        print(f"{name[-50:]:50} {interval(own)} dB, {interval(gain, 2, '+')} over kriging")
+        own, gain = (
+            with_interval(rows[name][part]["psnr"], rows[name][part]["psnr_95"], sign=sign)
+            for part, sign in (("imputer", ""), ("gain", "+"))
+        )
+        print(f"{name[-50:]:50} {own} dB, {gain} over kriging")
     return rows
 
 

@@ -23,7 +23,7 @@ import torch
 import typer
 
 from benchmarks import harness
-from benchmarks.harness import course_mask, interval
+from benchmarks.harness import course_mask
 from nogaps.Assessment import corrupt
 from nogaps.imputers.intervals import coverage_by_group
 from nogaps.imputers.loading import load_imputer
@@ -32,6 +32,7 @@ from nogaps.metrics import bootstrap, hole_scores, summarize
 from nogaps.prior.frames import load_frames, to_size, unit_range
 from nogaps.prior.frames.heads import read_index, read_slice
 from nogaps.runtime.files import save_json
+from nogaps.tables import with_interval
 
 RESULTS = harness.RESULTS / "unseen.json"
 INDEX = harness.ROOT / "nogaps" / "data" / "heads_t1.csv"
@@ -145,7 +146,8 @@ def measure_all(sets: dict[str, Heads], masks: Callable[[int], Masks]) -> dict[s
         tables[name] = {}
         for key, mask in masks(heads.x.shape[-1]).items():
             row = tables[name][key] = measure(heads, mask)
-            more = interval(row["more_db"], 2, "+")
+            more, *ends = row["more_db"]
+            more = with_interval(more, ends, sign="+")
             print(f"{name}, {key}: {more} dB over {row['best_other']}", flush=True)
     return tables
 

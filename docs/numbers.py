@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
-from benchmarks.harness import interval
 from nogaps.imputers.loading import SHIPPED
 from nogaps.runtime.files import load_json
+from nogaps.tables import with_interval
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "results"
 SETS = {"val": "val of heads.npz", "val_t1": "val of heads_t1.npz", "stand-in": "stand-in"}
@@ -51,11 +51,6 @@ def summary() -> dict:
     return load_json(SHIPPED / "summary.json")
 
 
-def minutes(results: Results, profile: str) -> str:
-    """Return how long `nogaps run` takes with a profile, in minutes."""
-    return f"{results['notebook'][profile]['everything'] / 60:.1f}"
-
-
 def intervals(results: Results, images: str) -> dict:
     """Return the row of `benchmarks.uncertainty` for "heads.npz", "heads_t1.npz" or "stand-in"."""
     heads = results["uncertainty"]["heads"]
@@ -87,7 +82,13 @@ def covered_sizes(results: Results, pick: Callable[[Iterable[float]], float]) ->
 def label_free(results: Results, part: str) -> str:
     """Return the score without labels of `best` on the stand-in: "imputer", or "gain"."""
     row = results["label_free"]["test_set.npy"]["nogaps/weights/imputer"][part]
-    return interval([row["psnr"], *row["psnr_95"]])
+    return with_interval(row["psnr"], row["psnr_95"])
+
+
+def gain(results: Results, method: str, images: str) -> str:
+    """Return by how many dB `best` exceeds a method, with its interval."""
+    more, *ends = results.score(method, images, "more_db")
+    return with_interval(more, ends)
 
 
 def rms(results: Results, scheduler: str, steps: int) -> str:
@@ -104,7 +105,7 @@ def border(results: Results, which: str) -> str:
 
 
 NUMBERS: dict[str, Callable[[Results], str]] = {
-    "cpu_minutes": lambda r: minutes(r, "cpu"),
+    "cpu_minutes": lambda r: f"{r['notebook']['cpu']['everything'] / 60:.1f}",
     "smoke_seconds": lambda r: f"{r['notebook']['smoke']['everything']:.0f}",
     "full_minutes": lambda r: f"{summary()['seconds']['everything'] / 60:.0f}",
     "full_sampling_seconds": lambda r: f"{summary()['seconds']['sampling']}",
@@ -147,6 +148,6 @@ NUMBERS: dict[str, Callable[[Results], str]] = {
     "rms_ddim_50": lambda r: rms(r, "ddim", 50),
     "border_steps": lambda r: border(r, "border_steps"),
     "true_steps": lambda r: border(r, "true_steps"),
-    "gain_val": lambda r: interval(r.score("coursework", "val", "more_db")),
+    "gain_val": lambda r: gain(r, "coursework", "val"),
     "top_ratio": lambda r: f"{summary()['99.5th percentile, hole / observed']:.3f}",
 }

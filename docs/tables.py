@@ -7,9 +7,9 @@ from collections.abc import Callable
 from scipy.stats import spearmanr
 
 from benchmarks import ablations, filling, sampling, scaling, training
-from benchmarks.harness import interval, table
-from docs.numbers import SETS, Results
-from nogaps.tables import scores_table
+from benchmarks.harness import table
+from docs.numbers import SETS, Results, gain
+from nogaps.tables import scores_table, with_interval
 
 METHODS = {  # rows of `benchmarks.imputers`, and their names in the README
     "kriging (synthetic)": "kriging",
@@ -62,8 +62,7 @@ def gains(results: Results) -> str:
     rows = []
     for method in results["imputers"]["tables"]["stand-in"]:
         if method != "ours, best":
-            more = [results.score(method, images, "more_db") for images in SETS]
-            rows.append([method, *map(interval, more)])
+            rows.append([method, *(gain(results, method, images) for images in SETS)])
     return table(["`best` exceeds, in dB", *(f"`{images}`" for images in SETS)], rows)
 
 
@@ -101,8 +100,9 @@ def sizes(results: Results) -> str:
             krigings = max(psnr["kriging"], psnr["kriging, own size"])
             values = [f"{value:.2f}" for value in (psnr["ours"], psnr["biharmonic"], krigings)]
             width = gaps.removeprefix("gaps of ").replace("pixels", "px")
+            more, *ends = row["more_db"]
             covered = f"{100 * row['coverage']:.1f} %"
-            rows.append([heads, width, *values, interval(row["more_db"]), covered])
+            rows.append([heads, width, *values, with_interval(more, ends), covered])
     header = ["heads", "gaps", "ours", "biharmonic", "kriging", "gain", "covered"]
     return table(header, rows)
 

@@ -5,7 +5,7 @@ Images are drawn at whole multiples of their size, so that a pixel is a square o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -25,6 +25,7 @@ DPI = 100
 LEFT, RIGHT, TOP, GAP, FOLD = 48, 104, 46, 6, 16  # margins of a grid in screen pixels
 TITLE, NAME, SMALL = 15, 13, 12  # sizes of letters in points
 BAR = 330  # largest length of a colour bar in screen pixels
+CORNER, CROP = (14, 20), 24  # row and column of a crop, and its size, in pixels
 MISSING = (0.13, 0.30, 0.55)  # blue, for missing pixels
 
 
@@ -134,54 +135,41 @@ def show_rows(
     return figure
 
 
+def _columns(
+    columns: Mapping[str, Images], count: int, cell: int, title: str, errors: Sequence[str] = ()
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with the first `count` images of each column, its name above."""
+    figure, axes = _grid(count, len(columns), cell, title, names=24)
+    for k, (name, images) in enumerate(columns.items()):
+        axes[0][k].set_title(name, fontsize=NAME)
+        for line, image in zip(axes, images, strict=False):
+            (ERROR if name in errors else GREY).draw(line[k], image)
+    return figure, axes
+
+
 def show_columns(
     columns: Mapping[str, Images], title: str, count: int = 3, zoom: int = 2
 ) -> Figure:
-    """Draw columns of images.
-
-    Args:
-        columns: Images (N,1,H,W) by the name of their column.
-        count: How many images of each column are drawn.
-    """
+    """Draw the first `count` images of columns (N,1,H,W), by the name of each column."""
     count = min(count, *(len(images) for images in columns.values()))
     size = next(iter(columns.values())).shape[-1]
-    figure, axes = _grid(count, len(columns), zoom * size, title, names=24)
-    _fill_columns(axes, columns.items(), {})
+    figure, axes = _columns(columns, count, zoom * size, title)
     GREY.bar(figure, axes[0][-1], axes[-1][-1])
     return figure
 
 
-def _fill_columns(
-    axes: list[list[Axes]], columns: Iterable[tuple[str, Images]], scales: Mapping[str, Scale]
-) -> None:
-    """Draw the first images of each column, its name above."""
-    for k, (name, images) in enumerate(columns):
-        axes[0][k].set_title(name, fontsize=NAME)
-        for line, image in zip(axes, images, strict=False):
-            scales.get(name, GREY).draw(line[k], image)
-
-
-def show_crops(
-    columns: Mapping[str, Images],
-    title: str,
-    corner: tuple[int, int] = (14, 20),
-    side: int = 24,
-    errors: Sequence[str] = (),
-) -> Figure:
+def show_crops(columns: Mapping[str, Images], title: str, errors: Sequence[str] = ()) -> Figure:
     """Draw three images: whole, of the first column, then the same crop of every column.
 
     Args:
         columns: Images (N,1,H,W) by the name of their column.
-        corner: Row and column of the crop.
-        side: Its size in pixels.
         errors: Names of columns in the colours of errors, -0.3 to 0.3.
     """
-    top, left = corner
-    whole = next(iter(columns.values()))
+    (top, left), side = CORNER, CROP
     window = (..., slice(top, top + side), slice(left, left + side))
-    crops = [("whole image", whole), *((name, images[window]) for name, images in columns.items())]
-    figure, axes = _grid(3, len(crops), 8 * side, title, names=24)
-    _fill_columns(axes, crops, dict.fromkeys(errors, ERROR))
+    crops = {"whole image": next(iter(columns.values()))}
+    crops |= {name: images[window] for name, images in columns.items()}
+    figure, axes = _columns(crops, 3, 8 * side, title, errors)
     for line in axes:
         box = plt.Rectangle((left - 0.5, top - 0.5), side, side, fill=False, color="orange", lw=2)
         line[0].add_patch(box)
@@ -203,13 +191,12 @@ def show_mask(mask: torch.Tensor, example: torch.Tensor) -> Figure:
     tinted = np.where(observed[..., None], image[..., None].clip(0, 1), MISSING)
     window = slice(size // 4, size // 2)
     panels = {
-        "mask (white: observed)": observed,
-        "a test image (blue: missing)": tinted,
-        f"{size // 4}×{size // 4} pixels of it": tinted[window, window],
+        "mask (white: observed)": observed[None],
+        "a test image (blue: missing)": tinted[None],
+        f"{size // 4}×{size // 4} pixels of it": tinted[None, window, window],
     }
     title = "The mask of all images; in the ring, an observed pixel that is 0 as well"
-    figure, axes = _grid(1, 3, 5 * size, title, names=24)
-    _fill_columns([axes[0]], ((name, panel[None]) for name, panel in panels.items()), {})
+    figure, axes = _columns(panels, 1, 5 * size, title)
     rows, columns = np.nonzero(observed & (image == 0))
     axes[0][1].plot(columns, rows, "o", mfc="none", mec="red", mew=2, ms=12)
     GREY.bar(figure, axes[0][-1], axes[0][-1])

@@ -19,10 +19,10 @@ def as_markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join([lines[0], f"| {' | '.join(rule)} |", *lines[1:]])
 
 
-def with_interval(value: float, interval: Sequence[float], digits: int) -> str:
-    """Return a number with its interval: "24.93 [24.38, 25.57]"."""
+def with_interval(value: float, interval: Sequence[float], digits: int = 2, sign: str = "") -> str:
+    """Return a number with its interval: "24.93 [24.38, 25.57]"; sign: "+" for differences."""
     low, high = interval
-    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+    return f"{value:{sign}.{digits}f} [{low:{sign}.{digits}f}, {high:{sign}.{digits}f}]"
 
 
 def scores_table(scores: Mapping[str, Mapping]) -> str:

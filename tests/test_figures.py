@@ -52,10 +52,10 @@ def test_each_scale_has_one_bar_and_its_limits(clean: torch.Tensor) -> None:
 
 def test_crops_show_the_same_window_and_errors_in_colour(clean: torch.Tensor) -> None:
     columns = {"x": clean[:3], "error": clean[:3] - 0.5}
-    figure = figures.show_crops(columns, "", (10, 12), 16, errors=["error"])
+    figure = figures.show_crops(columns, "", errors=["error"])
     whole, crop, error = drawn(figure)[:3]
     assert np.array_equal(whole.get_array(), clean[0, 0])
-    assert np.array_equal(crop.get_array(), clean[0, 0, 10:26, 12:28])
+    assert np.array_equal(crop.get_array(), clean[0, 0, 14:38, 20:44])
     assert error.get_clim() == (-0.3, 0.3)
     assert bars(figure) == ["grey value", "filled − truth"]
 

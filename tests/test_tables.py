@@ -15,6 +15,10 @@ def test_table_is_markdown_and_aligned() -> None:
     ]
 
 
+def test_differences_and_their_intervals_have_signs() -> None:
+    assert tables.with_interval(0.2, [-0.1, 0.31], 1, "+") == "+0.2 [-0.1, +0.3]"
+
+
 def test_scores_name_every_filling_with_its_intervals(capsys: pytest.CaptureFixture) -> None:
     row = {"rmse": 0.05738, "rmse_95": [0.05, 0.06], "psnr": 24.934, "psnr_95": [24.0, 25.0]}
     tables.show_scores({"ours": row | {"ssim": 0.94, "ssim_95": [0.9, 0.95]}})

@@ -74,7 +74,7 @@ def nogaps(
 
     Exit codes: 0 done, 1 findings, 2 bad use or bad input.
     """
-    progress.set_quiet(quiet)
+    progress.quiet = quiet
 
 
 def _warn(message: Warning | str, *_: object) -> None:

@@ -17,9 +17,8 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from nogaps.runtime import processes
+from nogaps.runtime import processes, progress
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.progress import is_quiet
 
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 ProfileName = Annotated[str, Option(help="auto, smoke, cpu or full.")]
@@ -94,7 +93,7 @@ def say(result: dict, as_json: bool, text: str) -> None:
 
     Of several processes, process 0 does.
     """
-    if processes.is_main() and (as_json or not is_quiet()):
+    if processes.is_main() and (as_json or not progress.quiet):
         typer.echo(json.dumps(result, indent=1, default=str) if as_json else text)
 
 

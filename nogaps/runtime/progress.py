@@ -14,18 +14,7 @@ SECONDS = 20.0  # between two lines of a log; what takes less prints none
 LINE = (
     "{desc}: {percentage:3.0f}% ({n_fmt} of {total_fmt}) after {elapsed}, {remaining} left{postfix}"
 )
-_quiet = False
-
-
-def set_quiet(quiet: bool) -> None:
-    """Show no progress from now on, or show it again: `nogaps --quiet`."""
-    global _quiet
-    _quiet = quiet
-
-
-def is_quiet() -> bool:
-    """Return whether `nogaps --quiet` was asked for."""
-    return _quiet
+quiet = False  # whether no progress is shown: `nogaps --quiet`
 
 
 def progress(
@@ -38,7 +27,7 @@ def progress(
     """
     from tqdm.std import tqdm  # not tqdm.auto, whose widgets a saved notebook cannot show
 
-    options["disable"] = options.get("disable", False) or _quiet
+    options["disable"] = options.get("disable", False) or quiet
     if sys.stderr.isatty() or "ipykernel.kernelapp" in sys.modules:
         return tqdm(work, desc, mininterval=1, delay=delay, **options)
     options |= {"miniters": 1, "mininterval": SECONDS, "delay": SECONDS, "bar_format": LINE}

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from nogaps.runtime.progress import progress, set_quiet
+from nogaps.runtime.progress import progress
 
 
 @pytest.fixture
@@ -44,13 +44,12 @@ def test_logs_get_a_line_every_twenty_seconds(
         assert printed[0] == "walking:  20% (200 of 1000) after 00:20, 01:20 left"
 
 
-def test_quiet_work_prints_nothing(clock: list[float], capsys: pytest.CaptureFixture) -> None:
+def test_quiet_work_prints_nothing(
+    clock: list[float], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     walk(clock, 100, 1, disable=True)
-    set_quiet(True)
-    try:
-        walk(clock, 100, 1)
-    finally:
-        set_quiet(False)
+    monkeypatch.setattr("nogaps.runtime.progress.quiet", True)
+    walk(clock, 100, 1)
     assert capsys.readouterr().err == ""
 
 
