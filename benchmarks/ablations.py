@@ -24,8 +24,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks import harness
-from benchmarks.harness import course_mask, table
-from nogaps import Assessment
+from benchmarks.harness import course_mask
+from nogaps import Assessment, tables
 from nogaps.Assessment import Imputer, Profile, corrupt, fill, make_datasets
 from nogaps.augmentation import random_affine
 from nogaps.metrics import bootstrap, hole_scores
@@ -189,7 +189,7 @@ def as_markdown(rows: dict[str, dict], sets: list[str]) -> str:
             cells.append(f"{row[k]['psnr']:.2f}{change}")
         lines.append([name, *cells])
     names = {"heads": "val", "heads_t1": "val_t1"}
-    return table(["change", *(f"`{names.get(k, k)}`" for k in sets)], lines)
+    return tables.as_markdown(["change", *(f"`{names.get(k, k)}`" for k in sets)], lines)
 
 
 def main(

@@ -25,8 +25,8 @@ import typer
 from skimage.restoration import inpaint_biharmonic
 
 from benchmarks import harness, recipes
-from benchmarks.harness import Impute, cell, course_mask, spread, table
-from nogaps import Assessment, standin
+from benchmarks.harness import Impute, cell, course_mask, spread
+from nogaps import Assessment, standin, tables
 from nogaps.filling.arrays import CPU_BATCH
 from nogaps.imputers.loading import load_imputer
 from nogaps.interpolation import biharmonic, keep_observed
@@ -167,14 +167,14 @@ def as_markdown(results: dict) -> str:
         psnr = "" if row["hole_psnr"] is None else f"{row['hole_psnr']:.2f}"
         rows.append([row["name"], row["precision"], *rates, psnr])
     header = ["imputer", "precision", *(f"images/s, {n} thread(s)" for n in counts)]
-    memory = table([*header, "hole PSNR / dB, stand-in"], rows)
+    memory = tables.as_markdown([*header, "hole PSNR / dB, stand-in"], rows)
     rows = []
     for row in results["files"]:
         seconds, peak = ([each[key] for each in row["runs"]] for key in ("seconds", "peak_mb"))
         rows.append([f"{row['images']:,}", row["method"], row["threads"], cell(spread(seconds))])
         rows[-1] += [cell(harness.rate(seconds, row["images"])), cell(spread(peak), 0)]
     header = ["images", "method", "threads", "seconds, start to end", "images/s"]
-    return f"{memory}\n\n{table([*header, 'peak memory / MB'], rows)}"
+    return f"{memory}\n\n{tables.as_markdown([*header, 'peak memory / MB'], rows)}"
 
 
 def main(

@@ -1,4 +1,4 @@
-"""What the benchmarks share: commands, heads, turns, spread, processes, tables, and the machine."""
+"""What the benchmarks share: commands, heads, turns, spread, processes, and the machine."""
 
 from __future__ import annotations
 
@@ -176,15 +176,6 @@ def spread(values: Sequence[float]) -> Spread:
 def rate(seconds: Sequence[float], images: int) -> Spread:
     """Return images per second of repetitions that took so long each."""
     return spread([images / max(each, 1e-9) for each in seconds])
-
-
-# tables --------------------------------------------------------------------------------------
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def cell(value: Spread, digits: int = 1) -> str:

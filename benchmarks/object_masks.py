@@ -22,10 +22,11 @@ import typer
 from matplotlib.figure import Figure
 
 from benchmarks import harness, object_data
-from benchmarks.harness import RESULTS, ROOT, Impute, table
+from benchmarks.harness import RESULTS, ROOT, Impute
 from benchmarks.object_data import Pictures
 from benchmarks.object_scores import colour_hole_scores, whole_scores
 from benchmarks.recipes import train_plain
+from nogaps import tables
 from nogaps.imputers.refinement import RefinedUNet, build_refined_unet
 from nogaps.interpolation import biharmonic, linear
 from nogaps.runtime.device import pick_device
@@ -157,7 +158,7 @@ def as_table(scores: Mapping[str, Mapping]) -> str:
         return "-" if value is None else text
 
     rows = [[k, *(cell(row.get(c), f) for c, f in COLUMNS.items())] for k, row in scores.items()]
-    return table(["", *COLUMNS], rows)
+    return tables.as_markdown(["", *COLUMNS], rows)
 
 
 # the figure -------------------------------------------------------------------------------------

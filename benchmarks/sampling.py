@@ -22,7 +22,8 @@ from diffusers import DDIMScheduler, LDMPipeline
 from tqdm.auto import tqdm
 
 from benchmarks import harness
-from benchmarks.harness import cell, native_precision, table
+from benchmarks.harness import cell, native_precision
+from nogaps import tables
 from nogaps.evaluation.comparison import compare, describe
 from nogaps.evaluation.realism import Features, Heads, feature_space, heads
 from nogaps.prior.frames import load_frames, to_size
@@ -120,7 +121,7 @@ def as_markdown(results: dict) -> str:
     quantile = results["real"]["quantiles"]["0.999"]
     text = "Gradient energy is a share of that of train frames, whose 99.9 % quantile is "
     text += f"{quantile:.3f}. {results['images']} images per row."
-    return f"{table(header, rows)}\n\n{text}"
+    return f"{tables.as_markdown(header, rows)}\n\n{text}"
 
 
 def main(

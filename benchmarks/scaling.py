@@ -18,8 +18,8 @@ import torch
 
 from benchmarks import harness
 from benchmarks.filling import write_images
-from benchmarks.harness import cell, course_mask, interleaved, spread, table
-from nogaps import Assessment, standin
+from benchmarks.harness import cell, course_mask, interleaved, spread
+from nogaps import Assessment, standin, tables
 from nogaps.api import fill
 from nogaps.imputers.loading import load_imputer
 from nogaps.runtime.files import save_json
@@ -84,9 +84,11 @@ def as_markdown(results: dict) -> str:
         [row["processes"], *(f"{row[key]:{form}}" for key, form in keys.items())]
         for row in results["processes"]
     ]
-    size_table = table(["size", "seconds per image", "seconds for the weights of a mask"], sizes)
+    size_table = tables.as_markdown(
+        ["size", "seconds per image", "seconds for the weights of a mask"], sizes
+    )
     header = ["processes", "seconds, start to end", "images/s together", "peak memory of each / MB"]
-    return f"{size_table}\n\n{table(header, processes)}"
+    return f"{size_table}\n\n{tables.as_markdown(header, processes)}"
 
 
 def main(smoke: harness.Smoke = False, out: harness.Out = RESULTS) -> None:

@@ -26,10 +26,10 @@ from matplotlib.figure import Figure
 from torch.utils.data import TensorDataset
 
 from benchmarks import harness
-from benchmarks.harness import course_mask, table
+from benchmarks.harness import course_mask
 from benchmarks.published import EPOCHS, build
 from benchmarks.recipes import COURSEWORK, SMOKE, plain_epoch, plain_parts, rows_of, shuffled
-from nogaps import Assessment
+from nogaps import Assessment, tables
 from nogaps.metrics import hole_scores
 from nogaps.prior.frames import load_frames, load_val, to_size
 from nogaps.runtime.checkpoint import Epochs, ema_of, fingerprint, run_settings, save_model
@@ -198,7 +198,7 @@ def as_markdown(results: dict) -> str:
         text += f"{EPOCHS['coursework']} epochs, {compared['times_faster_than_its_best']:.0f} "
         text += "times faster than it got there."
     header = ["epochs", "minutes", "hole PSNR / dB on all val heads", *files]
-    return f"{table(header, rows)}\n\n{text}"
+    return f"{tables.as_markdown(header, rows)}\n\n{text}"
 
 
 def main(

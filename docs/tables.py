@@ -7,9 +7,8 @@ from collections.abc import Callable
 from scipy.stats import spearmanr
 
 from benchmarks import ablations, filling, sampling, scaling, training
-from benchmarks.harness import table
 from docs.numbers import SETS, Results, gain
-from nogaps.tables import scores_table, with_interval
+from nogaps.tables import as_markdown, scores_table, with_interval
 
 METHODS = {  # rows of `benchmarks.imputers`, and their names in the README
     "kriging (synthetic)": "kriging",
@@ -48,7 +47,7 @@ def readme_results(results: Results) -> str:
         [label, *(f"{results.score(method, images):.2f}" for images in SETS)]
         for method, label in METHODS.items()
     ]
-    return table(["hole PSNR / dB", *(f"`{images}`" for images in SETS)], rows)
+    return as_markdown(["hole PSNR / dB", *(f"`{images}`" for images in SETS)], rows)
 
 
 def accuracy(results: Results) -> str:
@@ -63,7 +62,7 @@ def gains(results: Results) -> str:
     for method in results["imputers"]["tables"]["stand-in"]:
         if method != "ours, best":
             rows.append([method, *(gain(results, method, images) for images in SETS)])
-    return table(["`best` exceeds, in dB", *(f"`{images}`" for images in SETS)], rows)
+    return as_markdown(["`best` exceeds, in dB", *(f"`{images}`" for images in SETS)], rows)
 
 
 def masks(results: Results) -> str:
@@ -76,7 +75,7 @@ def masks(results: Results) -> str:
             for method in ("ours", "kriging")
         ]
         rows.append([label, *(f"{value:.2f}" for value in values)])
-    return table(["mask", "`val_t1`: ours", "kriging", "stand-in: ours", "kriging"], rows)
+    return as_markdown(["mask", "`val_t1`: ours", "kriging", "stand-in: ours", "kriging"], rows)
 
 
 def wide_holes(results: Results) -> str:
@@ -87,7 +86,7 @@ def wide_holes(results: Results) -> str:
             psnr = {name: scores["psnr"] for name, scores in measured["rows"].items()}
             values = [f"{psnr[name]:.2f}" for name in ("ours", "kriging", "biharmonic")]
             rows.append([f"`{images}`, {hole}", *values, f"{100 * measured['coverage']:.1f} %"])
-    return table(["heads, hole", "ours", "kriging", "biharmonic", "covered"], rows)
+    return as_markdown(["heads, hole", "ours", "kriging", "biharmonic", "covered"], rows)
 
 
 def sizes(results: Results) -> str:
@@ -104,7 +103,7 @@ def sizes(results: Results) -> str:
             covered = f"{100 * row['coverage']:.1f} %"
             rows.append([heads, width, *values, with_interval(more, ends), covered])
     header = ["heads", "gaps", "ours", "biharmonic", "kriging", "gain", "covered"]
-    return table(header, rows)
+    return as_markdown(header, rows)
 
 
 def label_free(results: Results) -> str:
@@ -118,7 +117,7 @@ def label_free(results: Results) -> str:
             pairs = [[row[key] for row in chosen] for key in ("hidden_psnr", "hole_psnr")]
             values, count = [*values, f"{spearmanr(*pairs).statistic:.2f}"], len(chosen)
         rows.append([f"{count} {label}", *values])
-    return table(["imputers", "`val`", "`val_t1`"], rows)
+    return as_markdown(["imputers", "`val`", "`val_t1`"], rows)
 
 
 def objects(results: Results) -> str:
@@ -127,7 +126,7 @@ def objects(results: Results) -> str:
         [name, *(f"{row[key]:.{digits}f}" for key, digits in OBJECT_SCORES.items())]
         for name, row in results["object_masks_sample"]["table"].items()
     ]
-    return table(["", "PSNR", "SSIM", "hole PSNR", "hole SSIM"], rows)
+    return as_markdown(["", "PSNR", "SSIM", "hole PSNR", "hole SSIM"], rows)
 
 
 def files(results: Results) -> str:
@@ -142,7 +141,7 @@ def files(results: Results) -> str:
         rows.append([f"{images:,}" + " each" * (count > 1), f"{count} × 1"])
         rows[-1] += _run(images * count, run)
     header = ["images of 64×64", "processes × threads", "seconds", "images/s"]
-    return table([*header, "peak memory of each"], rows)
+    return as_markdown([*header, "peak memory of each"], rows)
 
 
 def _run(images: int, run: dict[str, float]) -> list[str]:
@@ -154,12 +153,12 @@ def _run(images: int, run: dict[str, float]) -> list[str]:
     ]
 
 
-def _timed(results: Results, name: str, as_markdown: Callable[[dict], str]) -> str:
+def _timed(results: Results, name: str, as_text: Callable[[dict], str]) -> str:
     """Return a benchmark's own tables, and the machine that they were measured on."""
     machine = dict(results[name]["machine"])
     processor = machine.pop("processor")
     details = ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None)
-    return f"{as_markdown(results[name])}\n\n*{processor}: {details}*"
+    return f"{as_text(results[name])}\n\n*{processor}: {details}*"
 
 
 TABLES: dict[str, Callable[[Results], str]] = {

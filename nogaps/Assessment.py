@@ -889,15 +889,15 @@ def fill(
 # alike in the loss. *Residual blocks*: each second block adds to what the first gives.
 #
 # <!--table:ablations-->
-# | change | `val` | `val_t1` |
-# | --- | --- | --- |
-# | default | 25.07 | 24.60 |
-# | half of the images warped | 25.27 (+0.20 [+0.14, +0.27]) | 24.53 (-0.06 [-0.17, +0.03]) |
+# | change                       |                        `val` |                     `val_t1` |
+# | ---------------------------- | ---------------------------: | ---------------------------: |
+# | default                      |                        25.07 |                        24.60 |
+# | half of the images warped    | 25.27 (+0.20 [+0.14, +0.27]) | 24.53 (-0.06 [-0.17, +0.03]) |
 # | half moved instead of warped | 25.21 (+0.14 [+0.09, +0.20]) | 24.52 (-0.07 [-0.15, -0.00]) |
-# | warped from twice the size | 25.15 (+0.08 [+0.02, +0.14]) | 24.52 (-0.08 [-0.15, -0.02]) |
-# | 1.5 times as wide | 25.20 (+0.13 [+0.10, +0.16]) | 24.63 (+0.04 [+0.01, +0.07]) |
-# | every image at one contrast | 25.07 (+0.01 [-0.02, +0.03]) | 24.52 (-0.07 [-0.13, -0.01]) |
-# | residual blocks | 25.05 (-0.02 [-0.05, +0.02]) | 24.54 (-0.05 [-0.10, -0.01]) |
+# | warped from twice the size   | 25.15 (+0.08 [+0.02, +0.14]) | 24.52 (-0.08 [-0.15, -0.02]) |
+# | 1.5 times as wide            | 25.20 (+0.13 [+0.10, +0.16]) | 24.63 (+0.04 [+0.01, +0.07]) |
+# | every image at one contrast  | 25.07 (+0.01 [-0.02, +0.03]) | 24.52 (-0.07 [-0.13, -0.01]) |
+# | residual blocks              | 25.05 (-0.02 [-0.05, +0.02]) | 24.54 (-0.05 [-0.10, -0.01]) |
 # <!--/table-->
 #
 # What gains in 10 epochs need not gain in 60, where one network of the default has

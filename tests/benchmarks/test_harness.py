@@ -24,7 +24,6 @@ def test_spread_rate_and_cells() -> None:
     assert harness.spread([4, 1, 2, 3, 5]) == {"median": 3, "low": 2, "high": 4, "repetitions": 5}
     assert harness.cell(harness.spread([4, 1, 2, 3, 5])) == "3.0 [2.0, 4.0]"
     assert harness.cell(harness.rate([0.5], 10)) == "20.0"
-    assert harness.table(["a", "b"], [[1, "x"]]) == "| a | b |\n| --- | --- |\n| 1 | x |"
 
 
 def test_a_process_is_measured_by_itself_and_its_failure_is_named() -> None:
