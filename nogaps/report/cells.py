@@ -22,7 +22,7 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
 from nogaps.submission.findings import ANSI
-from nogaps.submission.notebook import EMBEDDED, last_state, outputs, pictures
+from nogaps.submission.notebook import EMBEDDED, outputs, pictures
 
 LONGEST = 20_000  # characters of one output, or of code, that are shown, or of prose that is parsed
 MARKDOWN = ("strikethrough", "table", "url", "def_list")  # what is added to plain Markdown
@@ -139,7 +139,9 @@ def cut(text: str) -> str:
 
 def terminal(text: str) -> str:
     """Return a text that a cell printed as a terminal shows it in the end."""
-    return cut(last_state(ANSI.sub("", text)).strip("\n"))
+    lines = ANSI.sub("", text).replace("\r\n", "\n").split("\n")
+    shown = (line.rstrip("\r").rpartition("\r")[2] for line in lines)
+    return cut("\n".join(shown).strip("\n"))
 
 
 def has_columns(text: str) -> bool:

@@ -9,7 +9,6 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -54,7 +53,9 @@ def write_report(
     output = output or path.with_name(REPORT)
     if output.suffix.lower() not in (".html", ".htm"):
         raise BadInput("is not a name for the page", "one that ends in .html", path=output)
-    notebook = _read(path)
+    notebook = load_notebook(path)
+    if not any(outputs(cell) for cell in notebook.cells):
+        raise BadInput("has no outputs", f"{EXPECTED}: `nogaps run` executes it", path=path)
     row, reason = _check(path, test_set)
     code_cells = sum(c.cell_type == "code" and bool(c.source.strip()) for c in notebook.cells)
     html = _render(
@@ -68,7 +69,6 @@ def write_report(
     ).encode("utf-8", "replace")
     with atomic(output) as temporary:
         temporary.write_bytes(html)
-    findings = row["findings"] if row else []
     return {
         "report": output,
         "bytes": len(html),
@@ -76,15 +76,8 @@ def write_report(
         "code_cells": code_cells,
         "valid": row["valid"] if row else None,
         "check": submission.verdict(row) if row else f"not checked: {reason}",
-        "findings": findings,
+        "findings": row["findings"] if row else [],
     }
-
-
-def _read(path: Path) -> NotebookNode:
-    notebook = load_notebook(path)
-    if not any(outputs(cell) for cell in notebook.cells):
-        raise BadInput("has no outputs", f"{EXPECTED}: `nogaps run` executes it", path=path)
-    return notebook
 
 
 def _check(path: Path, test_set: Path | None) -> tuple[dict | None, str]:
@@ -145,37 +138,30 @@ def _printed_summary(text: str) -> dict:
     return summary
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Texts for the tables of the page."""
+def summarize(values: Mapping) -> dict[str, dict | list]:
+    """Sort the summary that a notebook printed into texts for the tables of the page.
 
-    facts: dict[str, str]
-    scores: list[list[str]]  # the first row is the head; a row for each filling
-    times: dict[str, str]
-    files: list[tuple[str, str, str]]  # name, what else is known, sha256
-
-
-def summarize(values: Mapping) -> Summary:
-    """Sort the summary that a notebook printed into facts, scores, times, and files."""
-    summary = Summary({}, [], {}, [])
-    scores = {}
+    Returns:
+        "facts" and "times" by name; "scores", a row for each filling below the head; "files":
+        name, what else is known, sha256.
+    """
+    facts, scores, times, files = {}, {}, {}, []
     for key, value in values.items():
         if not isinstance(value, dict):
-            summary.facts[key] = words(value)
+            facts[key] = words(value)
         elif "sha256" in value:
             details = [words(entry) for name, entry in value.items() if name != "sha256"]
-            summary.files.append((key, ", ".join(details), words(value["sha256"])))
+            files.append((key, ", ".join(details), words(value["sha256"])))
         elif not all(type(n) in (int, float) and abs(n) < LARGEST for n in value.values()):
-            summary.facts.update({f"{key}, {name}": words(entry) for name, entry in value.items()})
+            facts |= {f"{key}, {name}": words(entry) for name, entry in value.items()}
         elif key == "seconds":
-            summary.times.update({name: duration(seconds) for name, seconds in value.items()})
+            times |= {name: duration(seconds) for name, seconds in value.items()}
         elif value:
             scores[key] = value
-    if scores:
-        names = list(dict.fromkeys(name for column in scores.values() for name in column))
-        columns = [_aligned([column.get(name) for name in names]) for column in scores.values()]
-        summary.scores[:] = [["filling", *scores], *map(list, zip(names, *columns, strict=True))]
-    return summary
+    names = dict.fromkeys(name for column in scores.values() for name in column)
+    columns = [_aligned([column.get(name) for name in names]) for column in scores.values()]
+    rows = [["filling", *scores], *zip(names, *columns, strict=True)] if scores else []
+    return {"facts": facts, "scores": rows, "times": times, "files": files}
 
 
 def _aligned(values: Sequence[float | None]) -> list[str]:

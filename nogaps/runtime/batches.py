@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from io import BytesIO
 from math import prod
 from pathlib import Path
@@ -31,21 +31,13 @@ BLOCK = 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array of `count` items in a file: `header`, then the items in C order.
-
-    Args:
-        path: The file.
-        count: How many items it holds.
-        shape: Shape of one item.
-        dtype: Type of the values.
-        header: Bytes before the first item.
-    """
+    """An array of `count` items in a file: `header`, then the items in C order."""
 
     path: Path
     count: int
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of one item
     dtype: np.dtype
-    header: bytes = field(default=b"", repr=False)
+    header: bytes = b""
 
     @property
     def item_bytes(self) -> int:

@@ -89,12 +89,6 @@ def pictures(output: NotebookNode) -> list[str]:
     return images
 
 
-def last_state(text: str) -> str:
-    """Return what a terminal shows of a text in the end: of a progress bar its last state."""
-    lines = text.replace("\r\n", "\n").split("\n")
-    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in lines)
-
-
 def printed_sha256(cells: Sequence[NotebookNode], name: str) -> str | None:
     """Return the sha256 that the notebook printed last for the file `name`, if any."""
     pattern = re.compile(rf"^{re.escape(name)}:?[^\n]*\bsha256:?\s+([0-9a-f]{{64}})\b", re.I | re.M)

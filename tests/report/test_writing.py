@@ -15,8 +15,9 @@ from conftest import ROOT
 from in_process import called
 from submissions import GOOD, clear, edited, markdown, stream, write_submission
 
+from nogaps.report.cells import terminal
 from nogaps.report.writing import duration
-from nogaps.submission.notebook import last_state, load_notebook, outputs, pictures
+from nogaps.submission.notebook import load_notebook, outputs, pictures
 
 CELLS = load_notebook(ROOT / "Assessment.ipynb").cells
 CODE = [cell for cell in CELLS if cell.cell_type == "code"]
@@ -32,7 +33,7 @@ def test_every_output_is_there_and_the_run_in_numbers(report: Path) -> None:
     html = report.read_text()
     words = plain(unescape(re.sub(r"<[^>]+>", " ", html)))
     printed = [out.text for out in OUTPUTS if out.output_type == "stream"]
-    assert printed and all(plain(last_state(one)) in words for one in printed)
+    assert printed and all(plain(terminal(one)) in words for one in printed)
     drawn = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
     assert PNGS and list(map(base64.b64decode, drawn)) == list(map(base64.b64decode, PNGS))
     numbers = [int(n) for n in re.findall(r'class="count">\[(\d+)\]', html)]
