@@ -32,18 +32,19 @@ class Results:
 
     def rate(self, imputer: str, precision: str, threads: int) -> float:
         """Return the images per second that an imputer fills in memory."""
-        for row in self["filling"]["imputers"]:
-            if (row["name"], row["precision"]) == (imputer, precision):
-                return row["images_per_second"][str(threads)]["median"]
-        raise KeyError(imputer)
+        row = _row(self["filling"]["imputers"], name=imputer, precision=precision)
+        return row["images_per_second"][str(threads)]["median"]
 
     def file(self, images: int, method: str, threads: int) -> dict[str, float]:
         """Return the median run of `nogaps fill` on a file of so many images."""
-        for row in self["filling"]["files"]:
-            if (row["images"], row["method"], row["threads"]) == (images, method, threads):
-                runs = sorted(row["runs"], key=lambda run: run["seconds"])
-                return runs[len(runs) // 2]
-        raise KeyError(method)
+        row = _row(self["filling"]["files"], images=images, method=method, threads=threads)
+        runs = sorted(row["runs"], key=lambda run: run["seconds"])
+        return runs[len(runs) // 2]
+
+
+def _row(rows: Iterable[dict], **known: object) -> dict:
+    """Return the first of the rows that holds these values."""
+    return next(row for row in rows if known.items() <= row.items())
 
 
 def summary() -> dict:
@@ -93,10 +94,8 @@ def gain(results: Results, method: str, images: str) -> str:
 
 def rms(results: Results, scheduler: str, steps: int) -> str:
     """Return how far samples lie from those of 200 steps, in grey levels of 255."""
-    way = ("ours", scheduler, steps)
-    rows = results["sampling"]["rows"]
-    row = next(row for row in rows if tuple(row["way"].values())[:3] == way)
-    return f"{255 * row['rms']:.1f}"
+    ways = [row["way"] | row for row in results["sampling"]["rows"]]
+    return f"{255 * _row(ways, name='ours', scheduler=scheduler, steps=steps)['rms']:.1f}"
 
 
 def border(results: Results, which: str) -> str:

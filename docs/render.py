@@ -53,25 +53,23 @@ def card() -> str:
 def pages() -> Iterator[tuple[Path, str]]:
     """Yield each page and what it should hold."""
     results = Results()
-    written = {ROOT / "docs" / "reference.md": reference(), SHIPPED / "README.md": card()}
-    yield from written.items()
+    yield SHIPPED / "README.md", card()
     for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), TWIN]:
-        if path not in written:
-            yield path, render(path.read_text("utf-8"), results)
+        whole = path.name == "reference.md"
+        yield path, reference() if whole else render(path.read_text("utf-8"), results)
 
 
-def stale() -> list[Path]:
-    """Return the pages that `make docs` would change."""
-    return [path for path, text in pages() if path.read_text("utf-8") != text]
+def stale() -> dict[Path, str]:
+    """Return the pages that `make docs` would change, and what they should hold."""
+    return {path: text for path, text in pages() if path.read_text("utf-8") != text}
 
 
 def main() -> None:
     """Write the pages that are stale."""
-    for path, text in pages():
-        if path.read_text("utf-8") != text:
-            with atomic(path) as temporary:
-                temporary.write_text(text, "utf-8")
-            print(f"{path.relative_to(ROOT)}: written")
+    for path, text in stale().items():
+        with atomic(path) as temporary:
+            temporary.write_text(text, "utf-8")
+        print(f"{path.relative_to(ROOT)}: written")
 
 
 if __name__ == "__main__":

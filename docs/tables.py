@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from scipy.stats import spearmanr
 
@@ -153,29 +154,20 @@ def _run(images: int, run: dict[str, float]) -> list[str]:
     ]
 
 
-def _timed(results: Results, name: str, as_text: Callable[[dict], str]) -> str:
+def _timed(name: str, results: Results) -> str:
     """Return a benchmark's own tables, and the machine that they were measured on."""
     machine = dict(results[name]["machine"])
     processor = machine.pop("processor")
     details = ", ".join(f"{key} {value}" for key, value in machine.items() if value is not None)
-    return f"{as_text(results[name])}\n\n*{processor}: {details}*"
+    return f"{TIMED[name].as_markdown(results[name])}\n\n*{processor}: {details}*"
 
 
+OWN = (readme_results, accuracy, gains, masks, wide_holes, sizes, label_free, objects, files)
+TIMED = {"training": training, "sampling": sampling, "filling": filling, "scaling": scaling}
 TABLES: dict[str, Callable[[Results], str]] = {
-    "readme_results": readme_results,
-    "accuracy": accuracy,
-    "gains": gains,
-    "masks": masks,
-    "wide_holes": wide_holes,
-    "sizes": sizes,
-    "label_free": label_free,
-    "objects": objects,
+    **{function.__name__: function for function in OWN},
+    **{name: partial(_timed, name) for name in TIMED},
     "ablations": lambda results: ablations.as_markdown(
         results["ablations"]["rows"], ["heads", "heads_t1"]
     ),
-    "files": files,
-    "training": lambda results: _timed(results, "training", training.as_markdown),
-    "sampling": lambda results: _timed(results, "sampling", sampling.as_markdown),
-    "filling": lambda results: _timed(results, "filling", filling.as_markdown),
-    "scaling": lambda results: _timed(results, "scaling", scaling.as_markdown),
 }

@@ -24,6 +24,7 @@ import numpy as np
 from nbformat import NotebookNode
 
 from nogaps.Assessment import choose_profile
+from nogaps.imputers.loading import WEIGHTS
 from nogaps.masks import shared_mask
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.errors import BadInput, require
@@ -45,7 +46,6 @@ networks 0.0080, and kriging is 0.067 from the committed result. So chance passe
 another method does not.
 """
 
-WEIGHTS = "imputer.safetensors"
 # stage, in the order of the notebook, and what stands before the sha256 that it prints
 STAGES = {
     "test_set": r"test_set\.npy",

@@ -113,7 +113,3 @@ def main() -> None:
     if line:  # printed here, as an error that is caught keeps progress bars open
         print(f"nogaps: {line}", file=sys.stderr)
     raise SystemExit(code)
-
-
-if __name__ == "__main__":
-    main()

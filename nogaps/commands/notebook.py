@@ -88,7 +88,7 @@ def report(
 
     Example: nogaps report . -o report.html
     """
-    from nogaps.report.writing import write_report
+    from nogaps.report import write_report
 
     result = write_report(notebook, output, test_set)
     text = f"{result['report']}: written, {result['bytes'] / 1e6:.1f} MB, {result['check']}"

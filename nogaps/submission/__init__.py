@@ -96,7 +96,7 @@ def _check_file(path: Path) -> list[Finding]:
 
 def _check_array(y: np.ndarray, result: Path) -> list[Finding]:
     try:
-        return check_array(y, load_npy(result, mmap=True), result.name)
+        return check_array(y, load_npy(result, mmap=True))
     except BadInput as error:
         findings = Findings(result.name)
         fix = "write it again with np.save(..., allow_pickle=False) and copy the whole file"

@@ -42,16 +42,15 @@ MOVES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def check_array(y: np.ndarray, x_hat: np.ndarray, file: str = RESULT) -> list[Finding]:
+def check_array(y: np.ndarray, x_hat: np.ndarray) -> list[Finding]:
     """Check filled images: type, shape, values, order, observed pixels, holes.
 
     A fault with an obvious fix is fixed before the next test, so that it is named only once.
 
     Args:
         y: The test set, (N,1,H,W) float32 in [0,1], missing pixels 0 in every image.
-        x_hat: Whatever was loaded from `file`; valid if it is (N,1,H,W), in the intensities and the
+        x_hat: Whatever was loaded from RESULT; valid if it is (N,1,H,W), in the intensities and the
             order of `y`, with filled holes.
-        file: Its name in the findings.
 
     Returns:
         The errors and notes; [] for float32 in [0,1] with y's observed pixels and filled holes.
@@ -60,7 +59,7 @@ def check_array(y: np.ndarray, x_hat: np.ndarray, file: str = RESULT) -> list[Fi
         BadInput: `y` is not such a set.
     """
     mask = shared_mask(y)
-    findings = Findings(file)
+    findings = Findings(RESULT)
     x = _as_images(y, x_hat, findings)
     if x is None:
         return findings

@@ -25,8 +25,8 @@ DROP_WIDGETS = (
 )
 FILL = "put the network's values into all pixels that are 0 in every image of the test set"
 NOT_FINITE = "find the division by 0 or the fp16 overflow that makes them; 0 would be no filling"
-Words = tuple[str, str]  # what is expected, and how to fix it; "" where a finding says it itself
-ERRORS: dict[str, Words] = {  # breaches of the course's sheet, and what nobody could mark
+# what is expected, and how to fix it; "" where a finding says it itself
+ERRORS = {  # breaches of the course's sheet, and what nobody could mark
     "not-checked": ("a submission that can be checked", "correct that and check again"),
     "missing-file": ("a file of this name in the folder", "hand it in"),
     "outside": ("a file in the folder", "put it there itself; a clone holds the link only"),
@@ -47,7 +47,7 @@ ERRORS: dict[str, Words] = {  # breaches of the course's sheet, and what nobody 
     "inverted-mask": ("the opposite", "mask is True where observed: torch.where(mask, y, x_hat)"),
     "not-filled": ("filled holes", FILL),
 }
-NOTES: dict[str, Words] = {  # what the sheet does not ask for, but a marker may like to know
+NOTES = {  # what the sheet does not ask for, but a marker may like to know
     "questions": ("Question 1, 2 and 3", "open each with a heading such as '## Question 1: …'"),
     "out-of-order": ("counts from 1 upwards in one pass", RUN_AGAIN),
     "traceback": ("no traceback", "look at what failed in that cell"),

@@ -169,9 +169,9 @@ def _compare(y: np.ndarray, arrays: dict[str, np.ndarray], result: dict) -> None
     result["plain"] += [n for n, plain in zip(names, likeness.plain, strict=True) if plain]
     for a, b in likeness.pairs():
         if names[a] in arrays:  # that the two qualities of one imputer are alike is not news
-            counts = {"identical": likeness.identical[a, b], "alike": likeness.alike[a, b]}
-            counts = {key: int(count) for key, count in counts.items()} | {"images": len(y)}
-            result["pairs"].append({"dirs": [names[a], names[b]], **counts})
+            counts = {key: int(getattr(likeness, key)[a, b]) for key in ("identical", "alike")}
+            pair = {"dirs": [names[a], names[b]], **counts, "images": len(y)}
+            result["pairs"].append(pair)
 
 
 def _references(y: np.ndarray, seen: np.ndarray) -> tuple[list[np.ndarray], dict[str, np.ndarray]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from nogaps.report import duration, summarize
 from nogaps.report.cells import Prose, gist, titles
-from nogaps.report.writing import duration, summarize
 
 
 def test_titles_and_gists_are_read_off_the_code() -> None:

@@ -15,8 +15,8 @@ from conftest import ROOT
 from in_process import called
 from submissions import GOOD, clear, edited, markdown, stream, write_submission
 
+from nogaps.report import duration
 from nogaps.report.cells import terminal
-from nogaps.report.writing import duration
 from nogaps.submission.notebook import load_notebook, outputs, pictures
 
 CELLS = load_notebook(ROOT / "Assessment.ipynb").cells
