@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, LDMPipeline
-from in_process import called
+from fake_hub import hub  # noqa: F401 (a fixture)
+from in_process import bounded, called  # noqa: F401 (a fixture)
 
 from nogaps import standin
 from nogaps.prior.autoencoder import build_autoencoder

@@ -25,7 +25,6 @@ class FakeHub(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.branches: dict[str, dict[str, bytes]] = {}
-        self.stored: dict[str, bytes] = {}
         self.private, self.refuse = False, 0
         self.refuse_reading: tuple[int, str] | None = None  # status, code of the error
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -47,22 +46,9 @@ class Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        parts = []
-        while size := int(self.rfile.readline(), 16):
-            parts.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(parts)
-
-    def do_PUT(self) -> None:
-        self.server.stored[self.path.rsplit("/", 1)[1]] = self.body()
-        self.answer({})
-
     def do_POST(self) -> None:
-        hub, path, body = self.server, unquote(urlsplit(self.path).path), self.body()
+        hub, path = self.server, unquote(urlsplit(self.path).path)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         if hub.refuse or self.headers.get("Authorization") != "Bearer secret":
             self.answer({"error": "no"}, hub.refuse or 401)
         elif path == "/api/repos/create":
@@ -77,22 +63,13 @@ class Handler(BaseHTTPRequestHandler):
             self.answer({})
         elif "/preupload/" in path:
             names = [file["path"] for file in json.loads(body)["files"]]
-            modes = {name: "lfs" if name.endswith("safetensors") else "regular" for name in names}
-            files = [{"path": n, "uploadMode": m, "shouldIgnore": False} for n, m in modes.items()]
+            files = [{"path": n, "uploadMode": "regular", "shouldIgnore": False} for n in names]
             self.answer({"files": files})
-        elif path.endswith("/objects/batch"):
-            objects = json.loads(body)["objects"]
-            for item in objects:
-                item["actions"] = {"upload": {"href": f"{hub.url}/store/{item['oid']}"}}
-            self.answer({"objects": objects})
         elif "/commit/" in path:
             files = hub.branches[path.rsplit("/", 1)[1]]
             for line in map(json.loads, body.splitlines()):
-                value = line["value"]
                 if line["key"] == "file":
-                    files[value["path"]] = base64.b64decode(value["content"])
-                elif line["key"] == "lfsFile":
-                    files[value["path"]] = hub.stored[value["oid"]]
+                    files[line["value"]["path"]] = base64.b64decode(line["value"]["content"])
             self.answer({"commitUrl": f"{hub.url}/{REPO}/commit/1", "commitOid": "1" * 40})
         else:
             self.answer({})
@@ -122,16 +99,10 @@ class Handler(BaseHTTPRequestHandler):
             self.answer({}, 404, X_Error_Code="RevisionNotFound")
         elif kind == "tree":
             files = hub.branches[names[rest.split("/")[0]]]
-            rows = [
-                {"type": "file", "path": n, "size": len(d), "oid": hashlib.sha1(d).hexdigest()}
-                for n, d in files.items()
-            ]
-            self.answer(rows)
+            self.answer([{"type": "file", "path": n, "size": 1, "oid": n} for n in files])
         else:
-            branch = names[rest or "main"]
-            files = [{"rfilename": name} for name in hub.branches[branch]]
-            info = {"id": REPO, "modelId": REPO, "private": hub.private, "siblings": files}
-            self.answer({**info, "sha": commits[branch], "tags": []})
+            sha = commits[names[rest or "main"]]
+            self.answer({"id": REPO, "private": hub.private, "sha": sha, "tags": []})
 
 
 @pytest.fixture

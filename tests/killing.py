@@ -114,15 +114,6 @@ def leftovers(folder: Path) -> list[str]:
     return [str(path) for pattern in patterns for path in folder.glob(pattern)]
 
 
-def hold(ready: Connection, folder: Path) -> None:
-    """Keep the lock of a folder for ever."""
-    from nogaps.runtime.processes import folder_lock
-
-    with folder_lock(folder):
-        ready.send(0)
-        signal.pause()
-
-
 def resist(ready: Connection, how: str, log: Path) -> None:
     """Handle signals as the command line does, in code that lets no exception through."""
     from nogaps.commands import options

@@ -19,13 +19,13 @@ from command_cases import IMAGES, INPUTS, MASK, OUTPUTS, USES, place, words, wri
 from fuzz_targets import make_imputer
 from hypothesis import given
 from hypothesis import strategies as st
-from in_process import Done, bounded, called
+from in_process import Done, called
 
 from nogaps.submission import write_csv
 from tests.filling.test_properties import any_array, with_holes
 from tests.filling.test_properties import bounded as examples
 
-__all__ = ["bounded"]  # a reader that waits for ever, or reads /dev/zero, fails by itself
+# a reader that waits for ever, or reads /dev/zero, fails by itself
 pytestmark = pytest.mark.usefixtures("bounded")
 
 

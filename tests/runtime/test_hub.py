@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_hub import REPO, FakeHub, hub  # noqa: F401 (a fixture)
+from fake_hub import REPO, FakeHub
 from huggingface_hub import constants
 from in_process import called
 from PIL import Image
@@ -33,15 +33,12 @@ PARTS |= {f"{part}/{name}" for part in ("unet", "vqvae") for name in ("config.js
 @pytest.fixture
 def folder(prior_folder: Path, tmp_path: Path) -> Path:
     """A prior with a card, its pictures, and files that are nobody's business."""
-    path = tmp_path / "prior"
-    shutil.copytree(prior_folder, path)
+    path = shutil.copytree(prior_folder, tmp_path / "prior")
     (path / "README.md").write_text(CARD)
-    (path / "docs").mkdir()
-    for name in ("docs/samples.png", "grid.jpg", "private.png"):
+    for name in ("docs/samples.png", "grid.jpg", "private.png", ".cache/state.png"):
+        (path / name).parent.mkdir(exist_ok=True)
         Image.new("L", (4, 4)).save(path / name)
     (path / "patient.csv").write_text("name\n")
-    (path / ".cache").mkdir()
-    (path / ".cache/state.json").write_text("{}")
     return path
 
 
@@ -49,10 +46,7 @@ def push_prior(repo: str, folder: Path, private: bool = False, revision: str | N
     return upload(repo, *files_to_push(folder), "Upload a prior", private, revision)
 
 
-def test_pushed_prior_loads_from_the_hub(
-    hub: FakeHub,  # noqa: F811
-    folder: Path,
-) -> None:
+def test_pushed_prior_loads_from_the_hub(hub: FakeHub, folder: Path) -> None:
     address = push_prior(REPO, folder, private=True, revision="dev")
     assert address == f"{hub.url}/{REPO}/commit/1" and hub.private
     assert hub.branches["main"] == {}
@@ -70,35 +64,24 @@ def test_pushed_prior_loads_from_the_hub(
         load_prior("owner/other")
 
 
-def test_private_is_not_promised_for_a_public_repository(
-    hub: FakeHub,  # noqa: F811
-    folder: Path,
-) -> None:
+def test_private_is_not_promised_for_a_public_repository(hub: FakeHub, folder: Path) -> None:
     hub.branches["main"] = {}
     with pytest.raises(BadInput, match="exists and is public"):
         push_prior(REPO, folder, private=True)
     assert hub.branches == {"main": {}}
-    push_prior(REPO, folder)
-    assert set(hub.branches["main"]) > PARTS
 
 
-def test_push_through_the_command_line(
-    hub: FakeHub,  # noqa: F811
-    folder: Path,
-) -> None:
+def test_nothing_is_pushed_unasked(hub: FakeHub, folder: Path) -> None:
     command = ("prior", "push", REPO, "--folder", folder)
     done = called(*command)
     assert done.code == 2 and "add --yes" in done.err and not hub.branches
     done = called(*command, "--yes", "--json")
     assert json.loads(done.out) == {"repo_id": REPO, "commit": f"{hub.url}/{REPO}/commit/1"}
+    assert set(hub.branches["main"]) > PARTS
 
 
 @pytest.mark.parametrize("status", [401, 403, 500])
-def test_refused_pushes_are_one_line(
-    hub: FakeHub,  # noqa: F811
-    folder: Path,
-    status: int,
-) -> None:
+def test_refused_pushes_are_one_line(hub: FakeHub, folder: Path, status: int) -> None:
     hub.refuse = status
     text = "HF_TOKEN" if status < 500 else "did not answer as expected"
     with pytest.raises(BadInput, match=f"{REPO}: not uploaded, .*{text}") as caught:
@@ -106,43 +89,28 @@ def test_refused_pushes_are_one_line(
     assert "\n" not in str(caught.value)
 
 
-def spoil(folder: Path, name: str) -> None:
-    if name == "weights":
-        (folder / "unet" / WEIGHTS).unlink()
-    elif name == "no card":
-        (folder / "README.md").unlink()
-    elif name == "bare card":
-        (folder / "README.md").write_text("# A prior\n")
-    elif name == "bad card":
-        (folder / "README.md").write_text("---\na: [\n---\n# A prior\n")
-
-
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("name", "content", "text"),
     [
-        ("weights", "unet/diffusion_pytorch_model.safetensors: cannot be read"),
-        ("no card", "README.md: no readable model card"),
-        ("bare card", "README.md: has no metadata"),
-        ("bad card", "README.md: no readable model card"),
+        (f"unet/{WEIGHTS}", None, "cannot be read"),
+        ("README.md", None, "no readable model card"),
+        ("README.md", "# A prior\n", "has no metadata"),
+        ("README.md", "---\na: [\n---\n# A prior\n", "no readable model card"),
     ],
 )
 def test_unfit_folders_are_not_pushed(
-    hub: FakeHub,  # noqa: F811
-    folder: Path,
-    name: str,
-    text: str,
+    hub: FakeHub, folder: Path, name: str, content: str | None, text: str
 ) -> None:
-    spoil(folder, name)
-    with pytest.raises(BadInput, match=text):
+    (folder / name).unlink()
+    if content:
+        (folder / name).write_text(content)
+    with pytest.raises(BadInput, match=f"{name}: {text}"):
         push_prior(REPO, folder)
     assert not hub.branches
 
 
 def test_without_token_network_or_id(
-    hub: FakeHub,  # noqa: F811
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(BadInput, match="expected owner/name"):
         push_prior("name", folder)
@@ -161,12 +129,8 @@ def test_without_token_network_or_id(
 
 
 def test_gated_and_offline_are_one_line(
-    hub: FakeHub,  # noqa: F811
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
+    hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    push_prior(REPO, folder)
     hub.refuse_reading = 403, "GatedRepo"
     with pytest.raises(BadInput, match="is gated: ask for access"):
         load_prior(REPO)

@@ -12,32 +12,17 @@ from pathlib import Path
 
 import killing
 import pytest
-import torch
+from command_cases import write_files
 from conftest import ROOT
 
-from nogaps import standin
-from nogaps.Assessment import PROFILES, Ensemble, new_imputer
 from nogaps.prior.loading import WEIGHTS
 from nogaps.runtime import processes
-from nogaps.runtime.checkpoint import save_model
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import save_npy, sha256
+from nogaps.runtime.files import sha256
 from nogaps.runtime.processes import LOCK, folder_lock
 
 LAUNCH = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
 LAUNCH += ["--dynamo_backend", "no", "--main_process_port", "0"]
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file to fill and an untrained imputer."""
-    folder = tmp_path_factory.mktemp("inputs")
-    save_npy(folder / "y.npy", standin.corrupted_images())
-    imputer = Ensemble(
-        [new_imputer(PROFILES["smoke"], torch.from_numpy(standin.clean_images()), 0)]
-    )
-    save_model(folder / "imputer" / "imputer.safetensors", imputer, imputer.config)
-    return folder
 
 
 def test_a_folder_has_one_run(tmp_path: Path) -> None:
@@ -57,17 +42,6 @@ def test_a_folder_has_one_run(tmp_path: Path) -> None:
         folder_lock(tmp_path / "file").__enter__()
 
 
-def test_a_killed_process_keeps_no_lock(tmp_path: Path) -> None:
-    process, _ = killing.call(killing.hold, tmp_path)
-    with pytest.raises(BadInput, match="in use"):
-        folder_lock(tmp_path).__enter__()
-    assert killing.end(process, signal.SIGKILL) == -signal.SIGKILL
-    assert (tmp_path / LOCK).exists()
-    with folder_lock(tmp_path):
-        pass
-    assert list(tmp_path.iterdir()) == []
-
-
 def sampling(prior: Path, out: Path, count: int = 10) -> tuple[object, ...]:
     sample = ("sample", "--num-samples", count, "--steps", 2, "--batch-size", 3)
     return (*sample, "--prior", prior, "--out", out)
@@ -84,31 +58,26 @@ def logs(start: Path) -> list[str]:
 def test_one_process_needs_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "3")  # some clusters set it for whatever they start
     assert (processes.count(), processes.number(), processes.is_main()) == (1, 0, True)
-    with processes.main_process_first():
-        assert processes.share([1, 2]) == [1, 2]
-    processes.wait_for_everyone()
-    processes.refuse_several("score")
+    assert processes.share([1, 2]) == [1, 2]
 
 
-def test_one_voice(inputs: Path, prior_folder: Path, tmp_path: Path) -> None:
+def test_one_voice(prior_folder: Path, tmp_path: Path) -> None:
     """What two processes have done, or refuse, is printed once."""
+    write_files(tmp_path)
     one, two = tmp_path / "one", tmp_path / "two"
     assert killing.end(killing.start(tmp_path / "log", *sampling(prior_folder, one))) == 0
-    fill = ("fill", inputs / "y.npy", "--model", inputs / "imputer", "-o", tmp_path / "x.npy")
-    cases = {
-        "done": (sampling(prior_folder, two), ""),
-        "done again": (sampling(prior_folder, two), ""),
-        "other settings": (sampling(prior_folder, two, 9), "num_samples 10, not 9"),
-        "not shared": (
-            ("score", "a.npy", "b.npy", "--mask-from", "c.npy"),
-            "score: is done by one process",
-        ),
-        "no calibration": ((*fill, "--uncertainty", tmp_path / "u.npy"), "calibration"),
-        "missing": (("fill", tmp_path / "none.npy", *fill[2:]), "none.npy: cannot be read"),
-    }
-    for name, (call, error) in cases.items():
-        team = killing.start_team(tmp_path / name, 2, *call)
-        codes, (text, silence) = ends(team), logs(tmp_path / name)
+    fill = ("--model", tmp_path / "m", "-o", tmp_path / "x.npy", "--uncertainty", tmp_path / "u")
+    cases = [
+        (sampling(prior_folder, two), ""),
+        (sampling(prior_folder, two), ""),  # done again
+        (sampling(prior_folder, two, 9), "num_samples 10, not 9"),
+        (("score", "a.npy", "b.npy", "--mask-from", "c.npy"), "score: is done by one process"),
+        (("fill", tmp_path / "y.npy", *fill), "calibration"),
+        (("fill", tmp_path / "none.npy", *fill[:4]), "none.npy: cannot be read"),
+    ]
+    for k, (call, error) in enumerate(cases):
+        team = killing.start_team(tmp_path / f"log{k}-", 2, *call)
+        codes, (text, silence) = ends(team), logs(tmp_path / f"log{k}-")
         assert codes == [2 * bool(error)] * 2, text + silence
         assert silence == "" and "Traceback" not in text, silence
         if error:
@@ -149,16 +118,11 @@ def test_accelerate_launch(prior_folder: Path, tmp_path: Path) -> None:
     done = launched(*sampling(prior_folder, tmp_path / "two"), "--json")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('"num_samples": 10') == 1
-    assert os.listdir(tmp_path) == ["two"]
     assert sorted(os.listdir(tmp_path / "two")) == ["images.npy", "manifest.json"]
-
-
-@pytest.mark.slow
-def test_a_failure_under_a_launcher(inputs: Path, tmp_path: Path) -> None:
-    call = ("fill", inputs / "y.npy", "-o", tmp_path / "x.npy", "--model", inputs / "none")
-    done = launched(*call)
+    x = tmp_path / "x.npy"
+    done = launched("fill", ROOT / "test_set.npy", "-o", x, "--model", tmp_path / "none")
     assert done.returncode == 1 and done.stderr.count("nogaps: ") == 1
-    assert "none" in done.stderr and os.listdir(tmp_path) == []
+    assert "none" in done.stderr and os.listdir(tmp_path) == ["two"]
 
 
 @pytest.mark.slow
