@@ -15,7 +15,10 @@ from nogaps.runtime.files import load_json, load_npy, save_json
 
 COUNT, SIZE = 23, 4  # items, and of a batch: six batches, of which the last has three
 SHAPE, DTYPE = (3, 2), np.dtype("<f4")
-ITEMS = np.arange(COUNT * 6, dtype=DTYPE).reshape(COUNT, *SHAPE)
+
+
+def items(start: int = 0, stop: int = COUNT) -> np.ndarray:
+    return np.arange(start * 6, stop * 6, dtype=DTYPE).reshape(-1, *SHAPE)
 
 
 def stored(folder: Path) -> StoredArray:
@@ -24,7 +27,7 @@ def stored(folder: Path) -> StoredArray:
 
 
 def work(partial: Path, settings: dict | None = None, stop_at: int = COUNT) -> list[int]:
-    """Write ITEMS as `out.npy`, and their sums; return where the batches start that it made."""
+    """Write `items` as `out.npy`, and their sums; return where the batches start that it made."""
     made: list[int] = []
     arrays = [stored(partial), StoredArray(partial / "sums", COUNT, (), np.dtype(">i8"))]
 
@@ -32,12 +35,12 @@ def work(partial: Path, settings: dict | None = None, stop_at: int = COUNT) -> l
         if start >= stop_at:
             raise KeyboardInterrupt
         made.append(start)
-        return [ITEMS[start:stop], ITEMS[start:stop].sum((1, 2)).astype(int)]
+        return [items(start, stop), items(start, stop).sum((1, 2)).astype(int)]
 
     with unfinished(partial, lambda: settings or {"size": SIZE}):
         make_batches(partial, arrays, SIZE, make, "working")
         if processes.is_main():
-            assert np.array_equal(arrays[1].read(0, COUNT), ITEMS.sum((1, 2)))
+            assert np.array_equal(arrays[1].read(0, COUNT), items().sum((1, 2)))
             arrays[0].path.replace(partial.with_name("out.npy"))
     return made
 
@@ -59,7 +62,7 @@ def test_work_goes_on_where_it_was_interrupted(begun: Path) -> None:
         work(begun, {"size": 5})
     assert before == {path: path.read_bytes() for path in begun.iterdir()}
     assert work(begun) == [12, 16, 20]
-    assert np.array_equal(load_npy(begun.with_name("out.npy")), ITEMS)
+    assert np.array_equal(load_npy(begun.with_name("out.npy")), items())
     assert os.listdir(begun.parent) == ["out.npy"]
 
 
@@ -70,17 +73,17 @@ def test_nothing_is_done_without_its_array_or_its_settings(
     """What a killed clean-up leaves is not taken for other work."""
     (begun / lost).unlink()
     assert work(begun, settings) == [0, 4, 8, 12, 16, 20]
-    assert np.array_equal(load_npy(begun.with_name("out.npy")), ITEMS)
+    assert np.array_equal(load_npy(begun.with_name("out.npy")), items())
 
 
 def test_batches_of_many_processes_are_not_made_again(begun: Path) -> None:
     """Eight processes had begun; one goes on."""
     for k, start in ((3, 12), (7, 20)):
-        stored(begun).write(start, -ITEMS[start : start + SIZE])
+        stored(begun).write(start, -items(start, min(start + SIZE, COUNT)))
         save_json(begun / f"done-{k}.json", {"batches": [start]})
     with pytest.raises(AssertionError):  # the sums of those batches are missing
         work(begun)
-    expected = ITEMS.copy()
+    expected = items()
     expected[[*range(12, 16), *range(20, 23)]] *= -1
     assert np.array_equal(load_npy(begun / "items.npy"), expected)
 
@@ -105,7 +108,7 @@ def test_an_array_is_made_once_and_then_read(tmp_path: Path) -> None:
         calls.append(start)
         if calls == [0, 4, 8]:
             raise KeyboardInterrupt
-        return ITEMS[start:stop]
+        return items(start, stop)
 
     with pytest.raises(KeyboardInterrupt):
         made()
@@ -113,7 +116,7 @@ def test_an_array_is_made_once_and_then_read(tmp_path: Path) -> None:
     before = path.parent.stat().st_mtime_ns
     made()
     assert path.parent.stat().st_mtime_ns == before  # it may lie where nothing can be written
-    assert np.array_equal(load_npy(path), ITEMS)
+    assert np.array_equal(load_npy(path), items())
     assert calls == [0, 4, 8, 8, 12, 16, 20] and os.listdir(path.parent) == ["a.npy"]
     np.save(path, np.zeros(3, np.float32))
     with pytest.raises(BadInput, match=r"a\.npy: has shape \(3,\), not .*remove it"):
