@@ -28,12 +28,9 @@ def build_autoencoder(
 ) -> AutoencoderKL:
     """Build a one-channel `AutoencoderKL` without attention.
 
-    (N,1,H,W) becomes (N,latent_channels,H/f,W/f), f = 2 ** (len(widths) - 1). Source: latent
-    diffusion models (arXiv 2112.10752), section 3.1, without its adversarial and LPIPS terms.
-
-    Args:
-        widths: Channels of each level.
-        latent_channels: Channels of the latents.
+    (N,1,H,W) becomes (N,latent_channels,H/f,W/f), f = 2 ** (len(widths) - 1); widths are the
+    channels of each level. Source: latent diffusion models (arXiv 2112.10752), section 3.1, without
+    its adversarial and LPIPS terms.
     """
     return AutoencoderKL(
         in_channels=1,

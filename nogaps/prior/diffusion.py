@@ -42,12 +42,11 @@ def build_denoiser(
 ) -> UNet2DModel:
     """Build a U-Net with sinusoidal time embedding and attention in its middle only.
 
-    Latents (N,latent_channels,H,W) of size H×W = latent_size and integer times (N,) in [0, 1000)
-    give the prediction. Source: DDPM (arXiv 2006.11239), appendix B, in diffusers' form.
+    Latents (N,latent_channels,H,W) of size H×W = latent_size, one number if H is W, and integer
+    times (N,) in [0, 1000) give the prediction. Source: DDPM (arXiv 2006.11239), appendix B, in
+    diffusers' form.
 
     Args:
-        latent_channels: Channels of the latents.
-        latent_size: Height and width of the latents, or one number for both.
         widths: Channels of each level.
         dropout: Share of the features that are dropped in training.
     """
@@ -74,10 +73,7 @@ def diffusion_loss(
 ) -> dict[str, torch.Tensor]:
     """Return the mean squared error of v (arXiv 2202.00512, appendix D) at uniform times.
 
-    Args:
-        model: The denoiser.
-        z: Latents (N,C,H,W) of unit variance.
-        generator: Of noise and times, on the CPU.
+    z: Latents (N,C,H,W) of unit variance. Noise and times are drawn on the CPU.
     """
     noise = torch.randn(z.shape, generator=generator).to(z.device)
     # one time per stratum of the batch: less variance than independent draws

@@ -82,9 +82,7 @@ def adversarial_loss(
     decoder's loss, the decoded images in the critic's.
 
     Args:
-        pair: Decoder and critic.
         x: Real images (N,1,H,W) in [0,1].
-        generator: On the CPU.
         bank: Unscaled sampled latents (M,C,h,w).
     """
     stage, critic = pair.stage, pair.critic

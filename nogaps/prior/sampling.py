@@ -215,9 +215,8 @@ def sample_to(
         generators = image_generators(seed, start, stop - start)
         return sample_batch(prior, generators, process).cpu().numpy()
 
-    with torch.no_grad():
-        z = torch.zeros(1, *latent_shape(prior), device=prior.device)
-        shape = (num_samples, *decode(prior.vqvae, z, None).shape[1:])
+    z = torch.zeros(1, *latent_shape(prior), device=prior.device)
+    shape = (num_samples, *decode(prior.vqvae, z, None).shape[1:])
     path = Path(out) / IMAGES
     make_npy(path, shape, batch_size, make, "sampling", manifest)
     return path
@@ -240,8 +239,7 @@ def tile(x: torch.Tensor) -> Image.Image:
     grey = grey.repeat(ZOOM, axis=1).repeat(ZOOM, axis=2)
     columns = math.ceil(math.sqrt(len(grey)))
     shape = math.ceil(len(grey) / columns), columns
-    options = {"fill": BACKGROUND, "grid_shape": shape, "padding_width": GAP}
-    return Image.fromarray(montage(grey, **options))
+    return Image.fromarray(montage(grey, fill=BACKGROUND, grid_shape=shape, padding_width=GAP))
 
 
 def save_grid(path: str | Path, x: torch.Tensor) -> None:

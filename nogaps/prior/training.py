@@ -78,16 +78,12 @@ class Objective(torch.nn.Module):
 
 
 class Run:
-    """The state of a training, which lies in `folder/state.safetensors` as well.
-
-    Args:
-        folder: Of the run.
-        settings: Which two calls must have in common for one to continue the other.
-        parts: Objects with `state_dict` and `load_state_dict`, by name.
-    """
+    """The state of a training, which lies in `folder/state.safetensors` as well."""
 
     def __init__(self, folder: Path, settings: dict[str, str], parts: dict) -> None:
-        self.folder, self.settings, self.parts = folder, settings, parts
+        self.folder = folder
+        self.settings = settings  # that two calls must have in common for one to continue the other
+        self.parts = parts  # objects with `state_dict` and `load_state_dict`, by name
         self.step = 0
         self.log: list[dict] = []  # one row per validation
         self.totals: Counter[str] = Counter()  # of the losses since the last row
@@ -150,7 +146,7 @@ def fit(
         model: Trained in place.
         draw: Makes a batch.
         loss: Gives named fp32 scalars, of which "loss" is minimised.
-        validate: Gives named numbers of the averaged model.
+        validate: Gives named numbers of the averaged model, in evaluation mode.
         run_dir: Folder for log.csv (mean losses since the row before), log.png and the state.
         schedule: How long and how fast.
         config: Further settings that tell this run from others.

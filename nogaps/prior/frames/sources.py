@@ -98,15 +98,14 @@ def list_files(sources: Sequence[str | Path]) -> tuple[list[SourceFile], dict[st
 def _by_kind(source: Path) -> dict[str, list[str]]:
     """The files of a source by why they are left out; "" are its images."""
     found: dict[str, list[str]] = defaultdict(list)
+    if not os.path.lexists(source):
+        raise BadInput("is missing", "a folder or an image file", path=source)
     if not os.path.isdir(source):
-        if not os.path.lexists(source):
-            raise BadInput("is missing", "a folder or an image file", path=source)
         found["" if kind_of_file(source) else "other files"] = [str(source)]
         return found
     with parsing(source, "a folder"):
-        names = sorted(files_within(source))
-    for name in names:
-        found[_left_out_as(name)].append(str(source / name))
+        for name in sorted(files_within(source)):
+            found[_left_out_as(name)].append(str(source / name))
     return found
 
 
