@@ -241,10 +241,9 @@ def group_names(names: Sequence[str]) -> list[str]:
 
 def _sharing_folders(stems: Sequence[str], folders: Sequence[str]) -> set[str]:
     """Folders of a source, without itself, that have files of the same names."""
-    places = defaultdict(set)
-    for stem, folder in zip(stems, folders, strict=True):
-        places[stem].add(folder)
-    return {f for among in places.values() if len(among) > 1 for f in among if "/" in f}
+    pairs = set(zip(stems, folders, strict=True))
+    places = Counter(stem for stem, _ in pairs)
+    return {folder for stem, folder in pairs if places[stem] > 1 and "/" in folder}
 
 
 def _numbered_folders(folders: set[str]) -> dict[str, str]:
@@ -252,10 +251,12 @@ def _numbered_folders(folders: set[str]) -> dict[str, str]:
     around = {}
     for folder in folders:
         inner = PurePosixPath(folder)
-        within = [path for path in (*inner.parents, inner) if len(path.parts) > 1]
-        # "1" and "2" are classes, more often
-        numbered = [path for path in within if len(path.name) > 1 and _has_number(path.name)]
-        around[folder] = sorted(numbered, key=lambda path: len(path.parts))
+        around[folder] = [
+            path
+            for path in (*reversed(inner.parents), inner)
+            # "1" and "2" are classes, more often
+            if len(path.parts) > 1 and len(path.name) > 1 and _has_number(path.name)
+        ]
     beside = Counter(path.parent for path in set().union(*around.values()))
     return {
         folder: str(next((path for path in paths if beside[path.parent] > 1), ""))
@@ -283,5 +284,4 @@ def _without_words(stem: str) -> str:
 
 def _has_number(name: str) -> bool:
     """Whether it may name a patient."""
-    is_other = WORD.fullmatch(name) or PART.fullmatch(name)
-    return any(map(str.isdigit, name)) and not is_other
+    return any(map(str.isdigit, name)) and not (WORD.fullmatch(name) or PART.fullmatch(name))
