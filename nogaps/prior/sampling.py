@@ -243,12 +243,7 @@ def tile(x: torch.Tensor) -> Image.Image:
 
 
 def save_grid(path: str | Path, x: torch.Tensor) -> None:
-    """Write the first images of x (N,1,H,W) in [0,1] as one .png.
-
-    Raises:
-        BadInput: `path` has another ending, or cannot be written.
-    """
-    check_names(path, None)
+    """Write the first images of x (N,1,H,W) in [0,1] as one .png."""
     with atomic(path) as temporary:
         tile(x[:GRID_IMAGES]).save(temporary)
 
@@ -274,12 +269,7 @@ def record(prior: Prior, seed: int, n: int, process: Process) -> torch.Tensor:
 
 
 def save_film(path: str | Path, frames: torch.Tensor) -> None:
-    """Write frames (T,N,1,H,W) in [0,1] as a .gif that repeats.
-
-    Raises:
-        BadInput: `path` has another ending, or cannot be written.
-    """
-    check_names(None, path)
+    """Write frames (T,N,1,H,W) in [0,1] as a .gif that repeats."""
     first, *rest = map(tile, frames)
     times = [FRAME] * len(rest) + [LAST_FRAME]
     with atomic(path) as temporary:

@@ -240,7 +240,7 @@ def test_sample_draws_and_compares(prior_folder: Path, tmp_path: Path) -> None:
     ("options", "text"),
     [
         (["--grid", "x.gif"], "x.gif: is an unknown kind"),
-        (["--film", "x.mp4"], "x.mp4: is an unknown kind"),
+        (["--film", "x.mp4"], "x.mp4: is an unknown kind of picture, expected .gif"),
         (["--prior", "course", "--film", "x.gif"], "does not show its steps"),
         (["--test-set", "absent.npy"], "absent.npy"),
     ],
