@@ -144,12 +144,10 @@ def fit(
 
     Args:
         model: Trained in place.
-        draw: Makes a batch.
-        loss: Gives named fp32 scalars, of which "loss" is minimised.
-        validate: Gives named numbers of the averaged model, in evaluation mode.
+        draw, loss, validate: Make a batch; its losses, of which "loss" is minimised; and scores of
+            the averaged model, in evaluation mode.
         run_dir: Folder for log.csv (mean losses since the row before), log.png and the state.
-        schedule: How long and how fast.
-        config: Further settings that tell this run from others.
+        schedule, config: How long and how fast; further settings that tell this run from others.
 
     Returns:
         The averaged model.
@@ -157,7 +155,7 @@ def fit(
     Raises:
         BadInput: `run_dir` holds a run with other settings, or another run works there.
     """
-    accelerator = make_accelerator()
+    accelerator, steps = make_accelerator(), schedule.steps
     main, model = accelerator.is_main_process, model.to(accelerator.device)
     ema = ema_of(model, schedule.ema_decay)
     options = {"lr": schedule.learning_rate, "weight_decay": schedule.weight_decay}
@@ -170,37 +168,23 @@ def fit(
     with folder_lock(run_dir) if main else nullcontext():
         run.load()
         objective, optimizer = accelerator.prepare(Objective(model, loss), optimizer)
-        _train(run, objective, optimizer, draw, validate, schedule, accelerator)
+        saved = time.monotonic()
+        started = saved - (run.log[-1]["seconds"] if run.log else 0.0)
+        todo = range(run.step, steps)
+        for step in progress(todo, "training", initial=run.step, total=steps, disable=not main):
+            losses = _train_step(step, objective, optimizer, draw, schedule, accelerator)
+            ema.update_parameters(model)
+            run.totals.update({name: float(value.detach()) for name, value in losses.items()})
+            run.totals["n"] += 1
+            run.step = step + 1
+            last = run.step == steps
+            if main and (last or run.step % schedule.validate_every == 0):
+                run.add_row(time.monotonic() - started, validate(ema.module.eval()))
+            if main and (last or time.monotonic() - saved > SAVE):
+                run.save()
+                saved = time.monotonic()
+        accelerator.wait_for_everyone()
     return ema.module.eval()
-
-
-def _train(
-    run: Run,
-    objective: torch.nn.Module,
-    optimizer: torch.optim.Optimizer,
-    draw: Draw,
-    validate: Validate,
-    schedule: Schedule,
-    accelerator: Accelerator,
-) -> None:
-    """Take the steps that are left; process 0 validates the averaged model and saves the state."""
-    model, ema, main = run.parts["model"], run.parts["ema"], accelerator.is_main_process
-    steps, saved = schedule.steps, time.monotonic()
-    started = saved - (run.log[-1]["seconds"] if run.log else 0.0)
-    todo = range(run.step, steps)
-    for step in progress(todo, "training", initial=run.step, total=steps, disable=not main):
-        losses = _train_step(step, objective, optimizer, draw, schedule, accelerator)
-        ema.update_parameters(model)
-        run.totals.update({name: float(value.detach()) for name, value in losses.items()})
-        run.totals["n"] += 1
-        run.step = step + 1
-        last = run.step == steps
-        if main and (last or run.step % schedule.validate_every == 0):
-            run.add_row(time.monotonic() - started, validate(ema.module.eval()))
-        if main and (last or time.monotonic() - saved > SAVE):
-            run.save()
-            saved = time.monotonic()
-    accelerator.wait_for_everyone()
 
 
 def _train_step(
