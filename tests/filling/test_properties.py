@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -52,9 +53,9 @@ def values(dtype: np.dtype, shape: tuple, how: str, seed: int) -> np.ndarray:
     info = np.finfo(native) if real else np.iinfo(native)
     tiny = info.smallest_subnormal if real else 1
     special = {"unit": [0, 0, 1, tiny], "wide": [0, -0.0, info.max, info.min, 1, tiny]}
-    special["holes"] = [np.nan, np.nan, 0, 1] if real else [0]
-    special["broken"] = [np.inf, -np.inf, np.nan, 0] if real else [0]
-    picks = np.asarray(rng.choice(np.array(special[how], native), shape))
+    if real:
+        special |= {"holes": [np.nan, np.nan, 0, 1], "broken": [np.inf, -np.inf, np.nan, 0]}
+    picks = np.asarray(rng.choice(np.array(special.get(how, [0]), native), shape))
     return np.where(rng.random(shape) < 0.3, picks, array)
 
 
@@ -99,14 +100,24 @@ def any_mask(draw: st.DrawFn, shape: tuple[int, ...]) -> np.ndarray:
     return np.asfortranarray(mask) if draw(st.booleans()) else mask
 
 
-def same_values(a: np.ndarray, b: np.ndarray) -> bool:
-    """Bit for bit; padding of the longest floats excepted."""
-    return (a.dtype, a.shape, repr(a.tolist())) == (b.dtype, b.shape, repr(b.tolist()))
+def same_values(*arrays: np.ndarray | None) -> bool:
+    """Bit for bit, or no array each; padding of the longest floats excepted."""
+    a, b = (x if x is None else (x.dtype, x.shape, repr(x.tolist())) for x in arrays)
+    return a == b
 
 
 def one_line(error: BadInput, path: Path) -> bool:
     message = str(error)
     return message.startswith(str(path)) and "\n" not in message and "expected" in message
+
+
+def answer(read: Callable[..., np.ndarray], path: Path, **options: bool) -> np.ndarray | None:
+    """What a reader returns; None if it refuses in one line."""
+    try:
+        return np.array(read(path, **options))
+    except BadInput as error:
+        assert one_line(error, path), str(error)
+        return None
 
 
 def as_images(array: np.ndarray) -> np.ndarray | None:
@@ -127,30 +138,24 @@ def test_what_was_written_is_read(array: np.ndarray, name: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, name)
         (np.save if name == "a.npy" else np.savez_compressed)(path, array)
-        before, expected = contents(path), as_images(array)
-        try:
-            assert same_values(load(path), expected)
-        except BadInput as error:
-            assert expected is None and one_line(error, path)
+        before = contents(path)
+        assert same_values(answer(load, path), as_images(array))
         if name == "a.npy":
-            good = (
-                array.ndim == 4 and array.shape[1] == 1 and array.size and array.dtype.kind == "f"
-            )
-            with np.errstate(all="ignore"):
-                good = good and bool(((array >= 0) & (array <= 1)).all())
-                good = good and bool(((array.astype("f4") != 0) == (array != 0)).all())
-            try:
-                images = load_images(path)
-                assert good and images.dtype == np.float32 and images.flags.c_contiguous
-                np.testing.assert_array_equal(images, array.astype("f4"))
-            except BadInput as error:
-                assert not good and one_line(error, path)
-            try:
-                assert same_values(load_npy(path), array)
-                assert same_values(np.array(load_npy(path, mmap=True)), array)
-            except BadInput as error:
-                assert (array.dtype.hasobject or not array.size) and one_line(error, path)
+            assert same_values(answer(load_images, path), as_network_input(array))
+            readable = None if array.dtype.hasobject else array
+            assert same_values(answer(load_npy, path), readable)
+            mapped = answer(load_npy, path, mmap=True)
+            assert same_values(mapped, readable if array.size else None)
         assert contents(path) == before and os.listdir(folder) == [name]
+
+
+def as_network_input(array: np.ndarray) -> np.ndarray | None:
+    """(N,1,H,W) float32 in [0,1], or None: also where float32 would make 0 of a value."""
+    if array.ndim != 4 or array.shape[1] != 1 or not array.size or array.dtype.kind != "f":
+        return None
+    with np.errstate(all="ignore"):
+        single, unit = array.astype("f4"), ((array >= 0) & (array <= 1)).all()
+    return single if unit and ((single != 0) == (array != 0)).all() else None
 
 
 def middle(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -163,13 +168,11 @@ def middle(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return torch.where(seen, y, centre)
 
 
-class Middle(PlainMethod):
-    """`middle`, with half-widths."""
+class Sure(PlainMethod):
+    """A function, with half-widths."""
 
-    def with_half_width(
-        self, y: torch.Tensor, mask: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        return middle(y, mask), torch.where(mask, 0.0, 0.25).expand_as(y)
+    def with_half_width(self, y: torch.Tensor, mask: torch.Tensor) -> tuple:
+        return self(y, mask), torch.where(mask, 0.0, 0.25).expand_as(y)
 
 
 def fill_and_check(array: np.ndarray, path: Path, **options: object) -> np.ndarray | None:
@@ -177,7 +180,7 @@ def fill_and_check(array: np.ndarray, path: Path, **options: object) -> np.ndarr
     folder, out = path.parent, path.parent / f"out{''.join(path.suffixes)}"
     before, names = contents(path), sorted(os.listdir(folder))
     try:
-        fill_file(path, out, Middle(middle), progress=False, **options)
+        fill_file(path, out, Sure(middle), progress=False, **options)
     except BadInput as error:
         named = [path, *filter(None, [options.get("mask")])]
         assert any(one_line(error, p) for p in named), str(error)
@@ -216,11 +219,10 @@ def test_filling_with_a_mask(data: st.DataObject, array: np.ndarray, batch: int)
         np.save(path, array)
         np.save(mask_path, mask)
         x_hat = fill_and_check(array, path, mask=mask_path, batch_size=batch)
-        fits = images is not None and mask.dtype == bool and mask.ndim > 1 and mask.size
+        flat = mask.reshape(-1, *mask.shape[-2:]) if mask.size and mask.ndim > 1 else None
+        fits = images is not None and mask.dtype == bool and flat is not None
         fits = fits and (mask.ndim < 4 or mask.shape[1] == 1)
-        flat = mask.reshape(-1, *mask.shape[-2:]) if fits else mask
-        fits = fits and flat.shape[1:] == images.shape[1:] and len(flat) in (1, len(images))
-        if not fits:
+        if not (fits and flat.shape[1:] == images.shape[1:] and len(flat) in (1, len(images))):
             assert x_hat is None, "filled with a mask that does not fit"
             return
         seen = np.broadcast_to(flat, images.shape)
@@ -250,20 +252,19 @@ def test_filling_what_is_nan_or_zero(
     with tempfile.TemporaryDirectory() as folder:
         np.save(path := Path(folder, "a.npy"), array)
         x_hat = fill_and_check(array, path, missing=missing, batch_size=batch)
-        images = as_images(array)
-        if missing == "nan":
-            floats = images is not None and images.dtype.kind == "f"
-            seen = ~np.isnan(images) if floats else np.ones(1, bool)
-            usable = floats and not np.isinf(images).any() and not seen.all()
-            usable = bool(usable and seen.any((1, 2)).all())
-            assert (x_hat is not None) == usable
-        elif x_hat is not None:
-            seen = images != 0
-            holes = (images == 0) & (x_hat != 0)
-            assert seen.any() and not seen.all() and not np.isnan(images).any()
-            seen = ~holes if holes.any() else seen
-        if x_hat is not None:
-            check_filled(images, x_hat, seen)
+    images = as_images(array)
+    if missing == "nan":
+        floats = images is not None and images.dtype.kind == "f"
+        seen = ~np.isnan(images) if floats else np.ones((1, 1, 1), bool)
+        usable = floats and not np.isinf(images).any()
+        assert (x_hat is not None) == bool(usable and not seen.all() and seen.any((1, 2)).all())
+    elif x_hat is not None:
+        seen = images != 0
+        filled = ~seen & (x_hat != 0)
+        assert seen.any() and not seen.all() and not np.isnan(images).any()
+        seen = ~filled if filled.any() else seen
+    if x_hat is not None:
+        check_filled(images, x_hat, seen)
 
 
 @bounded(60)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import resource
@@ -13,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from image_files import IMAGES, NAMES, contents, load, refused, store
+from image_files import IMAGES, NAMES, contents, load, refused, store, volume
 from PIL import Image
 
-from nogaps import fill
 from nogaps.images.formats import check_half_widths, check_output, kind_of, open_images
 from nogaps.runtime.errors import BadInput
 
@@ -45,42 +43,32 @@ def test_copy_is_the_same(tmp_path: Path, name: str, dtype: type) -> None:
         assert np.array_equal(source.read(0, 99), images)
         assert np.array_equal(source.take([0, len(images) - 1, 0]), images[[0, -1, 0]])
     copy(path, output)
-    copied = load(output)
+    first, copied = contents(output), load(output)
     assert copied.dtype == dtype and np.array_equal(copied, images)
-    assert contents(path) == before
-    if name in ("a.npy", "a.nii"):
-        assert contents(output) == before
+    assert contents(path) == before and (first == before or name not in ("a.npy", "a.nii"))
     assert os.listdir(output.parent) == [name], "a temporary file was left behind"
-    first = contents(output)
     copy(path, output)  # over the earlier result
     assert contents(output) == first
 
 
-def output_error(source: Path, output: Path) -> str:
-    with open_images(source) as images:
-        return refused(lambda: check_output(images, output))
-
-
 @pytest.mark.parametrize("name", FORMATS)
 def test_output_is_of_the_same_kind_and_another_file(tmp_path: Path, name: str) -> None:
-    path = store(tmp_path / name, IMAGES)
-    others = [n for n in [*FORMATS, "b.zip"] if kind_of(n) != kind_of(name)]
-    for other in others:
-        assert "kind" in output_error(path, tmp_path / f"out{other}")
-    (tmp_path / f"link{name}").symlink_to(path)
-    for same in (path, tmp_path / "nowhere" / ".." / name, tmp_path / f"link{name}"):
-        assert "input itself" in output_error(path, same)
+    path, link = store(tmp_path / name, IMAGES), tmp_path / f"link{name}"
+    link.symlink_to(path)
+    others = [other for other in [*FORMATS, "b.zip"] if kind_of(other) != kind_of(name)]
+    bad = {tmp_path / f"out{other}": "kind" for other in others}
+    bad |= dict.fromkeys((path, tmp_path / "nowhere" / ".." / name, link), "input itself")
     if name == "a":
         (tmp_path / "b").write_text("a file")
-        assert "is a file" in output_error(path, tmp_path / "b")
-        assert "inside" in output_error(path, path / "b")
-        assert "inside" in output_error(path, tmp_path)
-        assert "other files" in output_error(path, store(tmp_path / "c", IMAGES[[0] * 6]))
+        bad |= {tmp_path / "b": "is a file", path / "b": "inside", tmp_path: "inside"}
+        bad[store(tmp_path / "c", IMAGES[[0] * 6])] = "other files"
     else:
         os.link(path, tmp_path / f"hard{name}")
-        assert "input itself" in output_error(path, tmp_path / f"hard{name}")
         (tmp_path / f"folder{name}").mkdir()
-        assert "is a folder" in output_error(path, tmp_path / f"folder{name}")
+        bad |= {tmp_path / f"hard{name}": "input itself", tmp_path / f"folder{name}": "is a folder"}
+    with open_images(path) as source:
+        for output, words in bad.items():
+            assert words in refused(lambda output=output: check_output(source, output)), output
 
 
 def test_half_widths_are_a_npy_outside_of_all_other_files(tmp_path: Path) -> None:
@@ -111,7 +99,6 @@ def test_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path, name: s
     assert contents(old) == before and os.listdir(old.parent) == [name]
 
 
-@pytest.mark.parametrize("name", ["y.npy", "y.npz"])
 @pytest.mark.parametrize(
     ("shape", "advised"),
     [
@@ -124,62 +111,22 @@ def test_full_disk_is_one_line_and_leaves_what_was_there(tmp_path: Path, name: s
         ((64, 2), []),
     ],
 )
-def test_the_advice_makes_images(
-    tmp_path: Path, name: str, shape: tuple[int, ...], advised: list[tuple[int, ...]]
-) -> None:
-    y = np.zeros(shape, np.float32)
-    path = tmp_path / name
-    (np.save if path.suffix == ".npy" else np.savez)(path, y)
+def test_the_advice_makes_images(tmp_path: Path, shape: tuple, advised: list[tuple]) -> None:
+    y, path = np.zeros(shape, np.float32), tmp_path / "y.npz"
+    np.savez(path, y)
     line = refused(lambda: open_images(path))
     assert f"has shape {shape}" in line
-    fixes = [
-        eval(text, {"np": np, "y": y})
-        for text in re.findall(
-            r"(?:np\.moveaxis\(y, -1, [01]\)|\by)(?:\[:, None\])?(?=[ ,]|$)", line
-        )
-    ]
+    code = r"(?:np\.moveaxis\(y, -1, [01]\)|\by)(?:\[:, None\])?(?=[ ,]|$)"
+    fixes = [eval(text, {"np": np, "y": y}) for text in re.findall(code, line)]
     assert [fix.shape for fix in fixes] == advised
     for fix in fixes:
-        (np.save if path.suffix == ".npy" else np.savez)(path, fix)
-        with open_images(path) as source:
-            assert source.shape == (fix.shape[0], *fix.shape[2:])
+        np.savez(path, fix)
+        assert load(path).shape == (fix.shape[0], *fix.shape[2:])
 
 
-def test_arrays_in_memory_are_asked_the_same() -> None:
-    line = refused(lambda: fill(np.zeros((64, 64, 40), np.float32)))
-    assert "does not tell whether the images come first or last" in line
-
-
-@pytest.mark.parametrize("dtype", ["<f4", ">f4", ">i2", "<u1", "<f8"])
-def test_nifti_keeps_its_header(tmp_path: Path, dtype: str) -> None:
-    nib = pytest.importorskip("nibabel")
-    values = np.arange(60, dtype=dtype).reshape(3, 4, 5)
-    header = nib.Nifti1Header(endianness=dtype[0])
-    header["descrip"] = b"kept"
-    image = nib.Nifti1Image(values, np.diag([-2, 3, 4, 1]), header, dtype=values.dtype)
-    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"a comment"))
-    image.to_filename(tmp_path / "x.nii")
-    with open_images(tmp_path / "x.nii") as source:
-        moved = np.moveaxis(values, -1, 0)
-        assert source.shape == moved.shape and source.dtype == np.dtype(dtype)
-        assert np.array_equal(source.read(0, 9), moved)
-        source.save(tmp_path / "y.nii.gz", source.read(0, 9))
-    whole = (tmp_path / "x.nii").read_bytes()
-    assert gzip.decompress((tmp_path / "y.nii.gz").read_bytes()) == whole
-
-
-def test_nifti_is_read_as_stored_and_says_what_zero_means(tmp_path: Path) -> None:
-    nib = pytest.importorskip("nibabel")
-    image = nib.Nifti2Image(np.arange(24, dtype="i2").reshape(4, 6), np.eye(4))
-    image.header.set_slope_inter(2, -1024)
-    image.to_filename(tmp_path / "x.nii")
-    stored = nib.load(tmp_path / "x.nii").dataobj.get_unscaled()
-    with open_images(tmp_path / "x.nii") as source:
-        assert source.zero == -1024 and source.dtype == np.int16
-        assert np.array_equal(source.read(0, 1), stored[None])
-    image.header.set_slope_inter(-1, 0)
-    image.to_filename(tmp_path / "x.nii")
-    assert "scl_slope -1" in refused(lambda: open_images(tmp_path / "x.nii"))
+def test_nifti_of_a_negative_is_refused(tmp_path: Path) -> None:
+    path = volume(tmp_path / "x.nii", IMAGES, scaling=(-1, 0))
+    assert "scl_slope -1" in refused(lambda: open_images(path))
 
 
 def test_nifti_without_nibabel_says_what_to_install(
@@ -212,14 +159,3 @@ def test_png_folders_are_ordered_by_name_to_any_depth(tmp_path: Path) -> None:
     copy(folder, tmp_path / "b")
     names = sorted(p.relative_to(tmp_path / "b").as_posix() for p in tmp_path.rglob("b/**/*.*"))
     assert names == ["1.png", "3.png", "4.png", "p1/2.png", "z.PNG"]
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read and write everything")
-def test_unreadable_and_unwritable_places(tmp_path: Path) -> None:
-    path = store(tmp_path / "a.npy", IMAGES)
-    locked = tmp_path / "locked"
-    locked.mkdir(0o500)
-    with open_images(path) as source:
-        refused(lambda: source.save(locked / "b.npy", IMAGES))
-    path.chmod(0)
-    refused(lambda: open_images(path))
