@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from submissions import MASK, Y
+from scipy.ndimage import gaussian_filter
+from submissions import MASK, TRUTH, Y
 
 Array = Callable[[np.ndarray], object]
 
@@ -33,6 +34,11 @@ ORDER = np.random.default_rng(1).permutation(100)
 NOISE = np.random.default_rng(1).normal(0, 0.02, Y.shape[1:])
 MEANS = (Y.sum((1, 2, 3)) / MASK.sum())[:, None, None, None]
 THIN = MASK | (np.arange(64) == 25)  # a mask made by hand: one column of it taken as observed
+RNG = np.random.default_rng(0)
+ROUGH = np.clip(gaussian_filter(TRUTH, (0, 0, 0.9, 0.9)) + RNG.normal(0, 0.03, TRUTH.shape), 0, 1)
+ROUGH = ROUGH.astype(np.float32)  # what a network returns, observed pixels not copied
+OVERSHOOT = (2 * TRUTH - 1 + RNG.normal(0, 0.04, Y.shape)).clip(-1.1, 1.05).astype(np.float32)
+OVERSHOOT[3, 0, 30, 30:32] = (-1.21, 1.07)
 
 
 def network(x: np.ndarray) -> np.ndarray:
@@ -45,6 +51,8 @@ ARRAYS: dict[str, tuple[Array, str, str]] = {
     "range [0,255]": (lambda x: 255 * x, "range", "written in [0, 255]"),
     "range overshoot": (put((3, 0, 8, np.argmin(MASK[8])), 1.2), "overshoot", "1.2]"),
     "range undershoot": (lambda x: np.where(MASK, x, x - 0.01), "overshoot", "values in [-0.01"),
+    "[-1,1], overshoot": (lambda x: OVERSHOOT, "range observed-changed", "written in [-1, 1]"),
+    "scaled overshoot": (lambda x: 1.1 * ROUGH - 0.02, "overshoot observed-changed", "values in"),
     "one wild value": (put((3, 0, 8, np.argmin(MASK[8])), 2.5), "range", "2.5]"),
     "holes below 0": (lambda x: np.where(MASK, x, x - 0.15), "range not-filled", "in [-0.15"),
     "standardised": (lambda x: (x - 0.4) / 0.25, "range scaled", "a 4, b -1.6"),

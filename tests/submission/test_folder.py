@@ -41,27 +41,35 @@ RUNS = "test_set.npy: own file, sha256 " + 64 * "0" + "\n"
 HOME = figure({"text/plain": "'/Users/me/a'"})
 NO_FIGURE = "Question 2: no figure"
 FAILED = "Traceback (most recent call last):\n"
+CLEARED = {"execution_count": None, "outputs": []}
 FORMAT_3 = '{"worksheets": [], "metadata": {}, "nbformat": 3}'
+
+
+def third_first(cells: list[dict]) -> None:
+    cells.insert(1, cells.pop(5))
+
+
+def in_utf_16(data: bytes) -> bytes:
+    return data.decode().encode("utf-16")
+
+
+def many_images(folder: Path) -> None:
+    np.lib.format.open_memmap(folder / RESULT, "w+", "f4", (70_000, 1, 64, 64))
+
+
 FOLDERS: dict[str, tuple[Spoil, str, str]] = {
     "no array": (rename(RESULT, "filled.npy"), "missing-file", "rename filled.npy"),
     "array linked out": (linked(RESULT, f"../elsewhere-{RESULT}"), "outside", "a symbolic link to"),
     "array truncated": (raw(RESULT, lambda data: data[:-1000]), "unreadable", "damaged"),
     "array of text": (text(RESULT, "0.1, 0.2"), "unreadable", "not a .npy file"),
     "array pickled": (array(np.array([GOOD, None], dtype=object)), "unreadable", "pickled"),
-    "hostile header": (
-        raw(RESULT, lambda d: d.replace(b"'fort", b"(((((", 1)),
-        "unreadable",
-        ".npy",
-    ),
+    "hostile header": (raw(RESULT, lambda d: d.replace(b"'fo", b"(((", 1)), "unreadable", ".npy"),
     "array followed by zeros": (extended(RESULT, 3 * 10**8), "unreadable", "declares 1638528"),
-    "array of 1.1 GB": (
-        lambda folder: np.lib.format.open_memmap(folder / RESULT, "w+", "f4", (70_000, 1, 64, 64)),
-        *("number", "70000 images"),
-    ),
+    "array of 1.1 GB": (many_images, "number", "70000 images"),
     "stale": (array(TRUTH), "stale", "the notebook printed"),
     "no hash": (cell(7, outputs=[]), "no-hash", "does not print which file"),
     "half executed, stale": (
-        several(cell(2, execution_count=None, outputs=[]), array(TRUTH)),
+        several(cell(2, **CLEARED), array(TRUTH)),
         *("figures not-executed stale", "printed"),
     ),
     "other test set": (
@@ -73,38 +81,16 @@ FOLDERS: dict[str, tuple[Spoil, str, str]] = {
     "notebook truncated": (text(NOTEBOOK, '{"cells": ['), "unreadable", "a Jupyter notebook"),
     "notebook nested": (text(NOTEBOOK, "[" * 99999), "unreadable", "recursion"),
     "notebook, old format": (text(NOTEBOOK, FORMAT_3), "unreadable", "is in format 3"),
-    "against the schema": (
-        edited(lambda c: c[2].pop("outputs")),
-        "unreadable",
-        "a Jupyter notebook",
-    ),
+    "against the schema": (edited(lambda c: c[2].pop("outputs")), "unreadable", "a Jupyter"),
     "notebook of 200 MB": (extended(NOTEBOOK, 2 * 10**8), "unreadable", "200 MB"),
     "notebook too large": (output(4, stream("x" * 3_000_000)), "notebook-size", "3.1 MB"),
     "no question": (cell(3, source=["## Data"]), "questions", "questions: [1, 3]"),
-    "order of questions": (
-        edited(lambda cells: cells.insert(1, cells.pop(5))),
-        *("questions figures", "[3, 1, 2]"),
-    ),
-    "cleared": (
-        edited(lambda c: clear(c, execution_count=None)),
-        "not-executed",
-        "4 of 4 code cells",
-    ),
+    "order of questions": (edited(third_first), "questions figures", "[3, 1, 2]"),
+    "cleared": (edited(lambda c: clear(c, execution_count=None)), "not-executed", "4 of 4 code"),
     "outputs cleared": (edited(clear), "no-outputs", "no code cell has an output"),
-    "one not executed": (
-        cell(4, execution_count=None, outputs=[]),
-        *("figures not-executed", "1 of 4 code cells not"),
-    ),
-    "executed twice": (
-        cell(7, execution_count=9),
-        "out-of-order",
-        "cell 8 has execution count 9, not",
-    ),
-    "cell twice": (
-        edited(lambda c: c.insert(2, c[2])),
-        "out-of-order",
-        "cell 4 has execution count 1",
-    ),
+    "one not executed": (cell(4, **CLEARED), "figures not-executed", "1 of 4 code cells not"),
+    "executed twice": (cell(7, execution_count=9), "out-of-order", "cell 8 has execution count 9"),
+    "cell twice": (edited(lambda c: c.insert(2, c[2])), "out-of-order", "cell 4 has execution"),
     "error": (output(4, ERROR), "error-output", "cell 5 ends in ValueError: no"),
     "traceback": (output(2, stream(FAILED)), "traceback", "cell 3 printed the traceback"),
     "no figure": (cell(4, outputs=[stream("none")]), "figures", NO_FIGURE),
@@ -113,17 +99,10 @@ FOLDERS: dict[str, tuple[Spoil, str, str]] = {
     "path in output": (output(4, stream("in C:\\Users\\me\n")), "machine-path", "cell 5"),
     "path in result": (output(4, HOME), "machine-path", "/Users/me/a"),
     "no references": (rename("References.md", "refs.md"), "missing-file", "rename refs.md"),
-    "references are a device": (
-        linked("References.md", "/dev/zero"),
-        "missing-file",
-        "not a regular",
-    ),
+    "references are a device": (linked("References.md", "/dev/zero"), "missing-file", "not a reg"),
     "references empty": (text("References.md", " \n"), "references", "no link"),
     "references without link": (text("References.md", "# the internet"), "references", "no link"),
-    "references in UTF-16": (
-        raw("References.md", lambda data: data.decode().encode("utf-16")),
-        *("unreadable", "UTF-8"),
-    ),
+    "references in UTF-16": (raw("References.md", in_utf_16), "unreadable", "UTF-8"),
 }
 
 
@@ -208,36 +187,31 @@ def test_two_faults_are_named(folder: Path, first: str, second: str, hidden: str
     assert set(named(findings).split()) == expected - {hidden}, "\n".join(map(str, findings))
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "open('/content/drive/MyDrive/nogaps')",
-        "https://github.com/home/x and https://a.org/tmp/y",
-        "runs/tmp/x, ../work/y, ./home/z, ~/work/a",
-    ],
-)
-def test_paths_that_are_not_a_machine_s(folder: Path, words: str) -> None:
-    cell(2, source=words)(folder)
-    assert check_notebook(folder / "Assessment.ipynb") == []
+def test_paths_that_are_not_a_machine_s(folder: Path) -> None:
+    cell(2, source="https://github.com/home/x and https://a.org/tmp/y")(folder)
+    cell(4, source="open('/content/drive/MyDrive/nogaps')")(folder)
+    cell(6, source="runs/tmp/x, ../work/y, ./home/z, ~/work/a")(folder)
+    assert check_notebook(folder / NOTEBOOK) == []
 
 
 def test_figures_of_other_kinds_are_images_too(folder: Path) -> None:
     uri = f"<img src='data:image/png;base64,{figure()['data']['image/png']}'>"
-    for data in ({"text/html": uri}, {"image/svg+xml": ["<svg>", "</svg>"]}, {"image/gif": "R0lG"}):
-        edited(lambda cells, d=data: cells[4].update(outputs=[figure(d)]))(folder)
-        assert check_submission(folder) == []
+    kinds = ({"text/html": uri}, {"image/svg+xml": ["<svg>", "</svg>"]}, {"image/gif": "R0lG"})
+    for place, data in zip((2, 4, 6), kinds, strict=True):
+        cell(place, outputs=[figure(data)])(folder)
+    assert check_submission(folder) == []
 
 
 def test_malformed_cells_are_findings(folder: Path) -> None:
     fields = ("cell_type", "source", "outputs", "execution_count", "metadata")
+    keys = ("output_type", "text", "data", "ename")
     for value in (None, 1, "x", [1], {"a": 1}, {"text/plain": 1, "image/png": 0}, True, -1.5):
-        changes = [edited(lambda cells, k=k, v=value: cells[2].update({k: v})) for k in fields]
-        for key in ("output_type", "text", "data", "ename"):
-            changes.append(output(2, figure() | {key: value}))
+        changes = [cell(2, **{field: value}) for field in fields]
+        changes += [output(2, figure() | {key: value}) for key in keys]
         for change in changes:
             write(folder, notebook("0" * 64))
             change(folder)
-            assert isinstance(check_notebook(folder / "Assessment.ipynb"), list)
+            assert isinstance(check_notebook(folder / NOTEBOOK), list)
 
 
 def test_one_bad_folder_does_not_stop_the_others(folder: Path, tmp_path: Path) -> None:
@@ -246,9 +220,8 @@ def test_one_bad_folder_does_not_stop_the_others(folder: Path, tmp_path: Path) -
     (bad / "test_set.npy").write_bytes(b"text")
     rows = report([bad, folder, tmp_path / "absent", empty, "a\0b", folder])
     assert [row["valid"] for row in rows] == [False, True, False, False, False, True]
-    assert [[f["check"] for f in row["findings"]] for row in rows if not row["valid"]] == [
-        ["not-checked"]
-    ] * 4
+    checks = [f["check"] for row in rows for f in row["findings"]]
+    assert checks == ["not-checked"] * 4
     assert "not a .npy file" in rows[0]["findings"][0]["found"]
     rows = report([bad, empty, folder], folder / "test_set.npy")
     assert [len(row["findings"]) for row in rows] == [3, 3, 0]

@@ -18,6 +18,7 @@ from submissions import MASK, TRUTH, Y, write_submission
 from nogaps.imputers.loading import load_imputer
 from nogaps.interpolation import biharmonic, keep_observed, linear
 from nogaps.submission import similarity
+from nogaps.submission.arrays import RESULT
 
 COUNT = 24
 Fillings = dict[str, np.ndarray]
@@ -112,57 +113,52 @@ def test_what_needs_no_network_accuses_nobody(fillings: Fillings) -> None:
     assert likeness.plain.tolist() == [True] * 5 + [False]
 
 
-@pytest.fixture
-def folders(tmp_path: Path, fillings: Fillings) -> Path:
-    """Submissions for one test set; some cannot be compared, one has a test set of its own."""
+def hand_in(folder: Path, x_hat: np.ndarray, y: np.ndarray = Y[:COUNT]) -> str:
+    folder.mkdir()
+    write_submission(folder, y, np.clip(x_hat, 0, 1).astype(np.float32))
+    return folder.name
+
+
+def test_the_command_compares_folders(fillings: Fillings, tmp_path: Path) -> None:
     x = fillings
     arrays = {"anna": x["first"], "ben": x["first"], "carl": 0.9 * x["first"] + 0.05}
-    arrays |= {"dora": x["second"], "emil": x["best"], "fay": x["kriging"]}
-    arrays |= {"gus": x["third"][:-1], "hal": x["first"][:, 0], "ida": x["two"]}
-    for name, x_hat in arrays.items():
-        (tmp_path / name).mkdir()
-        write_submission(tmp_path / name, Y[:COUNT], np.clip(x_hat, 0, 1).astype(np.float32))
-    (tmp_path / "gus" / "test_set_nogaps.npy").write_bytes(b"no array")
-    (tmp_path / "jim").mkdir()
-    write_submission(tmp_path / "ida", Y[COUNT : 2 * COUNT], x["first"])
+    arrays |= {"dora": x["second"], "emil": x["best"], "fay": x["kriging"], "gus": x["third"]}
+    arrays |= {"hal": x["first"][:, 0]}
+    names = [hand_in(tmp_path / name, x_hat) for name, x_hat in arrays.items()]
+    (tmp_path / "gus" / RESULT).write_bytes(b"no array")
     np.save(tmp_path / "truth.npy", TRUTH[:COUNT])
-    np.save(tmp_path / "y.npy", Y[:COUNT])
-    return tmp_path
-
-
-def test_folders_of_one_test_set_are_compared(folders: Path) -> None:
-    names = ["anna", "ben", "carl", "dora", "emil", "fay", "gus", "hal", "ida", "jim"]
-    result = similarity.compare_folders([folders / name for name in names])
-    pairs = {
-        tuple(Path(name).name for name in pair["dirs"]): pair["identical"]
-        for pair in result["pairs"]
-    }
-    # hal's array is of another shape; ida's is anna's, but for another test set
-    copies = ["anna", "ben", "carl", "hal", "nogaps fill --quality fast"]
+    arguments = ("--test-set", "anna/test_set.npy", "--truth", "truth.npy", "--csv", "m.csv")
+    done = called("check", *names, *arguments, "--json", cwd=tmp_path)
+    result = json.loads(done.out)["alike"]
+    copies = ["anna", "ben", "carl", "hal", "nogaps fill --quality fast"]  # hal has other axes
     expected = {pair: 0 if "carl" in pair else COUNT for pair in combinations(copies, 2)}
-    assert pairs == expected | {("emil", "nogaps fill"): COUNT}
-    assert [Path(name).name for name in result["plain"]] == ["fay"]
-    assert {Path(name).name for name in result["not_compared"]} == {"gus", "jim"}
-    assert similarity.others(result, str(folders / "fay"), same=False) == ["(interpolation)"]
+    expected[("emil", "nogaps fill")] = COUNT
+    assert {tuple(pair["dirs"]): pair["identical"] for pair in result["pairs"]} == expected
+    assert done.code == 1 and result["plain"] == ["fay"] and [*result["not_compared"]] == ["gus"]
     text = similarity.as_text(result)
-    assert text.count("\n") == 16 and "the reason is not known; look" in text
-    assert "/emil and nogaps fill: 24 of 24 images, to the bit in 24" in text
-
-
-def test_the_command_lists_them(folders: Path) -> None:
-    few = ["anna", "ben", "dora", "fay", "gus"]
-    arguments = ("check", *few, "--test-set", "y.npy", "--truth", "truth.npy", "--csv", "m.csv")
-    done = called(*arguments, "--json", cwd=folders)
-    assert done.code == 1 and json.loads(done.out)["alike"]["pairs"][0]["dirs"] == ["anna", "ben"]
-    rows = list(csv.DictReader((folders / "m.csv").open(newline="")))
+    assert text.count("\n") == 15 and "the reason is not known; look" in text
+    assert "emil and nogaps fill: 24 of 24 images, to the bit in 24" in text
+    rows = list(csv.DictReader((tmp_path / "m.csv").open(newline="")))
     assert list(rows[0])[:4] == ["dir", "valid", "errors", "notes"]
-    assert [row["errors"] for row in rows] == [*[""] * 4, "unreadable"]
-    assert [row["same_as"] for row in rows] == [
-        "ben; nogaps fill --quality fast",
-        "anna; nogaps fill --quality fast",
-        *[""] * 3,
+    same, nearly = ([row[name] for row in rows] for name in ("same_as", "nearly_same_as"))
+    assert same[:3] == [
+        "ben; hal; nogaps fill --quality fast",
+        "anna; hal; nogaps fill --quality fast",
+        "",
     ]
-    assert [row["nearly_same_as"] for row in rows] == ["", "", "", "(interpolation)", ""]
-    assert float(rows[0]["rmse"]) < float(rows[0]["kriging_rmse"]) and rows[4]["rmse"] == ""
-    one = called("check", "dora", "--json", cwd=folders)
+    assert nearly[:2] == ["carl", "carl"] and nearly[3:7] == ["", "", "(interpolation)", ""]
+    assert [row["errors"] for row in rows] == ["", "", "scaled", "", "", "", "unreadable", ""]
+    assert float(rows[0]["rmse"]) < float(rows[0]["kriging_rmse"]) and rows[6]["rmse"] == ""
+    one = called("check", "dora", "--json", cwd=tmp_path)
     assert one.code == 0 and json.loads(one.out)["alike"] is None
+
+
+def test_folders_of_other_test_sets_are_not_compared(
+    fillings: Fillings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(similarity, "_references", lambda y, mask: ([fillings["linear"]], {}))
+    hand_in(tmp_path / "anna", fillings["first"])
+    hand_in(tmp_path / "ida", fillings["first"], Y[COUNT : 2 * COUNT])
+    (tmp_path / "jim").mkdir()
+    result = similarity.compare_folders([tmp_path / name for name in ("anna", "ida", "jim")])
+    assert result["pairs"] == [] and [*result["not_compared"]] == [str(tmp_path / "jim")]
