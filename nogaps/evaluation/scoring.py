@@ -46,8 +46,7 @@ def read_truth(
     array = load_images(mask_from)
     y = torch.from_numpy(array)
     if min(y.shape[2:]) < LEAST:
-        size = "×".join(map(str, y.shape[2:]))
-        problem = f"holds images of {size} pixels"
+        problem = "holds images of {}×{} pixels".format(*y.shape[2:])
         raise BadInput(problem, f"at least {LEAST}×{LEAST} for SSIM", path=mask_from)
     mask = torch.from_numpy(shared_mask(array, str(mask_from)))[None, None]
     return _read_like(truth, y, mask, mask_from), y, mask

@@ -93,10 +93,11 @@ def vqvae_loss(
 def encode(stage: FirstStage, x: torch.Tensor) -> torch.Tensor:
     """Return the posterior means of x (N,1,H,W) in [0,1], fp32, on the CPU, not scaled."""
     device = next(stage.parameters()).device
-    parts = []
-    for batch in x.split(BATCH):
-        with autocast(device, autocast_dtype(device)):
-            parts.append(stage.encode(2 * batch.to(device) - 1).latent_dist.mean.float().cpu())
+    with autocast(device, autocast_dtype(device)):
+        parts = [
+            stage.encode(2 * batch.to(device) - 1).latent_dist.mean.float().cpu()
+            for batch in x.split(BATCH)
+        ]
     return torch.cat(parts)
 
 
