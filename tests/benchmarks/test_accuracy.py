@@ -25,14 +25,6 @@ def images(tmp_path: Path, clean: torch.Tensor) -> Path:
     return tmp_path / "images.npy"
 
 
-# ablations -----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def default(clean: torch.Tensor, mask: torch.Tensor, tmp_path_factory: pytest.TempPathFactory):
-    return trained("default", clean, mask, tmp_path_factory.mktemp("default"))
-
-
 def trained(name: str, clean: torch.Tensor, mask: torch.Tensor, folder: Path) -> torch.Tensor:
     """Two images as the variant fills them after one epoch."""
     profile, sets = replace(PROFILES["smoke"], epochs=1), make_datasets(clean[:40], mask, 0)
@@ -41,6 +33,11 @@ def trained(name: str, clean: torch.Tensor, mask: torch.Tensor, folder: Path) ->
         options = Assessment.Options(epochs=1)
         network, _ = Assessment.train(network, *sets, mask, folder / "checkpoint", options)
         return Assessment.fill(network, corrupt(clean[:2], mask), mask)
+
+
+@pytest.fixture(scope="module")
+def default(clean: torch.Tensor, mask: torch.Tensor, tmp_path_factory) -> torch.Tensor:
+    return trained("default", clean, mask, tmp_path_factory.mktemp("default"))
 
 
 @pytest.mark.parametrize("name", [name for name in ablations.VARIANTS if name != "default"])
@@ -57,19 +54,16 @@ def test_ablations_compare_pairs(images: Path, frames_file: Path, tmp_path: Path
     arguments = ["--smoke", "--epochs", "1", "--only", "residual blocks"]
     arguments += ["--folder", tmp_path / "runs", "--out", tmp_path / "a.json"]
     text = called(ablations.main, images, frames_file, *arguments)
-    rows = load_json(tmp_path / "a.json")["rows"]
+    rows = {name: row["frames"] for name, row in load_json(tmp_path / "a.json")["rows"].items()}
     assert list(rows) == ["default", "residual blocks"]
     assert len(list((tmp_path / "runs").iterdir())) == 2
-    assert rows["default"]["frames"]["more_db"] == [0, 0, 0]
-    psnr = {name: row["frames"]["psnr"] for name, row in rows.items()}
-    difference = psnr["residual blocks"] - psnr["default"]
-    assert rows["residual blocks"]["frames"]["more_db"][0] == pytest.approx(difference, abs=1e-5)
+    default, residual = rows.values()
+    assert default["more_db"] == [0, 0, 0]
+    difference = residual["psnr"] - default["psnr"]
+    assert residual["more_db"][0] == pytest.approx(difference, abs=1e-5)
     assert "| residual blocks | " in text
     with pytest.raises(BadInput, match="--only nothing"):
         called(ablations.main, images, frames_file, "--only", "nothing")
-
-
-# the table -----------------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -83,8 +77,8 @@ def test_published_networks_get_their_rows(images: Path, frames_file: Path, tmp_
     assert list(rows) == ["coursework", "frm", "aspp-frm"]
     assert all(row["epochs"] == 2 and row["seconds"] > 0 for row in rows.values())
     out, figure = tmp_path / "i.json", tmp_path / "filled.png"
-    files = ["--out", out, "--figure", figure]
-    called(imputers.main, frames_file, "--published", folder / "smoke", *files)
+    line = [frames_file, "--published", folder / "smoke", "--out", out, "--figure", figure]
+    called(imputers.main, *line)
     val, heads = load_json(out)["tables"].values()
     names = {"zero", "kriging (real)", *rows, "ours, fast", "ours, best"}
     assert set(val) == set(heads) >= names
@@ -139,35 +133,24 @@ def test_time_is_of_the_second_call(clean: torch.Tensor, monkeypatch: pytest.Mon
         calls.append(len(y))
         return imputers.zero(y, mask)
 
-    def now() -> float:
-        calls.append(0)
-        return float(len(calls))
-
-    monkeypatch.setattr(imputers.time, "perf_counter", now)
+    monkeypatch.setattr(imputers.time, "perf_counter", lambda: calls.append(0) or len(calls))
     imputers.measure({"ours, best": impute}, {"heads": (clean[:3], ["a", "b", "c"])})
     assert calls == [1, 0, 3, 0], "an imputer was timed while it made its weights for the mask"
-
-
-# other masks, other sizes, no labels ---------------------------------------------------------
 
 
 @pytest.mark.slow
 def test_unseen_images_have_their_rows(
     clean: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frames = clean[:6, 0].repeat_interleave(2, 1).repeat_interleave(2, 2)
-    split = np.array(["train"] * 4 + ["val"] * 2)
-    images = (255 * frames).byte().numpy()
-    np.savez(tmp_path / "few.npz", images=images, split=split, group=np.arange(6).astype(str))
+    images = (255 * clean[:6, 0]).byte().numpy().repeat(2, 1).repeat(2, 2)
+    split, group = np.array(["train"] * 4 + ["val"] * 2), np.arange(6).astype(str)
+    np.savez(tmp_path / "few.npz", images=images, split=split, group=group)
     few = {name: (x[:2], ["a", "b"]) for name, x in (("val", clean), ("stand-in", clean))}
     monkeypatch.setattr(harness, "heads", lambda _: few)
     called(unseen.main, tmp_path / "few.npz", "--out", tmp_path / "u.json")
     results = load_json(tmp_path / "u.json")
-    assert {name: len(tables) for name, tables in results.items()} == {
-        "masks": 2,
-        "holes": 1,
-        "sizes": 3,
-    }
+    counts = {name: len(tables) for name, tables in results.items()}
+    assert counts == {"masks": 2, "holes": 1, "sizes": 3}
     rows = [row for part in results.values() for table in part.values() for row in table.values()]
     assert len(rows) == 2 * 6 + 5 + 4
     for row in rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import runpy
 import sys
-import warnings
 
 import pytest
 
@@ -16,7 +15,7 @@ def test_turns_are_taken() -> None:
     calls: list[str] = []
     work = {name: lambda name=name: calls.append(name) for name in "ab"}
     times = harness.interleaved(work, 2)
-    assert calls == list("ababab") and [len(times[name]) for name in "ab"] == [2, 2]
+    assert calls == list("ababab") and list(map(len, times.values())) == [2, 2]
     assert len(harness.interleaved(work, 9, seconds=0)["a"]) == 1, "one turn is always made"
 
 
@@ -36,28 +35,26 @@ def test_a_process_is_measured_by_itself_and_its_failure_is_named() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments"),
+    "line",
     [
-        ("ablations", ["absent.npy", "absent.npz"]),
-        ("published", ["absent.npy", "absent.npz"]),
-        ("imputers", ["absent.npz"]),
-        ("unseen", ["absent.npz"]),
-        ("label_free", ["absent", "--frames", "absent.npz"]),
-        ("uncertainty", ["absent.npz"]),
-        ("sampling", ["absent.npz"]),
-        ("training", ["absent.npy", "absent.npz"]),
-        ("object_masks", ["--images", "absent"]),
+        "ablations absent.npy absent.npz",
+        "published absent.npy absent.npz",
+        "imputers absent.npz",
+        "unseen absent.npz",
+        "label_free absent --frames absent.npz",
+        "uncertainty absent.npz",
+        "sampling absent.npz",
+        "training absent.npy absent.npz",
+        "object_masks --images absent",
     ],
 )
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules")
 def test_bad_input_is_one_line(
-    name: str,
-    arguments: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    name, *arguments = line.split()
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
-    with warnings.catch_warnings(), pytest.raises(SystemExit) as ended:
-        warnings.simplefilter("ignore")  # the module has been imported before
+    with pytest.raises(SystemExit) as ended:
         runpy.run_module(f"benchmarks.{name}", run_name="__main__")
     text = capsys.readouterr().err.strip()
     assert ended.value.code == 2 and text.startswith(f"{name}: absent")

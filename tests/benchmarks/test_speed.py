@@ -15,6 +15,7 @@ from nogaps.Assessment import corrupt
 from nogaps.imputers.loading import load_imputer
 from nogaps.prior.frames import load_val
 from nogaps.prior.loading import Prior
+from nogaps.prior.sampling import image_generators
 from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_json, save_json
@@ -60,12 +61,11 @@ def test_scaling_has_every_row(tmp_path: Path) -> None:
 def test_sampling_draws_what_the_pipeline_draws(
     prior: Prior, prior_folder: Path, frames_file: Path, tmp_path: Path
 ) -> None:
-    theirs = sampling.Way(sampling.PIPELINE, "ddim", 4, "fp32")
-    ours = sampling.Way("ours", "ddim", 4, "fp32")
-    drawn = [
-        sampling.draw(prior, way, sampling.image_generators(0, 0, 2)) for way in (theirs, ours)
-    ]
-    torch.testing.assert_close(*drawn, atol=1e-4, rtol=0)
+    theirs, ours = (
+        sampling.draw(prior, sampling.Way(name, "ddim", 4, "fp32"), image_generators(0, 0, 2))
+        for name in (sampling.PIPELINE, "ours")
+    )
+    torch.testing.assert_close(theirs, ours, atol=1e-4, rtol=0)
     out = tmp_path / "sampling.json"
     arguments = [frames_file, "--prior", prior_folder, "--smoke", "--out", out]
     assert "diffusers LDMPipeline, ddim | 4 | fp32 |" in called(sampling.main, *arguments)
@@ -73,9 +73,6 @@ def test_sampling_draws_what_the_pipeline_draws(
     assert len(rows) == len(sampling.ways(True)) >= 2
     for row in rows:
         assert row["images_per_second"]["median"] > 0 and row["scores"]["frechet"] > 0
-
-
-# training to accuracy ------------------------------------------------------------------------
 
 
 @pytest.mark.slow
@@ -115,10 +112,10 @@ def test_an_interrupted_training_keeps_its_log(
 ) -> None:
     pairs, epoch = Assessment.make_datasets(clean[:40], mask, 0)[0], Assessment.train_epoch
 
-    def run(folder: str) -> list[dict]:
-        def score(network: torch.nn.Module) -> dict[str, float]:
-            return {"val": float(next(network.parameters()).detach().sum())}
+    def score(network: torch.nn.Module) -> dict[str, float]:
+        return {"val": float(next(network.parameters()).detach().sum())}
 
+    def run(folder: str) -> list[dict]:
         profile = Assessment.PROFILES["smoke"]
         return training.train_schedule(profile, pairs, mask, score, tmp_path / folder)
 
@@ -144,13 +141,13 @@ def test_the_schedule_is_the_notebooks_training(
 
 def test_curves_are_compared_at_equal_accuracy_and_equal_time() -> None:
     log = [{"epoch": e, "seconds": 0, "score": s} for e, s in ((1, 20.0), (2, 24.0), (3, 23.0))]
+    recipe, rates = {"log": log, "extrapolated_psnr": None}, {"ours": 10.0, "recipe": 30.0}
     ours = {"1": [{"epoch": 1, "val": 22.0}]}
     ours["4"] = [{"epoch": e, "val": v} for e, v in ((1, 21.0), (2, 22.0), (3, 23.0), (4, 26.0))]
-    rates = {"ours": 10.0, "recipe": 30.0}
-    compared = training.compare({"log": log, "extrapolated_psnr": None}, ours, rates)
+    compared = training.compare(recipe, ours, rates)
     assert compared["schedule_that_reaches"] == 4
     whole = published.EPOCHS["coursework"] * 30
     assert compared["times_faster_than_150_epochs"] == whole / 40
     assert compared["times_faster_than_its_best"] == 2 * 30 / 40
-    none = training.compare({"log": log, "extrapolated_psnr": None}, {"1": ours["1"]}, rates)
+    none = training.compare(recipe, {"1": ours["1"]}, rates)
     assert none["times_faster_than_150_epochs"] is None

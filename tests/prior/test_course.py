@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -48,104 +48,22 @@ def test_it_is_set_up_once(engine: ModuleType, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        (
-            None,
-            "is missing, expected the course's zip file: set COURSE_FILES",
-        ),
+        (None, "is missing, expected the course's zip file: set COURSE_FILES"),
         ("not a zip", "is not a zip file"),
         ("echo 'no network' >&2; exit 1", r"run.sh: failed \(no network\), expected a folder"),
         ("true", "it printed no error"),
     ],
 )
 def test_a_failed_step_is_one_line(run: str | None, message: str, tmp_path: Path) -> None:
-    files = tmp_path / "cw1_files.zip"
-    (tmp_path / "here").mkdir()
+    files, own = tmp_path / "cw1_files.zip", tmp_path / "engine.py"
+    own.write_text("my own")
     if run == "not a zip":
         files.write_text(run)
     elif run:
         write_files(files, run)
-    (tmp_path / "here" / "engine.py").write_text("my own")
     with pytest.raises(BadInput, match=message):
-        course.set_up(files, tmp_path / "here")
-    assert (tmp_path / "here" / "engine.py").read_text() == "my own", "a file was overwritten"
-
-
-def test_it_takes_our_place(
-    engine: ModuleType, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "samples"
-    batches = course.generate(600, 20, 8, "ddim", 1.0, seed=0, out=out)
-    assert capfd.readouterr().out == "", "the engine's lines came through"
-    assert engine.CALLS == [256, 256, 88] and len(batches) == 75
-    x = torch.cat(batches)
-    assert torch.equal(x, torch.from_numpy(load_images(out / "images.npy")))
-    assert len(torch.unique(x[:, 0, 0, 0])) > 500, "chunks of one seed"
-    assert torch.equal(torch.cat(course.generate(600, 20, 8, "ddim", 1.0, seed=0)), x)
-    first = torch.cat(engine.generate(256, 20, 8, "ddim", 1.0, 0)).float().clamp(0, 1)
-    assert torch.equal(x[:256], first), "the first chunk is the course's own call"
-    engine.CALLS.clear()
-    again = course.generate(600, 20, 8, "ddim", 1.0, seed=0, out=out)
-    assert torch.equal(torch.cat(again), x) and engine.CALLS == []
-    with pytest.raises(BadInput, match="num_inference_steps 20, not 30"):
-        course.generate(600, 30, 8, "ddim", 1.0, seed=0, out=out)
-
-
-def test_an_interrupted_call_continues(
-    engine: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, whole = tmp_path / "samples", course.generate(600, 20, 8, out=tmp_path / "whole")
-    generate, calls = engine.generate, []
-
-    def second_fails(**settings: object) -> list[torch.Tensor]:
-        calls.append(settings)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return generate(**settings)
-
-    monkeypatch.setattr(engine, "generate", second_fails)
-    with pytest.raises(KeyboardInterrupt):
-        course.generate(600, 20, 8, out=out)
-    x = course.generate(600, 20, 8, out=out)
-    assert torch.equal(torch.cat(x), torch.cat(whole)) and len(calls) == 4
-
-
-def test_temperature_and_few_steps(engine: ModuleType) -> None:
-    def x(*settings: object) -> torch.Tensor:
-        return torch.cat(course.generate(4, *settings))
-
-    assert torch.equal(x(20, 4, "ddim", 0.5), x(20, 4, "ddim", 1.0))
-    with pytest.warns(UserWarning, match="ddpm of the course's model is wrong with fewer steps"):
-        assert not torch.equal(x(20, 4, "ddpm", 0.5), x(20, 4, "ddpm", 1.0))
-    with pytest.warns(UserWarning, match="5 steps: the course recommends 10 to 50"):
-        x(5, 4)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        torch.ones(5, 64, 64),
-        torch.ones(3, 1, 64, 64),
-        2 * torch.arange(5.0)[:, None, None, None].expand(5, 1, 64, 64) - 1,
-        torch.full((5, 1, 64, 64), torch.nan),
-    ],
-)
-def test_it_is_checked(
-    engine: ModuleType, value: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(engine, "generate", lambda **_: list(value.split(2)))
-    with pytest.raises(BadInput, match="ese_invldm: returned"):
-        course.generate(5, 10, 2)
-
-
-def test_an_error_of_the_engine_is_one_line(
-    engine: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def generate(**_: object) -> None:
-        raise RuntimeError("Weights only load failed.\nuse weights_only=False")
-
-    monkeypatch.setattr(engine, "generate", generate)
-    with pytest.raises(BadInput, match=r"failed \(RuntimeError: use weights_only=False\)"):
-        course.generate(5, 10, 2)
+        course.set_up(files, tmp_path)
+    assert own.read_text() == "my own", "a file was overwritten"
 
 
 def test_a_set_up_that_failed_is_done_again(tmp_path: Path) -> None:
@@ -159,6 +77,75 @@ def test_a_set_up_that_failed_is_done_again(tmp_path: Path) -> None:
     assert sys.path.pop() == str((tmp_path / "ese-invldm").resolve()) and sys.path == before
 
 
+def test_it_takes_our_place_and_continues(
+    engine: ModuleType,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, settings = tmp_path / "samples", (600, 20, 8, "ddim", 1.0, 0)
+    batches = course.generate(*settings)
+    assert capfd.readouterr().out == "", "the engine's lines came through"
+    assert engine.CALLS == [256, 256, 88] and len(batches) == 75
+    x = torch.cat(batches)
+    assert len(torch.unique(x[:, 0, 0, 0])) > 500, "chunks of one seed"
+    first = torch.cat(engine.generate(256, 20, 8, "ddim", 1.0, 0)).float().clamp(0, 1)
+    assert torch.equal(x[:256], first), "the first chunk is the course's own call"
+    engine.CALLS.clear()
+    generate = engine.generate
+
+    def second_fails(**settings: object) -> list[torch.Tensor]:
+        if engine.CALLS == [256]:
+            raise KeyboardInterrupt
+        return generate(**settings)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(engine, "generate", second_fails)
+        course.generate(*settings, out=out)
+    for _ in range(2):  # continued, then read
+        assert torch.equal(torch.cat(course.generate(*settings, out=out)), x)
+        assert engine.CALLS == [256, 256, 88]
+    assert torch.equal(torch.from_numpy(load_images(out / "images.npy")), x)
+    with pytest.raises(BadInput, match="num_inference_steps 20, not 30"):
+        course.generate(600, 30, *settings[2:], out=out)
+
+
+def test_temperature_and_few_steps(engine: ModuleType) -> None:
+    def x(*settings: object) -> torch.Tensor:
+        return torch.cat(course.generate(4, *settings))
+
+    assert torch.equal(x(20, 4, "ddim", 0.5), x(20, 4, "ddim", 1.0))
+    with pytest.warns(UserWarning, match="ddpm of the course's model is wrong with fewer steps"):
+        assert not torch.equal(x(20, 4, "ddpm", 0.5), x(20, 4, "ddpm", 1.0))
+    with pytest.warns(UserWarning, match="5 steps: the course recommends 10 to 50"):
+        x(5, 4)
+
+
+def fails() -> None:
+    raise RuntimeError("Weights only load failed.\nuse weights_only=False")
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: torch.ones(5, 64, 64), "returned"),
+        (lambda: torch.ones(3, 1, 64, 64), "returned"),
+        (lambda: torch.arange(5.0)[:, None, None, None].expand(5, 1, 64, 64) / 2, "returned"),
+        (lambda: torch.full((5, 1, 64, 64), torch.nan), "returned"),
+        (fails, r"failed \(RuntimeError: use weights_only=False\)"),
+    ],
+)
+def test_what_the_engine_makes_is_checked(
+    engine: ModuleType,
+    made: Callable[[], torch.Tensor],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(engine, "generate", lambda **_: list(made().split(2)))
+    with pytest.raises(BadInput, match=f"ese_invldm: {message}"):
+        course.generate(5, 10, 2)
+
+
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
@@ -169,31 +156,27 @@ def test_a_set_up_that_failed_is_done_again(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:temperature")
-def test_settings_that_it_does_not_take(settings: dict, text: str) -> None:
+def test_settings_that_it_does_not_take(settings: dict, text: str, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=text):
-        course.generate(**{"num_samples": 5, **settings})
-
-
-def test_contrast_needs_a_test_set_that_shows_something() -> None:
-    x = torch.rand(2, 1, 8, 8)
-    with pytest.raises(BadInput, match="no pixel is observed"):
-        course.describe(x, 0 * x)
+        course.generate(**{"num_samples": 5, "out": tmp_path / "s", **settings})
+    assert not (tmp_path / "s").exists()
 
 
 def test_through_the_command_line(engine: ModuleType, tmp_path: Path) -> None:
-    options = ("--num-samples", 5, "--batch-size", 2, "--test-set", ROOT / "test_set.npy")
-    grid = tmp_path / "grid.png"
-    done = called("sample", "--prior", "course", "--out", tmp_path / "s", "--grid", grid, *options)
+    grid, test_set = tmp_path / "grid.png", ROOT / "test_set.npy"
+    options = ("--num-samples", 5, "--batch-size", 2, "--test-set", test_set, "--grid", grid)
+    done = called("sample", "--prior", "course", "--out", tmp_path / "s", *options)
     raw = torch.cat(engine.generate(5, 20, 2, "ddim", 1.0, 42)).float().detach()
-    x = raw.clamp(0, 1).numpy()
-    np.testing.assert_array_equal(load_images(tmp_path / "s/images.npy"), x)
-    y = np.load(ROOT / "test_set.npy")
+    x, y = load_images(tmp_path / "s/images.npy"), np.load(test_set)
+    np.testing.assert_array_equal(x, raw.clamp(0, 1))
     seen = (y != 0).any(0)
-    assert f"samples: in [{raw.min():.3f}, {raw.max():.3f}], mean {x.mean():.3f}" in done.out
+    assert f"samples: in [{x.min():.3f}, {x.max():.3f}], mean {x.mean():.3f}" in done.out
     ratio = x[:, seen].std(ddof=1) / y[:, seen].std(ddof=1)
     assert f"the samples' is {ratio:.2f} times that" in done.out
-    assert f"{(y[:, seen] > float(raw.max())).mean():.2%} of the observed" in done.out
+    assert f"{(y[:, seen] > x.max()).mean():.2%} of the observed" in done.out
     assert grid.stat().st_size > 1000
+    with pytest.raises(BadInput, match="no pixel is observed"):
+        course.describe(raw, 0 * raw)
 
 
 @pytest.mark.slow

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import multiprocessing
 import os
-import socket
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
+from browser import free_port
 
 from nogaps.prior import training
 from nogaps.prior.training import Schedule, fit, step_generator
@@ -44,6 +45,11 @@ def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "save_curves", lambda *_: None)  # slow, and tested elsewhere
 
 
+def logged(run_dir: Path) -> list[dict[str, str]]:
+    with open(run_dir / "log.csv") as file:
+        return list(csv.DictReader(file))
+
+
 def test_the_rate_rises_and_falls() -> None:
     rates = [Schedule(100, learning_rate=2.0, warmup=0.1).rate(step) for step in range(100)]
     assert rates[0] == 0.2 and rates[9] == 2.0 == max(rates) and 0 < rates[-1] < 0.01
@@ -52,8 +58,7 @@ def test_the_rate_rises_and_falls() -> None:
 
 def test_the_log_has_mean_losses_and_scores(tmp_path: Path) -> None:
     line_fit(Schedule(5, 4, 0.1, validate_every=2), tmp_path / "run")
-    with open(tmp_path / "run" / "log.csv") as file:
-        rows = list(csv.DictReader(file))
+    rows = logged(tmp_path / "run")
     assert [row["step"] for row in rows] == ["2", "4", "5"]
     assert list(rows[0]) == ["step", "seconds", "loss", "val_loss"]
     x = [torch.rand(4, 1, generator=step_generator(0, step)) for step in range(2)]
@@ -118,8 +123,6 @@ def test_an_interrupted_run_continues_to_the_same_bits(
 
 
 def _share_gradients(rank: int, port: int, out: Path) -> None:
-    from accelerate.state import AcceleratorState
-
     AcceleratorState._reset_state(True)
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
@@ -128,13 +131,13 @@ def _share_gradients(rank: int, port: int, out: Path) -> None:
     torch.nn.init.zeros_(model.weight)
     torch.nn.init.zeros_(model.bias)
 
-    def draw(n: int, generator: torch.Generator) -> torch.Tensor:
+    def draw(n: int, _: torch.Generator) -> torch.Tensor:
         return torch.full((n, 3), 1.0 + rank)
 
     def loss(model: torch.nn.Module, x: torch.Tensor, _: torch.Generator) -> dict:
         return {"loss": model(x).sum() / len(x)}
 
-    def validate(model: torch.nn.Module) -> dict[str, float]:
+    def validate(_: torch.nn.Module) -> dict[str, float]:
         return {"loss": float(rank)}
 
     schedule = Schedule(1, 2, 1.0, warmup=0, weight_decay=0, ema_decay=0)
@@ -146,23 +149,14 @@ def _share_gradients(rank: int, port: int, out: Path) -> None:
 @pytest.mark.usefixtures("no_curves")
 def test_two_processes_share_their_gradients(tmp_path: Path) -> None:
     """The gradient of w.x is x: with batches of ones and of twos both processes must see 1.5."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")  # no second import of torch
-    workers = [
-        context.Process(target=_share_gradients, args=(rank, port, tmp_path)) for rank in (0, 1)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    port = free_port()
+    ranks = [(k, port, tmp_path) for k in (0, 1)]
+    with multiprocessing.get_context("fork").Pool(2) as pool:  # no second import of torch
+        pool.starmap_async(_share_gradients, ranks, 1).get(120)
     # clipped to length 1 after averaging: (1.5, 1.5, 1.5, bias 1) / sqrt(7.75)
     expected = torch.full((1, 3), 1.5 / 7.75**0.5)
     for rank in (0, 1):
         grad = torch.load(tmp_path / f"grad{rank}.pt", weights_only=True)
         torch.testing.assert_close(grad, expected, atol=2e-3, rtol=0)
-    with open(tmp_path / "log.csv") as file:
-        (row,) = csv.DictReader(file)
+    (row,) = logged(tmp_path)
     assert float(row["val_loss"]) == 0, "the numbers of another process than 0 were taken"

@@ -10,7 +10,6 @@ import torch
 from image_files import refused
 
 from nogaps.prior.frames import load_frames, load_val, to_size, unit_range
-from nogaps.runtime.errors import BadInput
 
 LEVELS = np.random.default_rng(0).integers(1, 256, (3, 16, 12), dtype=np.uint8)
 
@@ -20,14 +19,6 @@ def frame_file(path: Path, splits: list[str], **change: object) -> Path:
     content = {"images": LEVELS[: len(splits)], "group": names, "split": np.array(splits)}
     np.savez(path, **{**content, **change})
     return path
-
-
-def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "frames.npz").write_bytes(b"no zip")
-    np.savez(tmp_path / "other.npz", x=np.zeros(3))
-    for name in ("frames.npz", "other.npz", "absent.npz"):
-        with pytest.raises(BadInput, match=name):
-            load_frames(tmp_path / name)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +33,8 @@ def test_a_wrong_file_is_refused(tmp_path: Path) -> None:
 )
 def test_content_of_another_kind_is_refused(tmp_path: Path, change: dict) -> None:
     path = frame_file(tmp_path / "a.npz", ["train"] * 3, **change)
+    assert "not a frame file" in refused(lambda: load_frames(path))
+    np.savez(path, x=LEVELS)
     assert "not a frame file" in refused(lambda: load_frames(path))
 
 

@@ -36,20 +36,17 @@ def test_splits_keep_groups_whole_in_any_order() -> None:
 
 
 def test_fit_pad_crop_stretch() -> None:
-    image = np.zeros((40, 20), np.uint8)
+    image, size = np.zeros((40, 20), np.uint8), (16, 16)
     image[10:30] = 100
-    padded = fit_to(image, (16, 16), "pad")
-    assert (
-        not padded[:, :4].any() and not padded[:, 12:].any() and (padded[6:10, 4:12] == 100).all()
-    )
-    cropped = fit_to(image, (16, 16), "crop")
+    padded, cropped, stretched = (fit_to(image, size, fit) for fit in ("pad", "crop", "stretch"))
+    assert not padded[:, :4].any() and not padded[:, 12:].any()
+    assert (padded[6:10, 4:12] == 100).all()
     assert (cropped[2:14] == 100).all()  # only the middle 20 rows are left
-    stretched = fit_to(image, (16, 16), "stretch")
     assert (stretched[6:10] == 100).all() and not stretched[:2].any() and not stretched[14:].any()
-    assert np.array_equal(fit_to(image.T, (16, 16), "pad"), padded.T)
-    assert np.array_equal(fit_to(image.T, (16, 16), "crop"), cropped.T)
+    assert np.array_equal(fit_to(image.T, size, "pad"), padded.T)
+    assert np.array_equal(fit_to(image.T, size, "crop"), cropped.T)
     assert np.array_equal(fit_to(image, (40, 20)), image)
-    assert "--fit" in refused(lambda: fit_to(image, (16, 16)))
+    assert "--fit" in refused(lambda: fit_to(image, size))
     assert "40×21" in refused(lambda: fit_to(np.zeros((40, 21), np.uint8), (40, 20)))
 
 
@@ -63,22 +60,17 @@ def test_shrinking_does_not_alias_and_growing_stays_in_range() -> None:
 
 
 def test_frames_need_not_be_square(tmp_path: Path) -> None:
-    for k in range(4):
-        still(tmp_path / "s" / f"{k}.png", (64, 32), seed=k)
-    small([tmp_path / "s"], tmp_path / "o.npz", size="16x8")
-    x, groups = load_frames(tmp_path / "o.npz")
-    assert x.shape == (4, 1, 32, 16) and to_size(x).shape == (4, 1, 16, 8) and len(groups) == 4
-    small([tmp_path / "s"], tmp_path / "p.npz", fit="stretch")
-    message = refused(lambda: load_frames([tmp_path / "o.npz", tmp_path / "p.npz"]))
-    assert "16×16, expected 32×16" in message
-
-
-def test_preview_shows_evenly_spaced_frames(tmp_path: Path) -> None:
-    np.save(tmp_path / "a.npy", RNG.integers(0, 256, (100, 16, 16), dtype=np.uint8))
-    small([tmp_path / "a.npy"], tmp_path / "o.npz")
-    x = to_size(load_frames(tmp_path / "o.npz")[0])
-    assert torch.equal(load_some(tmp_path / "o.npz", 4), x[[0, 33, 66, 99]])
-    assert torch.equal(load_some(tmp_path / "o.npz", 200), x)
+    source, out, other = tmp_path / "s", tmp_path / "o.npz", tmp_path / "p.npz"
+    for k in range(9):
+        still(source / f"{k}.png", (64, 32), seed=k)
+    small([source], out, size="16x8")
+    small([source], other, fit="stretch")
+    frames, groups = load_frames(out)
+    x = to_size(frames)
+    assert frames.shape == (9, 1, 32, 16) and x.shape == (9, 1, 16, 8) and len(groups) == 9
+    assert "16×16, expected 32×16" in refused(lambda: load_frames([out, other]))
+    assert torch.equal(load_some(out, 4), x[[0, 3, 5, 8]]), "evenly spaced"
+    assert torch.equal(load_some(out, 200), x)
 
 
 def four_axes(path: Path) -> None:
@@ -117,77 +109,60 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("case", list(BAD))
 def test_bad_files_are_one_line_or_skipped(tmp_path: Path, case: str) -> None:
-    name, write, reason = BAD[case]
+    source, out, (name, write, reason) = tmp_path / "s", tmp_path / "o.npz", BAD[case]
     for k in range(3):
-        still(tmp_path / "s" / f"{k}.png", seed=k)
-    write(tmp_path / "s" / name)
-    message = refused(lambda: small([tmp_path / "s"], tmp_path / "o.npz"))
-    assert message.startswith((f"{tmp_path / 's' / name}: ", f"s/{name}: ")) and reason in message
-    assert "; --skip-bad leaves" in message and "expected" in message
-    assert not (tmp_path / "o.npz").exists()
-    result = prepare_images([tmp_path / "s"], tmp_path / "o.npz", "8", skip_bad=True)
-    assert result.counts == {"train": 2, "val": 1}
-    assert len(result.skipped) == 1 and name in result.skipped[0]
-    (tmp_path / "s" / name).rename(tmp_path / name)
-    alone = [tmp_path / name]
-    assert name in refused(lambda: small(alone, tmp_path / "p.npz", skip_bad=True))
-
-
-@pytest.mark.parametrize("case", ["4-D", "truncated PNG", "another aspect"])
-def test_bad_files_through_the_command(tmp_path: Path, case: str) -> None:
-    name, write, reason = BAD[case]
-    for k in range(2):
-        still(tmp_path / "s" / f"{k}.png", seed=k)
-    write(tmp_path / "s" / name)
-    arguments = ("prior", "prepare", "--source", tmp_path / "s", "--out", tmp_path / "o.npz")
-    done = called(*arguments, "--size", 8)
-    assert done.code == 2 and len(done.err.splitlines()) == 1, done.err
-    assert done.err.startswith("nogaps: ") and name in done.err and reason in done.err
-    assert not (tmp_path / "o.npz").exists()
-    if case == "4-D":
-        done = called(*arguments, "--size", 8, "--skip-bad")
-        assert done.code == 0 and "left out:" in done.err and name in done.err
+        still(source / f"{k}.png", seed=k)
+    write(source / name)
+    message = refused(lambda: small([source], out))
+    assert message.startswith((f"{source / name}: ", f"s/{name}: ")) and reason in message
+    assert "; --skip-bad leaves" in message and not out.exists()
+    command = ("prior", "prepare", "--source", source, "--out", out, "--size", 8, "--skip-bad")
+    done = called(*command)
+    assert done.code == 0 and "2 train (groups: 2), 1 val (groups: 1)" in done.out
+    assert done.err.count("left out:") == 1 and name in done.err
+    (source / name).rename(tmp_path / name)
+    assert name in refused(lambda: small([tmp_path / name], tmp_path / "p.npz", skip_bad=True))
 
 
 def test_wrong_use_is_one_line(tmp_path: Path) -> None:
-    source = still(tmp_path / "s" / "0.png").parent
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "text" / "deep").mkdir(parents=True)
-    (tmp_path / "text" / "deep" / "a.txt").write_text("x")
-    good = {"paths": [source], "out": tmp_path / "o.npz"}
-    for change, reason in (
-        ({"paths": [tmp_path / "empty"]}, "holds no images (nothing)"),
-        ({"paths": [tmp_path / "text"]}, "(1 other files)"),
-        ({"paths": [source, tmp_path / "absent"]}, "absent"),
-        ({"paths": [tmp_path / "text" / "deep" / "a.txt"]}, "(1 other files)"),
-        ({"out": source / "0.png"}, ".npz"),
-        ({"size": "0"}, "--size 0"),
-        ({"size": "64x"}, "--size 64x"),
-        ({"fit": "squeeze"}, "--fit squeeze"),
-        ({"plane": "oblique"}, "--plane oblique"),
-        ({"slices": "5"}, "--slices 5"),
-        ({"slices": "1:2:0"}, "--slices 1:2:0"),
-        ({"slices": "a:b"}, "--slices a:b"),
-        ({"val_share": float("nan")}, "--val-share"),
-        ({"size": "64x32"}, "--fit"),
-        ({}, "only group"),
-    ):
-        options = {**good, **change}
+    source, out, empty = still(tmp_path / "s" / "0.png").parent, tmp_path / "o.npz", tmp_path / "e"
+    text = tmp_path / "text" / "deep" / "a.txt"
+    empty.mkdir()
+    text.parent.mkdir(parents=True)
+    text.write_text("x")
+    for reason, change in {
+        "holds no images (nothing)": {"paths": [empty]},
+        "(1 other files)": {"paths": [tmp_path / "text"]},
+        "a.txt: holds no images (1 other files)": {"paths": [text]},
+        "absent": {"paths": [source, tmp_path / "absent"]},
+        ".npz": {"out": source / "0.png"},
+        "--size 0": {"size": "0"},
+        "--size 64x": {"size": "64x"},
+        "--fit squeeze": {"fit": "squeeze"},
+        "--plane oblique": {"plane": "oblique"},
+        "--slices 5": {"slices": "5"},
+        "--slices 1:2:0": {"slices": "1:2:0"},
+        "--slices a:b": {"slices": "a:b"},
+        "--val-share": {"val_share": float("nan")},
+        "--fit": {"size": "64x32"},
+        "only group": {},
+    }.items():
+        options = {"paths": [source], "out": out, **change}
         assert reason in refused(lambda options=options: prepare_images(**options)), change
     path = volume(tmp_path / "v.nii", VOLUME)
-    assert "16 slices" in refused(lambda: small([path], tmp_path / "o.npz", slices="16:20"))
+    assert "16 slices" in refused(lambda: small([path], out, slices="16:20"))
     preview = ("--preview", source / "p.png")
-    done = called("prior", "prepare", "--source", source, "--out", tmp_path / "o.npz", *preview)
+    done = called("prior", "prepare", "--source", source, "--out", out, *preview)
     assert done.code == 2 and "lies in a source" in done.err
-    assert sorted(os.listdir(source)) == ["0.png"] and not (tmp_path / "o.npz").exists()
+    assert sorted(os.listdir(source)) == ["0.png"] and not out.exists()
 
 
 def test_memory_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.save(tmp_path / "a.npy", VOLUME[:9])
+    array, out = tmp_path / "a.npy", tmp_path / "o.npz"
+    np.save(array, VOLUME[:9])
     monkeypatch.setattr(frames, "FRAME_PIXELS", 5 * 16 * 16)
-    message = refused(lambda: small([tmp_path / "a.npy"], tmp_path / "o.npz", skip_bad=True))
-    assert "1280 pixels" in message
+    assert "1280 pixels" in refused(lambda: small([array], out, skip_bad=True))
     monkeypatch.setattr(arrays, "IMAGE_PIXELS", 200)
-    for path in (tmp_path / "a.npy", volume(tmp_path / "v.nii", VOLUME), still(tmp_path / "s.png")):
-        message = refused(lambda path=path: small([path], tmp_path / "o.npz"))
+    for path in (array, volume(tmp_path / "v.nii", VOLUME), still(tmp_path / "s.png")):
+        message = refused(lambda path=path: small([path], out))
         assert "16×16, expected at most 200 pixels" in message

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from frame_files import small
 from image_files import refused, still, volume
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from nogaps.prior.frames import load_frames
 
@@ -128,12 +128,9 @@ def shown(picture: Image.Image, path: Path, **options: object) -> np.ndarray:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 def test_exif_turns_pictures_as_viewers_do(tmp_path: Path, name: str, orientation: int) -> None:
-    picture, exif = Image.fromarray(LEFT), Image.Exif()
+    exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    data = shown(picture, tmp_path / name, exif=exif).astype(int)
-    picture.save(tmp_path / name, exif=exif)
-    with Image.open(tmp_path / name) as stored:
-        assert np.abs(data - np.asarray(ImageOps.exif_transpose(stored))).max() <= 9
+    data = shown(Image.fromarray(LEFT), tmp_path / name, exif=exif)
     bright = np.argwhere(data > 100).mean(0) - 7.5  # where the bright half now lies
     there = {1: (0, -4), 2: (0, 4), 3: (0, 4), 4: (0, -4), 5: (-4, 0), 6: (-4, 0)}
     assert np.allclose(bright, there.get(orientation, (4, 0)))
