@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -142,6 +143,7 @@ def test_it_continues_and_notices_other_data(
     def run(**other: torch.Tensor) -> dict:
         return compare_usefulness(sets | other, val, tmp_path, 1, [0], PROFILES["smoke"])
 
+    monkeypatch.setattr(evaluation, "kriging", cache(evaluation.kriging))  # of the same images
     monkeypatch.setattr(Assessment, "train_epoch", counted)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(evaluation, "train", interrupted)

@@ -14,11 +14,17 @@ import torch
 from diffusers import AutoencoderKL, DiffusionPipeline
 
 from nogaps.prior import training
-from nogaps.prior.autoencoder import encode, reconstruct, train_autoencoder
+from nogaps.prior.autoencoder import build_autoencoder, encode, reconstruct, train_autoencoder
 from nogaps.prior.diffusion import train_diffusion
 from nogaps.prior.frames import load_frames, to_size
 from nogaps.prior.loading import Prior, load_part, load_prior
-from nogaps.prior.refine import refine_decoder, train_prior
+from nogaps.prior.refine import (
+    Pair,
+    adversarial_loss,
+    latent_bank,
+    refine_decoder,
+    train_prior,
+)
 from nogaps.prior.sampling import generate
 from nogaps.prior.training import Schedule
 from nogaps.prior.vqvae import VQVAE2
@@ -107,14 +113,23 @@ def test_interrupted_stages_continue_to_the_same_bits(
     assert contents(tmp_path) == contents(trained / kind)
 
 
-def test_they_leave_a_prior_that_samples(kl: Path) -> None:
-    (x,) = generate(2, 2, 2, prior=load_prior(kl / "pipeline"))
+@pytest.mark.parametrize(
+    ("kind", "model", "columns"),
+    [("kl", AutoencoderKL, {"kl"}), ("vqvae2", VQVAE2, {"commitment", "perplexity_top"})],
+)
+def test_they_leave_a_prior_that_samples(
+    trained: Path, kind: str, model: type, columns: set[str]
+) -> None:
+    prior = load_prior(trained / kind / "pipeline")
+    (x,) = generate(2, 2, 2, prior=prior)
+    assert isinstance(prior.vqvae, model)
     assert x.shape == (2, 1, 16, 16) and torch.isfinite(x).all()
-    for stage, column in (("autoencoder", "val_psnr"), ("diffusion", "val_loss")):
-        with open(kl / stage / "log.csv") as file:
+    for stage, scored in (("autoencoder", {"val_psnr", "val_ssim"}), ("diffusion", {"val_loss"})):
+        with open(trained / kind / stage / "log.csv") as file:
             rows = list(csv.DictReader(file))
         assert [row["step"] for row in rows] == ["2", "4"]
-        assert all(np.isfinite(float(row[column])) for row in rows)
+        names = scored | (columns if stage == "autoencoder" else {"loss"})
+        assert all(np.isfinite(float(row[name])) for row in rows for name in names)
 
 
 def test_latent_scale_is_that_of_the_training_set(kl: Path, frames: Path) -> None:
@@ -152,16 +167,9 @@ def test_a_prior_is_trained_further(kl: Path, frames: Path, tmp_path: Path) -> N
             train_diffusion([frames], out, short, 0, widths, start=start)
 
 
-def test_another_kind_of_first_stage(trained: Path, frames: Path, tmp_path: Path) -> None:
-    out = trained / "vqvae2"
-    prior = load_prior(out / "pipeline")
-    assert isinstance(prior.vqvae, VQVAE2)
-    assert generate(2, 2, 2, prior=prior)[0].shape == (2, 1, 16, 16)
-    with open(out / "autoencoder" / "log.csv") as file:
-        columns = next(csv.reader(file))
-    assert {"commitment", "perplexity_top", "val_ssim"} <= set(columns)
+def test_what_cannot_be_trained_is_one_line(trained: Path, frames: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="AutoencoderKL to refine"):
-        refine_decoder([frames], out, small(1), samples=4)
+        refine_decoder([frames], trained / "vqvae2", small(1), samples=4)
     with pytest.raises(BadInput, match="vae3"):
         train_autoencoder([frames], tmp_path, small(4), "vae3")
 
@@ -183,3 +191,27 @@ def test_one_call_trains_everything(frames: Path, tmp_path: Path) -> None:
     assert again.weights_sha256 == before.weights_sha256, "the same call changed a finished one"
     with pytest.raises(BadInput, match="other settings"):
         train(dropout=0.2)
+
+
+def test_each_player_gets_its_own_gradient() -> None:
+    """The critic is not taught to like the decoder's images, nor the decoder to feed the hinge."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        pair = Pair(build_autoencoder((8, 8, 8), 4))
+        x, bank = torch.rand(2, 1, 32, 32), torch.randn(4, 4, 8, 8)
+    losses = adversarial_loss(pair, x, torch.Generator().manual_seed(0), bank)
+    critic = list(pair.critic.parameters())
+    expected = torch.autograd.grad(losses["critic"], critic, retain_graph=True)
+    losses["loss"].backward()
+    for parameter, gradient in zip(critic, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient)
+    assert pair.stage.decoder.conv_out.weight.grad.abs().sum() > 0
+    assert all(p.grad is None for p in pair.stage.encoder.parameters())
+
+
+def test_sampled_latents_are_those_of_their_seed(prior_folder: Path, tmp_path: Path) -> None:
+    """A run that is killed before its first checkpoint leaves latents, and no other record."""
+    prior = load_prior(prior_folder)
+    banks = [latent_bank(prior, tmp_path, 2, seed) for seed in (0, 1, 0)]
+    assert not torch.equal(banks[0], banks[1]) and torch.equal(banks[0], banks[2])
+    assert len(latent_bank(prior, tmp_path, 3, 0)) == 3

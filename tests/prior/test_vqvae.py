@@ -212,8 +212,6 @@ def test_the_average_of_models_has_a_codebook_of_its_own() -> None:
     part, averaged = model.quantizer_bottom, ema.module.quantizer_bottom
     assert not torch.equal(averaged.codes, part.codes)
     assert torch.equal(averaged.updates, part.updates) and torch.equal(averaged.idle, part.idle)
-    x_hat = reconstruct(ema.module.eval(), images())
-    assert torch.isfinite(x_hat).all()
 
 
 def _train_in_parallel(rank: int, folder: Path, z: torch.Tensor) -> None:

@@ -1,7 +1,8 @@
-"""Which files of a folder are images, and which group and split each has."""
+"""Which files are images, the group and split of each, and their content as upright grey levels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,16 @@ import pytest
 from frame_files import read_frames, small
 from image_files import refused, still, volume
 from in_process import called
+from PIL import ExifTags, Image
 
+from nogaps.prior.frames import load_frames
 from nogaps.prior.frames.prepare import prepare_images
 from nogaps.prior.frames.sources import group_names
 from nogaps.runtime.files import sha256
 
-VOLUME = np.random.default_rng(0).integers(1, 256, (16, 16, 16), dtype=np.uint8)
+nib = pytest.importorskip("nibabel")
+RNG = np.random.default_rng(0)
+VOLUME = RNG.integers(1, 256, (16, 16, 16), dtype=np.uint8)  # axes: right, anterior, superior
 
 
 def test_merged_folders_hidden_files_links_and_loops(tmp_path: Path) -> None:
@@ -117,3 +122,153 @@ def test_groups_are_patients(tmp_path: Path) -> None:
     assert groups["s/p2/002.png"] == groups["s/p2/T1.nii.gz#sagittal 8"] == "s/p2"
     assert groups["s/sub-07_T1w.nii.gz#sagittal 8"] == "sub-07"
     assert sorted(set(groups.values())) == ["other", "s/p1", "s/p2", "sub-07"]
+
+
+UPRIGHT: dict[str, Callable[[int], np.ndarray]] = {  # superior or anterior up, x or y to the right
+    "sagittal": lambda k: VOLUME[k].T[::-1],
+    "coronal": lambda k: VOLUME[:, k].T[::-1],
+    "axial": lambda k: VOLUME[:, :, k].T[::-1],
+}
+
+
+@pytest.mark.parametrize("plane", list(UPRIGHT))
+def test_chosen_slices_of_volumes_are_upright(tmp_path: Path, plane: str) -> None:
+    path = volume(tmp_path / "head.nii", VOLUME, "PIR")
+    data = small([path], tmp_path / "o.npz", plane=plane, slices="3:9:2")
+    expected = np.stack([UPRIGHT[plane](k) for k in (3, 5, 7)])
+    assert data["images"].dtype == np.uint8 and np.array_equal(data["images"], expected)
+    assert data["source_file"].tolist() == [f"head.nii#{plane} {k}" for k in (3, 5, 7)]
+    assert set(data["group"]) == {"head"} and set(data["licence"]) == {""}
+
+
+def test_sagittal_middle_with_the_nose_right_is_the_default(tmp_path: Path) -> None:
+    head = np.zeros((15, 16, 16), np.int16)
+    head[7, 13:, 4:6] = 900  # the nose: midline, anterior, low
+    head[7, 2:5, 13:] = 500  # the vertex, at the back
+    data = small([volume(tmp_path / "h.nii.gz", head, "IPL")], tmp_path / "o.npz", slices="0.06")
+    (image,) = data["images"]
+    assert data["source_file"].tolist() == ["h.nii.gz#sagittal 7"] and image.dtype == np.uint16
+    assert (image[10:12, 13:] == 65535).all() and np.allclose(image[:3, 2:5], 65535 * 5 / 9, atol=1)
+    assert np.count_nonzero(image) == 15
+    named = small([tmp_path / "h.nii.gz"], tmp_path / "o.npz")["source_file"]
+    assert [name.split()[1] for name in named] == ["6", "7", "8"]  # the middle fifth
+
+
+@pytest.mark.parametrize(
+    ("codes", "cut", "plane"), [("RAS", np.s_[:, :, 5:6], "axial"), ("PSR", np.s_[5:6], "sagittal")]
+)
+@pytest.mark.parametrize("flat", [True, False])
+def test_one_slice_is_shown_in_its_own_plane(
+    tmp_path: Path, codes: str, cut: object, plane: str, flat: bool
+) -> None:
+    path = volume(tmp_path / "a.nii", VOLUME[cut], codes)
+    stored = nib.load(path)
+    if flat:
+        image = np.array(stored.dataobj[:, :, 0])  # no map of the file that is written next
+        nib.Nifti1Image(image, stored.affine).to_filename(path)
+    data = small([path], tmp_path / "o.npz")
+    assert np.array_equal(data["images"][0], UPRIGHT[plane](5))
+    assert data["source_file"].tolist() == ["a.nii"]
+    message = refused(lambda: small([path], tmp_path / "o.npz", plane="coronal"))
+    assert f"one {plane} slice" in message
+
+
+def test_volumes_are_scaled_as_a_whole(tmp_path: Path) -> None:
+    """By slope and intercept and the maximum of all slices, those not chosen included."""
+    data = np.zeros((16, 16, 16), np.int16)
+    data[8], data[3], data[3, 0, 0] = 40, 90, -10
+    image = nib.Nifti1Image(data, np.eye(4))
+    image.header.set_slope_inter(2, 5)
+    image.to_filename(tmp_path / "a.nii")
+    assert nib.load(tmp_path / "a.nii").dataobj.slope == 2  # values -15, 5, 85 and 185
+    data = small([tmp_path / "a.nii"], tmp_path / "o.npz", slices="8:9")["images"]
+    assert np.unique(data).tolist() == [round(65535 * 100 / 200)]
+
+
+def test_voxel_sizes_count_for_the_aspect(tmp_path: Path) -> None:
+    path = volume(tmp_path / "a.nii", VOLUME[:, :, :4], zooms=(1, 1, 4))
+    assert small([path], tmp_path / "o.npz", slices="2:3")["images"].shape == (1, 16, 16)
+    path = volume(path, VOLUME, zooms=(1, 1, 2))
+    message = refused(lambda: small([path], tmp_path / "o.npz"))
+    assert "16×16 pixels of 2×1 do not fill 16×16, expected --fit" in message
+    padded = small([path], tmp_path / "o.npz", fit="pad", slices="2:3")["images"][0]
+    assert not padded[:, :4].any() and not padded[:, 12:].any() and padded[:, 4:12].all()
+
+
+def test_arrays(tmp_path: Path) -> None:
+    one, many = VOLUME[0], VOLUME[:4]
+    for values in (one, many, many[:, None]):
+        np.save(tmp_path / "a.npy", values)
+        data = small([tmp_path / "a.npy"], tmp_path / "o.npz")
+        assert np.array_equal(data["images"], values.reshape(-1, 16, 16))
+        assert set(data["group"]) == {"a"}
+    assert data["source_file"].tolist() == [f"a.npy#{k}" for k in range(4)]
+    np.save(tmp_path / "a.npy", (many / 255 - 1).astype(">f4"))
+    data = small([tmp_path / "a.npy"], tmp_path / "o.npz")["images"]
+    low, high = many.min() / 255 - 1, many.max() / 255 - 1
+    expected = 65535 * (many / 255 - 1 - low) / (high - low)
+    assert data.dtype == np.uint16 and np.abs(data - expected).max() < 1
+
+
+def test_stills_of_8_and_16_bits(tmp_path: Path) -> None:
+    deep = RNG.integers(0, 3000, (16, 16)).astype(np.uint16)
+    pixels = np.asarray(Image.open(still(tmp_path / "s" / "b.png")))
+    Image.fromarray(pixels).convert("RGB").save(tmp_path / "s" / "c.jpg", quality=100)
+    Image.fromarray(deep).save(tmp_path / "s" / "a.png")
+    images = small([tmp_path / "s"], tmp_path / "o.npz")["images"]
+    assert images.dtype == np.uint16
+    assert np.array_equal(images[:2], np.stack([deep, pixels]))
+    assert np.abs(images[2].astype(int) - pixels).mean() < 4
+    x, groups = load_frames(tmp_path / "o.npz")
+    assert groups == ["o/a", "o/b", "o/c"] and float(x.min()) >= 0 and float(x.max()) == 1
+
+
+LEFT = np.where(np.arange(16) < 8, 200, 50).astype(np.uint8) * np.ones((16, 1), np.uint8)
+CLEAR = (np.arange(16) % 4 > 0) * np.ones((16, 1), bool)  # False: transparent
+
+
+def shown(picture: Image.Image, path: Path, **options: object) -> np.ndarray:
+    path.parent.mkdir(exist_ok=True)
+    picture.save(path, **options)
+    return small([path], path.parent / "o.npz")["images"][0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_exif_turns_pictures_as_viewers_do(tmp_path: Path, name: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = shown(Image.fromarray(LEFT), tmp_path / name, exif=exif)
+    bright = np.argwhere(data > 100).mean(0) - 7.5  # where the bright half now lies
+    there = {1: (0, -4), 2: (0, 4), 3: (0, 4), 4: (0, -4), 5: (-4, 0), 6: (-4, 0)}
+    assert np.allclose(bright, there.get(orientation, (4, 0)))
+
+
+def palette(pixels: np.ndarray) -> Image.Image:
+    """The levels as entries of a palette in another order."""
+    picture = Image.fromarray(255 - pixels).convert("P")
+    picture.putpalette([value for k in range(255, -1, -1) for value in (k, k, k)])
+    return picture
+
+
+def with_alpha(picture: Image.Image) -> Image.Image:
+    picture.putalpha(Image.fromarray(np.where(CLEAR, 255, 0).astype(np.uint8)))
+    return picture
+
+
+PICTURES: dict[str, tuple[Image.Image, dict, np.ndarray]] = {  # with what they must become
+    "palette": (palette(LEFT), {}, LEFT),
+    "colours": (Image.fromarray(LEFT).convert("RGB"), {}, LEFT),
+    "1 bit": (Image.fromarray(LEFT > 100), {}, np.where(LEFT > 100, 255, 0)),
+    "alpha of grey": (with_alpha(Image.fromarray(LEFT)), {}, LEFT * CLEAR),
+    "alpha of colours": (with_alpha(Image.fromarray(LEFT).convert("RGB")), {}, LEFT * CLEAR),
+    "a transparent entry": (palette(LEFT), {"transparency": 255 - 200}, LEFT * (LEFT != 200)),
+    "a transparent level": (Image.fromarray(LEFT), {"transparency": 200}, LEFT * (LEFT != 200)),
+    "16 bits": (Image.fromarray(LEFT * np.uint16(300)), {}, LEFT * 300.0),
+}
+
+
+@pytest.mark.parametrize("case", list(PICTURES))
+def test_pictures_are_read_as_viewers_show_them_on_black(tmp_path: Path, case: str) -> None:
+    picture, options, expected = PICTURES[case]
+    assert np.abs(shown(picture, tmp_path / "a.png", **options) - expected).max() <= 1
