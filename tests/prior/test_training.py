@@ -20,26 +20,6 @@ from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import sha256
 
 
-def line_fit(
-    schedule: Schedule, run_dir: Path, **config: object
-) -> tuple[torch.nn.Module, list[float]]:
-    """Fit y = w x; the model, and its w at validations."""
-    model, seen = torch.nn.Linear(1, 1, bias=False), []
-    torch.nn.init.zeros_(model.weight)
-
-    def validate(averaged: torch.nn.Module) -> dict[str, float]:
-        seen.append(float(averaged.weight.detach()))
-        return {"loss": 1.0}
-
-    def loss(model: torch.nn.Module, x: torch.Tensor, _: torch.Generator) -> dict:
-        return {"loss": (model(x) - 3 * x).square().mean()}
-
-    def draw(n: int, generator: torch.Generator) -> torch.Tensor:
-        return torch.rand(n, 1, generator=generator)
-
-    return fit(model, draw, loss, validate, run_dir, schedule, config), seen
-
-
 @pytest.fixture
 def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "save_curves", lambda *_: None)  # slow, and tested elsewhere
@@ -56,25 +36,29 @@ def test_the_rate_rises_and_falls() -> None:
     assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
 
 
-def test_the_log_has_mean_losses_and_scores(tmp_path: Path) -> None:
-    line_fit(Schedule(5, 4, 0.1, validate_every=2), tmp_path / "run")
-    rows = logged(tmp_path / "run")
-    assert [row["step"] for row in rows] == ["2", "4", "5"]
+def test_a_run_is_logged_and_goes_on_for_longer_but_not_with_other_settings(tmp_path: Path) -> None:
+    """It fits y = w x."""
+    run_dir = tmp_path / "run"
+
+    def fitted(steps: int, seed: int = 0, **config: object) -> None:
+        model = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.zeros_(model.weight)
+        schedule = Schedule(steps, 4, 0.1, validate_every=2, seed=seed)
+        loss = lambda m, x, _: {"loss": (m(x) - 3 * x).square().mean()}  # noqa: E731
+        draw = lambda n, generator: torch.rand(n, 1, generator=generator)  # noqa: E731
+        fit(model, draw, loss, lambda _: {"loss": 1.0}, run_dir, schedule, config)
+
+    fitted(3, kind="a", _private={1, 2})
+    fitted(5, kind="a")
+    rows = logged(run_dir)
+    assert [row["step"] for row in rows] == ["2", "3", "4", "5"]
     assert list(rows[0]) == ["step", "seconds", "loss", "val_loss"]
     x = [torch.rand(4, 1, generator=step_generator(0, step)) for step in range(2)]
-    first = float((3 * x[0]).square().mean())
-    assert first / 2 < float(rows[0]["loss"]) < (first + float((3 * x[1]).square().mean())) / 2
-    assert (tmp_path / "run" / "log.png").exists()
-
-
-@pytest.mark.usefixtures("no_curves")
-def test_a_run_goes_on_for_longer_but_not_with_other_settings(tmp_path: Path) -> None:
-    schedule = Schedule(3, 4, 0.1, validate_every=1)
-    line_fit(schedule, tmp_path / "run", kind="a", _private={1, 2})
-    _, seen = line_fit(Schedule(5, 4, 0.1, validate_every=1), tmp_path / "run", kind="a")
-    assert len(seen) == 2
+    first, second = (float((3 * batch).square().mean()) for batch in x)
+    assert first / 2 < float(rows[0]["loss"]) < (first + second) / 2
+    assert (run_dir / "log.png").exists()
     with pytest.raises(BadInput, match=r"run: holds .*other settings \(kind, seed\)"):
-        line_fit(Schedule(5, 4, 0.1, validate_every=1, seed=1), tmp_path / "run", kind="b")
+        fitted(5, seed=1, kind="b")
 
 
 @pytest.mark.usefixtures("no_curves")
