@@ -1,10 +1,12 @@
-"""Pictures with an object each as hole: CIFAR-10 with DeepLabV3, photographs with drawn objects."""
+"""CIFAR-10 with an object each as hole: the pictures, and what DeepLabV3 sees in them."""
 
 from __future__ import annotations
 
 import contextlib
+import time
+import zipfile
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,34 +14,29 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from skimage.draw import polygon2mask
+from skimage.data import astronaut
 from torch.utils.data import TensorDataset
-from tqdm.auto import tqdm
 
+from benchmarks.harness import cores
 from nogaps.Assessment import corrupt
 from nogaps.runtime.device import autocast, autocast_dtype, pick_device
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import load_npy, open_regular, parsing, save_npy
+from nogaps.runtime.files import open_regular, parsing, save_npz
+from nogaps.runtime.progress import progress
 from nogaps.runtime.seeds import numbered_generator
 
 SIDE = 32  # pixels of a picture
-SHARD = 1000  # masks in one file
-BATCH = 32  # pictures that are segmented at a time
-STUDY = "pip install 'nogaps[study]'"
-WITHOUT = "or run with --images FOLDER or --images sample"
-SHIPPED = {  # colour photographs inside the wheels of these packages
-    "skimage": "data/astronaut.png data/chelsea.png data/coffee.png data/motorcycle_left.png "
-    "data/rocket.jpg",
-    "sklearn": "datasets/images/china.jpg datasets/images/flower.jpg",
-}
+ROW = SIDE * SIDE // 8  # bytes of a mask
+COMPARED = 200  # pictures that tiles are compared on
+CHUNK = 32  # pictures that are segmented between two writes
+Segment = Callable[[np.ndarray], np.ndarray]  # (N,32,32,3) uint8 to classes (N,32,32), 0: none
 
 
 class Pictures(NamedTuple):
-    """Pictures x (N,3,H,W) float32 in [0,1], masks (N,1,H,W) bool, and what each comes from."""
+    """Pictures x (N,3,H,W) float32 in [0,1], and masks (N,1,H,W) bool, True = observed."""
 
     x: torch.Tensor
     mask: torch.Tensor
-    groups: list[str]
 
     def triples(self) -> TensorDataset:
         """Return (y, x, mask), y corrupted."""
@@ -51,181 +48,207 @@ def colour(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))).float() / 255
 
 
-# photographs ---------------------------------------------------------------------------------
-
-
-def photographs(source: str) -> dict[str, np.ndarray]:
-    """Read colour pictures (H,W,3) uint8 by name.
+def read_pictures(source: Path, part: str, count: int) -> np.ndarray:
+    """Read the first pictures of a part, equally many of each class, (count,32,32,3) uint8.
 
     Args:
-        source: A folder of PNG and JPG, or "sample": what scikit-image and scikit-learn ship.
+        source: A folder or zip that holds PART/CLASS/NUMBER.jpg, or .png.
+        part: "train" or "test".
+        count: How many; fewer are the first of more.
 
     Raises:
-        BadInput: A picture is unreadable or smaller than 32×32, or there are fewer than two.
+        BadInput: There are fewer, or one is unreadable or of another size.
     """
-    if source == "sample":
-        paths = [_package(name) / one for name, all_ in SHIPPED.items() for one in all_.split()]
-    elif Path(source).is_dir():
-        stills = (".png", ".jpg", ".jpeg")
-        paths = [p for p in sorted(Path(source).rglob("*")) if p.suffix.lower() in stills]
-    else:
-        raise BadInput("is not a folder", "one with PNG or JPG, or 'sample'", path=source)
-    if len(paths) < 2:
-        raise BadInput(f"holds {len(paths)} pictures", "two or more to split", path=source)
-    return {path.as_posix().removeprefix(f"{source}/"): read_photograph(path) for path in paths}
+    with parsing(source, f"a zip or folder with {part}/CLASS/0000.jpg"):
+        root = source
+        if not source.is_dir():
+            root = zipfile.Path(zipfile.ZipFile(open_regular(source)))
+        classes = [folder for folder in (root / part).iterdir() if folder.is_dir()]
+        named = [(file.name, folder.name, file) for folder in classes for file in folder.iterdir()]
+    stills = [each for each in named if each[0].endswith((".jpg", ".png"))]
+    if len(stills) < count:
+        problem = f"holds {len(stills)} pictures {part}/CLASS/0000.jpg"
+        raise BadInput(problem, f"{count} or more", path=source)
+    return np.stack([_pixels(file) for *_, file in sorted(stills, key=itemgetter(0, 1))[:count]])
 
 
-def _package(name: str) -> Path:
-    spec = find_spec(name)
-    if spec is None or spec.origin is None:
-        raise BadInput("is not installed, whose photographs are trained on", STUDY, path=name)
-    return Path(spec.origin).parent
+def _pixels(path: Path | zipfile.Path) -> np.ndarray:
+    with parsing(str(path), "a JPEG or PNG of 32×32"), path.open("rb") as file:
+        picture = Image.open(file, formats=["JPEG", "PNG"])
+        if picture.size != (SIDE, SIDE):
+            raise ValueError("{}×{} pixels".format(*picture.size))
+        return np.asarray(picture.convert("RGB"))
 
 
-def read_photograph(path: Path) -> np.ndarray:
-    """Read a PNG or JPG as (H,W,3) uint8; BadInput if unreadable or smaller than 32×32."""
-    with open_regular(path) as file, parsing(path, "a PNG or JPG picture"):
-        pixels = np.asarray(Image.open(file, formats=["PNG", "JPEG"]).convert("RGB"))
-    if min(pixels.shape[:2]) < SIDE:
-        height, width = pixels.shape[:2]
-        raise BadInput(f"is {height}×{width}", f"{SIDE}×{SIDE} or more", path=path)
-    return pixels
+def large_picture(side: int) -> Pictures:
+    """Return a portrait with one large hole in its middle."""
+    pixels = np.asarray(Image.fromarray(astronaut()).resize((side, side), Image.Resampling.BOX))
+    y, x = np.mgrid[:side, :side] / side - 0.5
+    mask = torch.from_numpy(np.hypot(x, y) > 0.25 + 0.05 * np.sin(3 * np.arctan2(y, x)))
+    return Pictures(colour(pixels[None]), mask[None, None])
 
 
-def random_crop(photo: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return (32,32,3) uint8 from a random place: a square of 1 to 4 times the side, averaged."""
-    height, width, _ = photo.shape
-    factor = int(rng.integers(1, min(4, min(height, width) // SIDE) + 1))
-    edge = SIDE * factor
-    top, left = rng.integers(height - edge + 1), rng.integers(width - edge + 1)
-    piece = photo[top : top + edge, left : left + edge]
-    piece = piece.reshape(SIDE, factor, SIDE, factor, 3).mean((1, 3))
-    return piece.round().astype(np.uint8)
-
-
-def draw_object(rng: np.random.Generator) -> np.ndarray:
-    """Draw an ellipse, polygon or blob of 5 to 40 % of the area, bool (32,32)."""
-    while True:
-        radius = OUTLINES[rng.integers(len(OUTLINES))](rng)
-        angle = np.linspace(0, 2 * np.pi, len(radius), endpoint=False) + rng.uniform(0, 2 * np.pi)
-        centre = rng.uniform(0.25, 0.75, 2) * SIDE
-        size = rng.uniform(0.1, 0.5) * SIDE
-        points = centre + size * radius[:, None] * np.stack([np.sin(angle), np.cos(angle)], 1)
-        drawn = polygon2mask((SIDE, SIDE), points)
-        if 0.05 <= drawn.mean() <= 0.4:
-            return drawn
-
-
-def _ellipse(rng: np.random.Generator) -> np.ndarray:
-    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    return 1 / np.hypot(np.cos(angle), rng.uniform(1, 3) * np.sin(angle))
-
-
-def _polygon(rng: np.random.Generator) -> np.ndarray:
-    return rng.uniform(0.4, 1, rng.integers(4, 10))
-
-
-def _blob(rng: np.random.Generator) -> np.ndarray:
-    angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    waves = sum(rng.normal() / k * np.cos(k * angle + rng.uniform(0, 6.3)) for k in range(2, 7))
-    return np.exp(0.4 * waves)
-
-
-OUTLINES: tuple[Callable[[np.random.Generator], np.ndarray], ...] = (_ellipse, _polygon, _blob)
-
-
-def crops_with_objects(photos: dict[str, np.ndarray], count: int, seed: int) -> Pictures:
-    """Return crops, equally many of each photograph, each with a drawn object as its hole.
-
-    Crop k depends on the seed and k only.
-    """
-    names = [list(photos)[k % len(photos)] for k in range(count)]
-    images, objects = [], []
-    for k, name in enumerate(names):
-        rng = np.random.default_rng([seed, k])
-        images.append(random_crop(photos[name], rng))
-        objects.append(draw_object(rng))
-    masks = torch.from_numpy(~np.stack(objects))[:, None]
-    return Pictures(colour(np.stack(images)), masks, names)
-
-
-# CIFAR-10 ------------------------------------------------------------------------------------
+# objects ---------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _torchvision() -> Iterator[None]:
+def _importing(package: str) -> Iterator[None]:
     try:
         yield
     except (ImportError, RuntimeError) as error:  # RuntimeError: built for another torch
         problem = f"cannot be imported ({error})"
-        raise BadInput(problem, f"as of {STUDY}, {WITHOUT}", path="torchvision") from error
+        raise BadInput(problem, "as of pip install 'nogaps[study]'", path=package) from error
 
 
-def cifar10(folder: Path, train: bool) -> torch.Tensor:
-    """Return CIFAR-10 (Krizhevsky 2009), (50000|10000,3,32,32); downloaded if not in `folder`.
-
-    Raises:
-        BadInput: torchvision or the data cannot be had, and what to do.
-    """
-    with _torchvision():
-        from torchvision.datasets import CIFAR10
-    try:
-        return colour(CIFAR10(str(folder), train=train, download=True).data)
-    except (OSError, RuntimeError) as error:
-        problem = f"CIFAR-10 cannot be fetched ({error})"
-        raise BadInput(problem, f"cifar-10-batches-py there, {WITHOUT}", path=folder) from error
-
-
-def _segmenter() -> Callable[[torch.Tensor], torch.Tensor]:
-    """DeepLabV3-ResNet50 (arXiv 1706.05587): (N,3,H,W) to classes (N,h,w), 0 = background."""
-    with _torchvision():
+def resnet_deeplab() -> Segment:
+    """Return torchvision's DeepLabV3-ResNet50 (arXiv 1706.05587), downloaded; else BadInput."""
+    with _importing("torchvision"):
         from torchvision.models.segmentation import DeepLabV3_ResNet50_Weights, deeplabv3_resnet50
     weights, device = DeepLabV3_ResNet50_Weights.DEFAULT, pick_device()
     try:
         model = deeplabv3_resnet50(weights=weights).eval().requires_grad_(False).to(device)
     except (OSError, RuntimeError) as error:
         problem = f"the weights of DeepLabV3 cannot be fetched ({error})"
-        expected = f"{weights.url.rsplit('/', 1)[-1]} there, {WITHOUT}"
+        expected = f"{weights.url.rsplit('/', 1)[-1]} there, or run with --model TFLITE"
         raise BadInput(problem, expected, path=f"{torch.hub.get_dir()}/checkpoints") from error
     prepare = weights.transforms()
 
     @torch.no_grad()
-    def segment(x: torch.Tensor) -> torch.Tensor:
+    def segment(pixels: np.ndarray) -> np.ndarray:
         with autocast(device, autocast_dtype(device)):
-            return model(prepare(x.to(device)))["out"].argmax(1).cpu()
+            classes = model(prepare(colour(pixels).to(device)))["out"].argmax(1, keepdim=True)
+        small = F.interpolate(classes.float(), (SIDE, SIDE), mode="nearest-exact")
+        return small[:, 0].long().cpu().numpy()
 
     return segment
 
 
-def pick_object(classes: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return one of the classes in (h,w), at random, as bool (32,32); none: all False."""
-    found = classes.unique()
-    found = found[found > 0]
-    if not len(found):
-        return torch.zeros(SIDE, SIDE, dtype=torch.bool)
-    one = found[torch.randint(len(found), (), generator=generator)]
-    small = F.interpolate((classes == one).float()[None, None], (SIDE, SIDE), mode="nearest")
-    return small[0, 0].bool()
+def tflite_deeplab(model: Path, tiles: int = 1) -> Segment:
+    """Return a quantised DeepLabV3, to which pictures are enlarged.
 
+    Args:
+        model: A .tflite; input (1,S,S,3) uint8, output (1,S,S) classes.
+        tiles: So many pictures a side share one input.
 
-def object_masks(x: torch.Tensor, stem: Path, seed: int) -> torch.Tensor:
-    """Find the objects that DeepLabV3 sees in x (N,3,32,32): masks (N,1,32,32), True = observed.
-
-    Masks are written in files STEM-FIRST-LAST.npy, and those that are there are not made again.
-    Picture k's object depends on the seed and k only.
+    Raises:
+        BadInput: ai-edge-litert is not installed, or the model is damaged.
     """
-    segment: Callable[[torch.Tensor], torch.Tensor] | None = None
-    shards = []
-    for start in tqdm(range(0, len(x), SHARD), desc=f"{stem.name} masks", disable=None):
-        part = x[start : start + SHARD]
-        path = stem.with_name(f"{stem.name}-{start}-{start + len(part) - 1}.npy")
-        if not path.exists():
-            segment = segment or _segmenter()
-            classes = [one for batch in part.split(BATCH) for one in segment(batch)]
+    with _importing("ai_edge_litert"):
+        from ai_edge_litert.interpreter import Interpreter, OpResolverType
+    # the default delegate cannot prepare the graph of MobileNetV2's DeepLabV3
+    resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    with open_regular(model) as file, parsing(model, "a TFLite DeepLabV3"):
+        options = {"num_threads": cores(), "experimental_op_resolver_type": resolver}
+        interpreter = Interpreter(model_content=file.read(), **options)
+        interpreter.allocate_tensors()
+        (given,), (made,) = interpreter.get_input_details(), interpreter.get_output_details()
+        size = int(given["shape"][1])
+    cell = size // tiles
+    centres = ((np.arange(SIDE) + 0.5) * cell / SIDE).astype(int)
+
+    def segment(pixels: np.ndarray) -> np.ndarray:
+        classes = []
+        for first in range(0, len(pixels), tiles**2):
+            canvas, some = Image.new("RGB", (size, size), "grey"), pixels[first : first + tiles**2]
+            corners = [(k // tiles * cell, k % tiles * cell) for k in range(len(some))]
+            for (top, left), picture in zip(corners, some, strict=True):
+                large = Image.fromarray(picture).resize((cell, cell), Image.Resampling.BICUBIC)
+                canvas.paste(large, (left, top))
+            interpreter.set_tensor(given["index"], np.asarray(canvas)[None])
+            interpreter.invoke()
+            (whole,) = interpreter.get_tensor(made["index"])
+            classes += [whole[np.ix_(top + centres, left + centres)] for top, left in corners]
+        return np.stack(classes)
+
+    return segment
+
+
+def compare_tiles(images: Path, model: Path | None) -> dict[str, object]:
+    """Compare the objects of test pictures that share an input with those of single pictures.
+
+    Returns:
+        "model", "pictures", and "tiles": by "2×2" and so on the mean "iou" of where a picture has
+        objects (1: both have none), the share "with_object", and "cpu_seconds" a picture.
+    """
+    if model is None:
+        raise BadInput("only an input of one size can be shared", "--model TFLITE")
+    pixels, rows, alone = read_pictures(images, "test", COMPARED), {}, None
+    for tiles in (1, 2, 3, 4):
+        segment, began = tflite_deeplab(model, tiles), time.process_time()
+        objects = segment(pixels) > 0
+        seconds = (time.process_time() - began) / len(pixels)
+        alone = objects if alone is None else alone
+        both, either = (part.sum((1, 2)) for part in (objects & alone, objects | alone))
+        iou = float(np.where(either > 0, both / np.maximum(either, 1), 1).mean())
+        found = float(objects.any((1, 2)).mean())
+        rows[f"{tiles}×{tiles}"] = {"iou": iou, "with_object": found, "cpu_seconds": seconds}
+    return {"model": model.name, "pictures": len(pixels), "tiles": rows}
+
+
+# masks -----------------------------------------------------------------------------------------
+
+
+def pick_object(classes: np.ndarray, generator: torch.Generator) -> np.ndarray:
+    """Return where one of the classes in (32,32) is, at random, bool; none: all False."""
+    found = np.unique(classes[classes > 0])
+    if not len(found):
+        return np.zeros(classes.shape, bool)
+    return classes == found[int(torch.randint(len(found), (), generator=generator))]
+
+
+def load_masks(path: Path) -> dict[str, np.ndarray]:
+    """Return packed bits (N,128) uint8 by part, and "made_of": a .npz; empty if there is none."""
+    if not path.exists():
+        return {}
+    with open_regular(path) as file, parsing(path, "masks that this study made"):
+        stored = dict(np.load(file, allow_pickle=False))
+        shapes = {name: array.shape[1:] for name, array in stored.items()}
+        if shapes.pop("made_of") or any(shape != (ROW,) for shape in shapes.values()):
+            raise ValueError(f"arrays of {shapes}")
+    return stored
+
+
+def object_masks(
+    pixels: np.ndarray, part: str, path: Path, model: Path | None, seed: int
+) -> torch.Tensor:
+    """Return the masks of the first pictures of a part, (N,1,32,32) bool, True = observed.
+
+    Those that `path` lacks are made and added; an interrupted call continues to the same bits.
+
+    Args:
+        pixels: Pictures (N,32,32,3) uint8.
+        part: Name of the pictures in `path`.
+        path: See `load_masks`.
+        model: See `tflite_deeplab`; None: torchvision's.
+        seed: Of the choice where a picture has objects of several classes.
+
+    Raises:
+        BadInput: The file is damaged, or lacks masks and was made otherwise.
+    """
+    stored = load_masks(path)
+    packed = stored.get(part, np.zeros((0, ROW), np.uint8))
+    if len(packed) < len(pixels):
+        made_of = f"{model.name if model else 'torchvision'}, seed {seed}"
+        if stored and str(stored["made_of"]) != made_of:
+            problem = f"holds {len(packed)} masks of {part}, made by {stored['made_of']}"
+            raise BadInput(problem, f"{len(pixels)}, or by {made_of} to continue", path=path)
+        segment = tflite_deeplab(model) if model else resnet_deeplab()
+        starts = range(len(packed), len(pixels), CHUNK)
+        for start in progress(starts, f"{part} masks"):
             objects = [
-                pick_object(one, numbered_generator(seed, start + k))
-                for k, one in enumerate(classes)
+                pick_object(classes, numbered_generator(seed, start + k))
+                for k, classes in enumerate(segment(pixels[start : start + CHUNK]))
             ]
-            save_npy(path, ~torch.stack(objects).numpy())
-        shards.append(torch.from_numpy(load_npy(path)))
-    return torch.cat(shards)[:, None]
+            rows = np.packbits(~np.stack(objects).reshape(len(objects), -1), axis=1)
+            packed = np.concatenate([packed, rows])
+            save_npz(path, **stored | {"made_of": np.array(made_of), part: packed})
+    bits = np.unpackbits(packed[: len(pixels)], axis=1).reshape(-1, 1, SIDE, SIDE)
+    return torch.from_numpy(bits).bool()
+
+
+def mask_facts(mask: torch.Tensor) -> dict[str, float]:
+    """Return how many pictures have no object, how many are one, and the share that is missing."""
+    missing = (~mask).float().mean((1, 2, 3))
+    without, wholly = int((missing == 0).sum()), int((missing == 1).sum())
+    counts = {"pictures": len(mask), "without_object": without, "wholly_object": wholly}
+    return counts | {"missing": float(missing.mean())}

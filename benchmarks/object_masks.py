@@ -1,251 +1,287 @@
-"""Impute objects in colour pictures: a U-Net with FRM beside one with ASPP-FRM.
+"""Impute objects in CIFAR-10 by U-Nets: plain, with FRM, and with ASPP-FRM.
 
-    python -m benchmarks.object_masks                      (CIFAR-10, objects found by DeepLabV3)
-    python -m benchmarks.object_masks --images sample      (photographs that need no download)
-    python -m benchmarks.object_masks --images FOLDER      (your own PNG or JPG)
+    python -m benchmarks.object_masks cifar10.zip --model deeplabv3.tflite
+    python -m benchmarks.object_masks FOLDER      (masks by torchvision's DeepLabV3, downloaded)
 
-The first repeats a public study: 50,000 object masks made once, 15 epochs of Adam and MSE over
-whole images, scores on the 10,000 test images. The others do the same on 32×32 crops with drawn
-objects, tested on photographs that were not trained on. An interrupted run continues.
+Repeats a public study: object masks made once, 15 epochs of Adam and MSE over whole pictures,
+scores on the 10,000 test pictures. Beside it the same networks learn the residual to biharmonic
+interpolation, and observed pixels are copied. An interrupted run continues.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+import json
+from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import typer
 from matplotlib.figure import Figure
+from torch.utils.data import TensorDataset
 
 from benchmarks import harness, object_data
+from benchmarks.filling import opencv
 from benchmarks.harness import RESULTS, ROOT, Impute
-from benchmarks.object_data import Pictures
-from benchmarks.object_scores import colour_hole_scores, whole_scores
+from benchmarks.object_data import Pictures, colour, large_picture
+from benchmarks.object_scores import colour_hole_scores, holed, whole_scores
 from benchmarks.recipes import train_plain
 from nogaps import tables
-from nogaps.imputers.refinement import RefinedUNet, build_refined_unet
-from nogaps.interpolation import biharmonic, linear
+from nogaps.imputers.refinement import PLAIN, RefinedUNet, build_refined_unet
+from nogaps.interpolation import biharmonic, keep_observed, linear
 from nogaps.runtime.device import pick_device
 from nogaps.runtime.files import atomic, save_json
 
-RUN, CIFAR = ROOT / "runs/object_masks", ROOT / "runs/cifar10"
-NETWORKS = {"FRM": "frm", "ASPP-FRM": "aspp-frm"}
-PUBLISHED = {  # on CIFAR-10
+RUN = ROOT / "runs/object_masks"
+MASKS = RUN / "masks.npz"
+NETWORKS = {"U-Net": PLAIN, "FRM": "frm", "ASPP-FRM": "aspp-frm"}
+PUBLISHED = {  # trained on 50,000 pictures
     "FRM, published": {"psnr": 31.78, "ssim": 0.8667, "lpips": 0.1195, "fid": 20.22},
     "ASPP-FRM, published": {"psnr": 32.17, "ssim": 0.8714, "lpips": 0.1142, "fid": 21.86},
 }
 COLUMNS = {"psnr": ".2f", "ssim": ".4f", "lpips": ".4f", "fid": ".2f"}
 COLUMNS |= {"hole_psnr": ".2f", "hole_ssim": ".4f"}
 BATCH = 250  # pictures filled at a time
-
-
-@dataclass(frozen=True)
-class Size:
-    """How much of everything; train and test: pictures."""
-
-    widths: tuple[int, ...]
-    bottleneck: int
-    epochs: int
-    train: int
-    test: int
-    batch_size: int
-
-
-SIZES = {
-    "smoke": Size((8, 16), 32, 1, 48, 12, 16),
-    "full": Size((64, 128, 256), 512, 15, 5000, 1000, 64),
+SIZES = {  # train, test: pictures; large: side of the one large picture
+    "smoke": {"widths": (8, 16), "bottleneck": 32, "epochs": 1, "batch_size": 16}
+    | {"train": 48, "test": 12, "large": 64},
+    "full": {"widths": (64, 128, 256), "bottleneck": 512, "epochs": 15, "batch_size": 64}
+    | {"train": 10_000, "test": 10_000, "large": 256},
 }
-CIFAR10 = {"train": 50_000, "test": 10_000}  # pictures in it: the full study takes all of them
 
 
-class Study(NamedTuple):
-    """Pictures to train on, and others to test on."""
-
-    name: str
-    train: Pictures
-    test: Pictures
+# fillings ------------------------------------------------------------------------------------
 
 
-def of_photographs(images: str, size: Size, seed: int) -> Study:
-    """Return crops with drawn objects, split by photograph: three tenths of them are tested on."""
-    photos = object_data.photographs(images)
-    names = sorted(photos)
-    count = min(len(names) - 1, max(1, round(0.3 * len(names))))
-    held_out = set(np.random.default_rng(seed).permutation(names)[:count])
-    train, test = ({n: photos[n] for n in names if (n in held_out) == out} for out in (0, 1))
-    parts = [
-        object_data.crops_with_objects(train, size.train, 2 * seed),
-        object_data.crops_with_objects(test, size.test, 2 * seed + 1),
-    ]
-    return Study("sample" if images == "sample" else "photographs", *parts)
+def by_channel(impute: Impute, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Fill each channel of y (N,3,H,W); a picture of which nothing is observed becomes grey."""
+    x_hat, seen = torch.full_like(y, 0.5), mask.flatten(1).any(1).nonzero().flatten()
+    for first in range(0, len(seen), BATCH):
+        rows = seen[first : first + BATCH]
+        channels = y[rows].flatten(0, 1)[:, None]
+        x_hat[rows] = impute(channels, mask[rows].repeat_interleave(3, 0)).view_as(y[rows])
+    return x_hat
 
 
-def of_cifar10(masks: Path, size: Size, seed: int) -> Study:
-    """Return the first pictures of CIFAR-10 with the objects that DeepLabV3 finds in them."""
-    parts = []
-    for part, count in (("train", size.train), ("test", size.test)):
-        x = object_data.cifar10(CIFAR, part == "train")[:count]
-        mask = object_data.object_masks(x, masks / f"{part}-seed{seed}", seed)
-        parts.append(Pictures(x, mask, [str(k) for k in range(len(x))]))
-    return Study("cifar10", *parts)
+@torch.no_grad()
+def by_network(network: RefinedUNet, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Return the network's own output, also where pixels are observed."""
+    parts = zip(y.to(pick_device()).split(BATCH), mask.to(pick_device()).split(BATCH), strict=True)
+    return torch.cat([network.predict(*part).cpu() for part in parts])
+
+
+def interpolated(pictures: Pictures) -> TensorDataset:
+    """Return (y, x, mask), y filled by biharmonic interpolation."""
+    y, x, mask = pictures.triples().tensors
+    return TensorDataset(by_channel(biharmonic, y, mask), x, mask)
+
+
+def fillings(
+    pictures: Pictures, networks: Mapping[str, RefinedUNet]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Yield the pictures as each method fills them, (N,3,H,W), by its name."""
+    y, _, mask = pictures.triples().tensors
+    start = interpolated(pictures).tensors[0]
+    yield "linear", by_channel(linear(), y, mask)
+    yield "biharmonic", start
+    if find_spec("cv2"):
+        yield "Telea", by_channel(opencv("telea"), y, mask)
+    for name, network in networks.items():
+        yield name, by_network(network, start if network.config["residual"] else y, mask)
 
 
 # training and scores -------------------------------------------------------------------------
 
 
+def build(kind: str, size: Mapping, seed: int, residual: bool) -> RefinedUNet:
+    """Build an untrained network; a plain one is wider, and so has about as many weights."""
+    wider = 1.25 if kind == PLAIN else 1
+    channels = [8 * round(wider * c / 8) for c in (*size["widths"], size["bottleneck"])]
+    network = build_refined_unet(kind, 3, tuple(channels[:-1]), channels[-1], seed, residual)
+    return network.to(pick_device())
+
+
 def train_networks(
-    study: Study, size: Size, run: Path, seed: int
+    train: Pictures, size: Mapping, run: Path, seed: int
 ) -> tuple[dict[str, RefinedUNet], dict[str, dict]]:
-    """Return both networks, trained or continued, and for each its weights, seconds and log."""
+    """Train or continue each network as published, and on a residual; return them, and logs."""
     networks, training = {}, {}
-    for name, kind in NETWORKS.items():
-        network = build_refined_unet(kind, 3, size.widths, size.bottleneck, seed)
-        networks[name] = network.to(pick_device())
-        log = train_plain(
-            networks[name],
-            study.train.triples(),
-            None,
-            size.epochs,
-            checkpoint=run / f"{study.name}-{kind}.training",
-            batch_size=size.batch_size,
-            seed=seed,
-        )
-        weights = sum(p.numel() for p in network.parameters())
-        training[name] = {"weights": weights, "seconds": log[-1]["seconds"], "log": log}
+    settings = {key: size[key] for key in ("epochs", "batch_size")} | {"seed": seed}
+    for end, given in (("", train.triples()), (", residual", interpolated(train))):
+        for label, kind in NETWORKS.items():
+            name = label + end
+            networks[name] = build(kind, size, seed, residual=bool(end))
+            path = run / f"{file_name(name)}.training"
+            log = train_plain(networks[name], given, None, checkpoint=path, **settings)
+            weights = sum(p.numel() for p in networks[name].parameters())
+            training[name] = {"weights": weights, "seconds": log[-1]["seconds"], "log": log}
     return networks, training
 
 
-def by_channel(impute: Impute) -> Impute:
-    """Use a filling of (N,1,H,W) on each channel of (N,C,H,W); masks (N,1,H,W)."""
-
-    def fill(y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        masks = mask.repeat_interleave(y.shape[1], 0)
-        return impute(y.flatten(0, 1)[:, None], masks).reshape(y.shape)
-
-    return fill
-
-
-def on_device(impute: Impute) -> Impute:
-    """Fill on the device that networks compute on."""
-    device = pick_device()
-    return lambda y, mask: impute(y.to(device), mask.to(device)).cpu()
-
-
-def measure(impute: Impute, test: Pictures) -> dict[str, object]:
-    """Return all scores of one filling."""
-    y, x, mask = test.triples().tensors
-    parts = [impute(*part) for part in zip(y.split(BATCH), mask.split(BATCH), strict=True)]
-    x_hat = torch.cat(parts)
-    return whole_scores(x_hat, x, mask) | colour_hole_scores(x_hat, x, mask, test.groups)
-
-
-def compare(study: Study, networks: Mapping[str, RefinedUNet]) -> dict[str, dict]:
-    """Return the scores of both networks' own output, and of two fillings without training."""
-    fillings = {"linear": by_channel(linear()), "biharmonic": by_channel(biharmonic)}
-    fillings |= {name: on_device(network.predict) for name, network in networks.items()}
-    return {name: measure(fill, study.test) for name, fill in fillings.items()}
+def file_name(name: str) -> str:
+    """Return "frm-residual" for "FRM, residual"."""
+    return name.lower().replace(", ", "-")
 
 
 def as_table(scores: Mapping[str, Mapping]) -> str:
-    """Return a Markdown table; "n/a": could not be had (the JSON says why), "-": not published."""
+    """Return a Markdown table; "n/a": could not be had, and why below; "-": not published."""
 
     def cell(value: object, form: str) -> str:
-        text = format(value, form) if isinstance(value, float) else "n/a"
-        return "-" if value is None else text
+        if value is None:
+            return "-"
+        return format(value, form) if isinstance(value, float) else "n/a"
 
     rows = [[k, *(cell(row.get(c), f) for c, f in COLUMNS.items())] for k, row in scores.items()]
-    return tables.as_markdown(["", *COLUMNS], rows)
+    first = next(iter(scores.values()))
+    missing = [f"{name}: {first[name]}" for name in COLUMNS if isinstance(first[name], str)]
+    return "\n\n".join([tables.as_markdown(["", *COLUMNS], rows), *missing])
 
 
-# the figure -------------------------------------------------------------------------------------
+# figures -------------------------------------------------------------------------------------
 
 
-def draw_filled(path: Path, name: str, fill: Impute, test: Pictures, seed: int) -> None:
-    """Draw ten random test pictures with a hole: original, mask, masked, filled."""
-    holed = (~test.mask).flatten(1).any(1).nonzero().flatten()
-    order = torch.randperm(len(holed), generator=torch.Generator().manual_seed(seed))
-    y, x, mask = test.triples()[holed[order[:10]]]
-    rows = {"original": x, "mask": mask.float().expand_as(x), "masked": y, "filled": fill(y, mask)}
-    figure = Figure(figsize=(len(x) + 1, 5), dpi=100, layout="constrained")
-    axes = figure.subplots(len(rows), len(x), squeeze=False)
-    for line, (label, pictures) in zip(axes, rows.items(), strict=True):
-        line[0].set_ylabel(label)
-        for axis, picture in zip(line, pictures, strict=True):
-            axis.imshow(picture.permute(1, 2, 0).clamp(0, 1).numpy(), interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-    figure.suptitle(f"{name}: pictures that it was not trained on (mask: black is missing)")
+def draw(path: Path, rows: Mapping[str, torch.Tensor], title: str, zoom: int = 3) -> None:
+    """Draw a row of pictures (N,3,H,W) in [0,1] for each entry; zoom: screen pixels of a pixel."""
+    count, _, height, width = next(iter(rows.values())).shape
+    size = (count * width * zoom / 100 + 1, len(rows) * (height * zoom / 100 + 0.3) + 0.5)
+    figure = Figure(figsize=size, dpi=100, layout="constrained")
+    axes = figure.subplots(len(rows), squeeze=False)[:, 0]
+    for axis, (label, pictures) in zip(axes, rows.items(), strict=True):
+        framed = F.pad(pictures.clamp(0, 1), (1, 1, 1, 1), value=1.0).permute(0, 2, 3, 1)
+        axis.imshow(np.concatenate(list(framed), 1), interpolation="nearest")
+        axis.set(xticks=[], yticks=[], frame_on=False)
+        axis.set_title(label, loc="left", fontsize=9)
+    figure.suptitle(title)
     with atomic(path) as temporary:
         figure.savefig(temporary)
+
+
+def before(pictures: Pictures) -> dict[str, torch.Tensor]:
+    """Return what is known before filling, as rows of a figure."""
+    y, x, mask = pictures.triples().tensors
+    return {"original": x, "mask": mask.float().expand_as(x), "masked": y}
+
+
+def some(pictures: Pictures, eligible: torch.Tensor, count: int, seed: int) -> Pictures:
+    """Return random ones of the pictures for which `eligible` (N,) is true."""
+    rows = eligible.nonzero().flatten()
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+    return Pictures(*(part[rows[order[:count]]] for part in pictures))
+
+
+def draw_sheet(path: Path, test: Pictures, seed: int) -> None:
+    """Draw forty random test pictures with their objects in red."""
+    x, mask = some(test, torch.ones(len(test.x)), 40, seed)
+    marked = torch.where(mask, x, 0.5 * x + 0.5 * torch.tensor([1.0, 0, 0]).reshape(3, 1, 1))
+    rows = {f"from {10 * k + 1}": ten for k, ten in enumerate(marked.split(10))}
+    draw(path, rows, "Random test pictures; what is cut out is red")
+
+
+def draw_filled(
+    stem: str, test: Pictures, networks: Mapping[str, RefinedUNet], side: int, seed: int
+) -> dict[str, float]:
+    """Draw ten pictures by each network and a large hole by every method; return its PSNR in dB."""
+    ten, large = some(test, holed(test.mask), 10, seed), large_picture(side)
+    for name, x_hat in fillings(ten, networks):
+        if name in networks:
+            rows = before(ten)
+            rows["filled"] = keep_observed(x_hat, rows["masked"], ten.mask)
+            draw(Path(f"{stem}_{file_name(name)}.png"), rows, f"{name} (mask: black is missing)")
+    shown, psnr = before(large), {}
+    for name, x_hat in fillings(large, networks):
+        shown[name] = keep_observed(x_hat, shown["masked"], large.mask)
+        psnr[name] = colour_hole_scores(shown[name], large.x, large.mask)["hole_psnr"]
+    threes = [list(shown)[k : k + 3] for k in range(0, len(shown), 3)]
+    rows = {" | ".join(three): torch.cat([shown[name] for name in three]) for three in threes}
+    draw(Path(f"{stem}_large.png"), rows, f"One large hole, {side}×{side} pixels", zoom=1)
+    return psnr
 
 
 # the study -----------------------------------------------------------------------------------
 
 
 def run_study(
-    images: str | None = None,
-    profile: str = "full",
+    images: Path,
+    model: Path | None = None,
+    train: int | None = None,
+    smoke: bool = False,
+    masks_only: bool = False,
     *,
     seed: int = 0,
+    masks: Path = MASKS,
     run: Path = RUN,
     out: Path = RESULTS,
 ) -> dict:
-    """Train, score and draw; writes `out/object_masks_NAME.json` and PNGs, and returns the JSON.
+    """Make masks, train, score and draw; write `out/object_masks_cifar10*`, a JSON and PNGs.
 
     Args:
-        images: A folder, "sample", or None for CIFAR-10.
-        profile: "full", or "smoke": small networks, few pictures.
-        seed: Of split, crops, masks and training.
-        run: Folder of masks and checkpoints; what it holds of the same study is continued.
-        out: Folder of the results.
+        images, train, smoke, seed, masks, run, out: As the options of the command.
+        model: See `object_masks`.
+        masks_only: Make and draw the masks, and return their "masks" alone.
+
+    Returns:
+        What the JSON holds.
 
     Raises:
-        BadInput: Data or weights cannot be had.
+        BadInput: Pictures, model or packages cannot be had.
     """
-    size, run = SIZES[profile], run / profile
-    if images is None and profile == "full":
-        size = replace(size, **CIFAR10)
-    if images is None:
-        study = of_cifar10(run / "masks", size, seed)
-    else:
-        study = of_photographs(images, size, seed)
-    if profile != "full":  # its results stand beside the others, not in their place
-        study = study._replace(name=f"{study.name}-{profile}")
-    networks, training = train_networks(study, size, run, seed)
-    with torch.no_grad():
-        scores = compare(study, networks)
-        for name, network in networks.items():
-            path = out / f"object_masks_{study.name}_{NETWORKS[name]}.png"
-            draw_filled(path, name, on_device(network), study.test, seed)
-    result = {
-        "study": study.name,
-        "settings": asdict(size),
-        "seed": seed,
-        "test_pictures": sorted(set(study.test.groups)) if images else "the test part",
-        "machine": {"torch": torch.__version__, "device": pick_device().type},
-        "table": scores if images else scores | PUBLISHED,
-        "training": training,
+    size = SIZES["smoke" if smoke else "full"] | ({} if train is None else {"train": train})
+    stem = str(out / f"object_masks_cifar10{'-smoke' * smoke}")
+    parts, facts = {}, {}
+    for part in ("test", "train") if size["train"] else ("test",):
+        pixels = object_data.read_pictures(images, part, size[part])
+        mask = object_data.object_masks(pixels, part, masks, model, seed)
+        parts[part], facts[part] = Pictures(colour(pixels), mask), object_data.mask_facts(mask)
+    facts["made_of"] = str(object_data.load_masks(masks)["made_of"])
+    test = parts["test"]
+    draw_sheet(Path(f"{stem}_masks.png"), test, seed)
+    if masks_only:
+        return {"masks": facts}
+    networks, training = {}, {}
+    if size["train"]:
+        folder = run / ("smoke" if smoke else "full")
+        networks, training = train_networks(parts["train"], size, folder, seed)
+    scores = {
+        name: whole_scores(x_hat, test.x, test.mask) | colour_hole_scores(x_hat, test.x, test.mask)
+        for name, x_hat in fillings(test, networks)
     }
-    save_json(out / f"object_masks_{study.name}.json", result)
+    result = {
+        "settings": size | {"seed": seed},
+        "machine": {"torch": torch.__version__, "device": pick_device().type},
+        "masks": facts,
+        "table": scores | PUBLISHED,
+        "training": training,
+        "large_hole_psnr": draw_filled(stem, test, networks, size["large"], seed),
+    }
+    save_json(f"{stem}.json", result)
     return result
 
 
 def main(
-    images: Annotated[
-        str | None, typer.Option(help="Folder of PNG or JPG, or 'sample'. Else CIFAR-10.")
+    images: Annotated[Path, typer.Argument(help="Zip or folder of PART/CLASS/NUMBER.jpg.")],
+    model: Annotated[
+        Path | None, typer.Option(help="DeepLabV3 .tflite, else torchvision's")
     ] = None,
-    run: Annotated[Path, typer.Option(help="Folder of masks and checkpoints.")] = RUN,
-    out: Annotated[Path, typer.Option(help="Folder of the JSON and PNGs.")] = RESULTS,
+    train: Annotated[int | None, typer.Option(help="Training pictures, 0: none.", min=0)] = None,
     smoke: harness.Smoke = False,
-    seed: Annotated[int, typer.Option(help="Of split, crops, masks and training.", min=0)] = 0,
+    masks_only: Annotated[bool, typer.Option("--masks-only", help="Stop at the masks.")] = False,
+    tiles: Annotated[bool, typer.Option("--tiles", help="Only compare masks of tiles.")] = False,
+    seed: Annotated[int, typer.Option(help="Of masks, training and figures.", min=0)] = 0,
+    masks: Annotated[Path, typer.Option(help="File of masks; what it lacks is added.")] = MASKS,
+    run: Annotated[Path, typer.Option(help="Folder of checkpoints.")] = RUN,
+    out: Annotated[Path, typer.Option(help="Folder of the JSON and PNGs.")] = RESULTS,
 ) -> None:
     """Fill objects in colour pictures by U-Nets with FRM and ASPP-FRM; print their scores."""
-    result = run_study(images, "smoke" if smoke else "full", seed=seed, run=run, out=out)
-    pictures = result["settings"]["test"]
-    print(f"{result['study']}: {pictures} test pictures\n{as_table(result['table'])}")
+    if tiles:
+        result = object_data.compare_tiles(images, model)
+        save_json(out / "object_masks_tiles.json", result)
+    else:
+        places = {"masks": masks, "run": run, "out": out}
+        result = run_study(images, model, train, smoke, masks_only, seed=seed, **places)
+    print(as_table(result["table"]) if "table" in result else json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ Score = float | str  # the number, or "not available (why)"
 
 
 def whole_scores(x_hat: torch.Tensor, x: torch.Tensor, mask: torch.Tensor) -> dict[str, Score]:
-    """Return PSNR, SSIM, LPIPS and FID of whole images as studies of CIFAR-10 give them.
+    """Return scores of whole images as studies of CIFAR-10 give them.
 
     PSNR is of the MSE over all images, in dB; SSIM over the windows that lie within an image; LPIPS
     with VGG-16; FID of the holes' bounding boxes.
@@ -41,22 +41,27 @@ def whole_scores(x_hat: torch.Tensor, x: torch.Tensor, mask: torch.Tensor) -> di
     return {"psnr": psnr, "ssim": ssim, "lpips": lpips_vgg(x_hat, x), "fid": fid(*boxes)}
 
 
+def holed(mask: torch.Tensor) -> torch.Tensor:
+    """Return which masks (N,1,H,W) have missing pixels, and observed ones to fill them from."""
+    observed = mask.flatten(1)
+    return observed.any(1) & ~observed.all(1)
+
+
 def colour_hole_scores(
-    x_hat: torch.Tensor, x: torch.Tensor, mask: torch.Tensor, groups: Sequence[str]
+    x_hat: torch.Tensor, x: torch.Tensor, mask: torch.Tensor
 ) -> dict[str, float | list[float]]:
     """Return PSNR (dB) and SSIM over the hole of each image, all channels: means, 95 % intervals.
 
-    Arguments as `whole_scores`. Images without a hole do not count; intervals resample groups (N).
+    Arguments as `whole_scores`. Only images that are `holed` count.
     """
-    holed = (~mask).flatten(1).any(1)
-    kept = [group for group, has in zip(groups, holed.tolist(), strict=True) if has]
-    x_hat, x, mask = x_hat[holed], x[holed], mask[holed]
+    kept = holed(mask)
+    x_hat, x, mask = x_hat[kept], x[kept], mask[kept]
     psnr = -10 * torch.log10(hole_mse(x_hat, x, mask).clamp(min=1e-12))
     hole = (~mask).expand_as(x).float()
     ssim = (_ssim(x_hat, x) * hole).sum((1, 2, 3)) / hole.sum((1, 2, 3))
     row: dict[str, float | list[float]] = {"holes": len(x)}
     for name, values in (("hole_psnr", psnr), ("hole_ssim", ssim)):
-        mean, low, high = bootstrap(values.double().numpy(), kept)
+        mean, low, high = bootstrap(values.double().numpy())
         row |= {name: mean, f"{name}_95": [low, high]}
     return row
 

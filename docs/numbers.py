@@ -138,9 +138,6 @@ NUMBERS: dict[str, Callable[[Results], str]] = {
     "wide_times_longer": lambda r: "{:.1f}".format(
         r["ablations"]["seconds"]["1.5 times as wide"] / r["ablations"]["seconds"]["default"]
     ),
-    "object_minutes": lambda r: (
-        f"{r['object_masks_sample']['training']['FRM']['seconds'] / 60:.0f}"
-    ),
     "million_minutes": lambda r: f"{10 * r.file(100_000, 'ours, fast', 2)['seconds'] / 60:.0f}",
     "rms_dpm_20": lambda r: rms(r, "dpm", 20),
     "rms_dpm_40": lambda r: rms(r, "dpm", 40),

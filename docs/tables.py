@@ -7,7 +7,7 @@ from functools import partial
 
 from scipy.stats import spearmanr
 
-from benchmarks import ablations, filling, sampling, scaling, training
+from benchmarks import ablations, filling, object_masks, sampling, scaling, training
 from docs.numbers import SETS, Results, gain
 from nogaps.tables import as_markdown, scores_table, with_interval
 
@@ -25,7 +25,6 @@ MASKS = {
     "random half": "a random half",
     "every 4th row": "every fourth row",
 }
-OBJECT_SCORES = {"psnr": 2, "ssim": 3, "hole_psnr": 2, "hole_ssim": 3}  # and their digits
 GROUPS = {  # rows of the label-free score's table: how the names of their imputers begin
     "of ours: the shipped networks, their mean, those trained for 1 to 60 epochs": (
         "nogaps/",
@@ -121,13 +120,18 @@ def label_free(results: Results) -> str:
     return as_markdown(["imputers", "`val`", "`val_t1`"], rows)
 
 
-def objects(results: Results) -> str:
-    """Return the scores of the object-mask study on photographs."""
+def tiles(results: Results) -> str:
+    """Return how the masks of pictures that share an input agree with those of single ones."""
     rows = [
-        [name, *(f"{row[key]:.{digits}f}" for key, digits in OBJECT_SCORES.items())]
-        for name, row in results["object_masks_sample"]["table"].items()
+        [
+            name,
+            f"{row['iou']:.2f}",
+            f"{100 * row['with_object']:.0f} %",
+            f"{row['cpu_seconds']:.2f}",
+        ]
+        for name, row in results["object_masks_tiles"]["tiles"].items()
     ]
-    return as_markdown(["", "PSNR", "SSIM", "hole PSNR", "hole SSIM"], rows)
+    return as_markdown(["pictures in one input", "IoU", "with an object", "CPU s a picture"], rows)
 
 
 def files(results: Results) -> str:
@@ -162,11 +166,12 @@ def _timed(name: str, results: Results) -> str:
     return f"{TIMED[name].as_markdown(results[name])}\n\n*{processor}: {details}*"
 
 
-OWN = (readme_results, accuracy, gains, masks, wide_holes, sizes, label_free, objects, files)
+OWN = (readme_results, accuracy, gains, masks, wide_holes, sizes, label_free, tiles, files)
 TIMED = {"training": training, "sampling": sampling, "filling": filling, "scaling": scaling}
 TABLES: dict[str, Callable[[Results], str]] = {
     **{function.__name__: function for function in OWN},
     **{name: partial(_timed, name) for name in TIMED},
+    "objects": lambda results: object_masks.as_table(results["object_masks_cifar10"]["table"]),
     "ablations": lambda results: ablations.as_markdown(
         results["ablations"]["rows"], ["heads", "heads_t1"]
     ),

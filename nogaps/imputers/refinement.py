@@ -2,7 +2,8 @@
 
 After a public study of object removal in colour (U-Net with a feature refinement module, CIFAR-10,
 object masks of DeepLabV3), which names the module after arXiv 2206.13644. Baselines: they see the
-corrupted image alone, and the mask only where they refine.
+corrupted image alone, and the mask only where they refine; or, as the notebook's imputer does, an
+interpolated image and its mask, of which they learn the residual.
 """
 
 from __future__ import annotations
@@ -78,18 +79,20 @@ class ASPP(nn.Module):
 
 
 CORRECTIONS: dict[str, Callable[[int], nn.Module]] = {"frm": frm, "aspp-frm": ASPP}
+PLAIN = "plain"  # no refinement
 
 
 class RefinedDecBlock(DecBlock):
-    """Transposed convolution, concatenated skip, refinement, two ConvBlocks."""
+    """Transposed convolution, concatenated skip, refinement if it is not plain, two ConvBlocks."""
 
     def __init__(self, channels_in: int, channels_out: int, kind: str) -> None:
         super().__init__(channels_in, channels_out)
-        self.refine = Refinement(kind, 2 * channels_out)
+        self.refine = None if kind == PLAIN else Refinement(kind, 2 * channels_out)
 
     def forward(self, h: torch.Tensor, skip: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """(N,C_in,H/2,W/2), (N,C_out,H,W) and (1|N,1,H,W) to (N,C_out,H,W)."""
-        return self.convs(self.refine(torch.cat([self.up(h), skip], dim=1), share))
+        h = torch.cat([self.up(h), skip], dim=1)
+        return self.convs(h if self.refine is None else self.refine(h, share))
 
 
 class RefinedUNet(nn.Module):
@@ -97,13 +100,22 @@ class RefinedUNet(nn.Module):
 
     Colour leaves through a sigmoid, as in the study. One channel leaves as it is and is clipped:
     the heads' background lies at 0 and their brightest tissue at 1, where a sigmoid hardly learns.
-    Build it with `build_refined_unet`.
+    With `residual`, y is an interpolated image, to whose hole the network adds; until it is trained
+    it adds nothing. Build it with `build_refined_unet`.
     """
 
-    def __init__(self, kind: str, channels: int, widths: tuple[int, ...], bottleneck: int) -> None:
+    def __init__(
+        self,
+        kind: str,
+        channels: int,
+        widths: tuple[int, ...],
+        bottleneck: int,
+        residual: bool = False,
+    ) -> None:
         super().__init__()
         self.config = dict(kind=kind, channels=channels, widths=list(widths), bottleneck=bottleneck)
-        inputs, outputs = [channels, *widths[:-1]], widths[::-1]
+        self.config |= {"residual": residual}
+        inputs, outputs = [channels + residual, *widths[:-1]], widths[::-1]
         self.encoder = nn.ModuleList(EncBlock(a, b) for a, b in zip(inputs, widths, strict=True))
         self.bottleneck = nn.Sequential(
             ConvBlock(widths[-1], bottleneck), ConvBlock(bottleneck, bottleneck)
@@ -113,6 +125,9 @@ class RefinedUNet(nn.Module):
             for a, b in zip([bottleneck, *outputs[:-1]], outputs, strict=True)
         )
         self.head = nn.Conv2d(widths[0], channels, 1)
+        if residual:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
         self.to(memory_format=torch.channels_last)
 
     def forward(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -126,14 +141,19 @@ class RefinedUNet(nn.Module):
     def predict(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the network's own output at every pixel, (N,C,H,W) fp32; grey is not clipped.
 
-        Arguments as `forward`. For a loss or a score over whole images.
+        Arguments as `forward`. For a loss or a score over whole images. A residual is added in the
+        hole only, and not clipped.
         """
         height, width = y.shape[-2:]
-        multiple = 2 ** len(self.encoder)
-        h, share = (pad_to_multiple(t, multiple) for t in (y, mask.to(y.dtype)))
+        h, share = y, mask.to(y.dtype)
+        if self.config["residual"]:
+            h = torch.cat([y, share.expand(len(y), -1, -1, -1)], dim=1)
+        h, share = (pad_to_multiple(t, 2 ** len(self.encoder)) for t in (h, share))
         with autocast(h.device, autocast_dtype(h.device)):
             h = self._features(h.contiguous(memory_format=torch.channels_last), share)
         h = h.float()[..., :height, :width]
+        if self.config["residual"]:
+            return torch.where(mask, y, y + h)
         return h.sigmoid() if self.config["channels"] == 3 else h
 
     def _features(self, h: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
@@ -163,21 +183,23 @@ def build_refined_unet(
     widths: tuple[int, ...] = (64, 128, 256),
     bottleneck: int = 512,
     seed: int = 0,
+    residual: bool = False,
 ) -> RefinedUNet:
     """Build an untrained U-Net; the defaults are the study's, 13.9 million weights with FRM.
 
     Args:
-        kind: The refinement, "frm" or "aspp-frm".
+        kind: The refinement, "frm" or "aspp-frm", or "plain": a U-Net without.
         channels: 1 or 3.
         widths: Of the stages, multiples of 8.
         bottleneck: Its width.
         seed: The same seed gives the same weights.
+        residual: What it is given is interpolated, and it learns what is missing from that.
 
     Raises:
         ValueError: An argument is anything else.
     """
-    if kind not in CORRECTIONS:
-        raise ValueError(f"refinement {kind!r}: expected {' or '.join(CORRECTIONS)}")
+    if kind not in (kinds := [PLAIN, *CORRECTIONS]):
+        raise ValueError(f"refinement {kind!r}: expected {' or '.join(kinds)}")
     if channels not in (1, 3):
         raise ValueError(f"{channels} channels: expected 1 or 3")
     if any(width % 8 for width in widths):
@@ -186,4 +208,4 @@ def build_refined_unet(
         raise ValueError(f"widths {tuple(widths)}: expected multiples of 8")
     with torch.random.fork_rng([]):  # layers initialise themselves from the global generator
         torch.manual_seed(seed)
-        return RefinedUNet(kind, channels, tuple(widths), bottleneck)
+        return RefinedUNet(kind, channels, tuple(widths), bottleneck, residual)

@@ -45,7 +45,7 @@ def test_a_process_is_measured_by_itself_and_its_failure_is_named() -> None:
         "uncertainty absent.npz",
         "sampling absent.npz",
         "training absent.npy absent.npz",
-        "object_masks --images absent",
+        "object_masks absent",
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules")

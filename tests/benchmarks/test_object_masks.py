@@ -1,9 +1,13 @@
-"""The study of objects in colour: data, masks, scores, and the command."""
+"""The study of objects in colour: pictures, masks, scores, and the command."""
 
 from __future__ import annotations
 
+import io
+import json
+import re
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import jupytext
@@ -17,11 +21,15 @@ from PIL import Image
 
 from benchmarks import object_data, object_masks
 from benchmarks import object_scores as scores
+from benchmarks.object_data import Pictures
 from benchmarks.object_scores import fid, lpips_vgg
 from nogaps.evaluation.realism import INCEPTION, frechet_distance
 from nogaps.metrics import hole_scores
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_json
+
+SIZE = 96  # of the input of the interpreter that stands where TFLite's would be
+CALLS: list[int] = []  # how many pictures were in each of its inputs
 
 
 @pytest.fixture(autouse=True)
@@ -35,153 +43,205 @@ def hub_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return folder / "hub" / "checkpoints"
 
 
-def photo(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
-    coarse = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
-    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+def picture(k: int) -> np.ndarray:
+    """A dark picture with a red block and a green one; every fifth has none."""
+    pixels = np.full((32, 32, 3), 40 + k % 50, np.uint8)
+    if k % 5:
+        pixels[8:24, 4 : 8 + k % 8] = (250, 20, 20)
+        pixels[10:20, 20:30] = (20, 250, 20)
+    return pixels
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    place = tmp_path / "photographs"
-    place.mkdir()
-    for k in range(3):
-        Image.fromarray(photo(k)).save(place / f"{k}.png")
-    return place
+def images(tmp_path: Path) -> Path:
+    """A zip like CIFAR-10's: four classes of 14 pictures to train on, and of 4 to test on."""
+    path = tmp_path / "pictures.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for part, count in (("train", 14), ("test", 4)):
+            for k in range(4 * count):
+                file = io.BytesIO()
+                Image.fromarray(picture(k)).save(file, "JPEG", quality=95, subsampling=0)
+                archive.writestr(f"{part}/{'abcd'[k % 4]}/{k // 4:04}.jpg", file.getvalue())
+    return path
 
 
-# data ------------------------------------------------------------------------------------------
+class Interpreter:
+    """Sees class 3 in what is red and class 7 in what is green."""
+
+    def __init__(
+        self, model_content: bytes, num_threads: int, experimental_op_resolver_type: str
+    ) -> None:
+        if model_content != b"model":
+            raise ValueError("no FlatBuffer")
+        assert num_threads >= 1 and experimental_op_resolver_type == "without"
+
+    def allocate_tensors(self) -> None:
+        self.classes = None
+
+    def get_input_details(self) -> list[dict]:
+        return [{"index": 6, "shape": np.array([1, SIZE, SIZE, 3])}]
+
+    def get_output_details(self) -> list[dict]:
+        return [{"index": 0}]
+
+    def set_tensor(self, index: int, canvas: np.ndarray) -> None:
+        assert index == 6 and canvas.shape == (1, SIZE, SIZE, 3) and canvas.dtype == np.uint8
+        self.classes = 3 * (canvas[..., 0] > 140) + 7 * (canvas[..., 1] > 140)
+
+    def invoke(self) -> None:
+        CALLS.append(1)
+
+    def get_tensor(self, index: int) -> np.ndarray:
+        assert index == 0
+        return self.classes
 
 
-def test_shipped_photographs_are_colour_and_need_no_download(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.fixture
+def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model for Interpreter, which stands where ai-edge-litert's would be."""
+    resolver = types.SimpleNamespace(BUILTIN_WITHOUT_DEFAULT_DELEGATES="without")
+    library = types.SimpleNamespace(Interpreter=Interpreter, OpResolverType=resolver)
+    monkeypatch.setitem(sys.modules, "ai_edge_litert", types.ModuleType("ai_edge_litert"))
+    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", library)
+    (tmp_path / "deeplab.tflite").write_bytes(b"model")
+    CALLS.clear()
+    return tmp_path / "deeplab.tflite"
+
+
+# pictures ----------------------------------------------------------------------------------------
+
+
+def test_zip_and_folder_give_the_same_pictures_of_every_class(images: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    with zipfile.ZipFile(images) as archive:
+        archive.extractall(folder)
+    (folder / "train" / "notes.txt").touch()
+    (folder / "train" / "a" / "notes.txt").touch()
+    x = object_data.read_pictures(images, "train", 50)
+    assert x.shape == (50, 32, 32, 3) and x.dtype == np.uint8
+    assert np.abs(x - np.stack([picture(k) for k in range(50)]).astype(int)).mean() < 2
+    assert np.array_equal(object_data.read_pictures(folder, "train", 50), x)
+    assert np.array_equal(object_data.read_pictures(images, "train", 3), x[:3])
+
+
+def test_bad_pictures_are_named(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="holds 16 pictures test"):
+        object_data.read_pictures(images, "test", 17)
+    with pytest.raises(BadInput, match="other"):
+        object_data.read_pictures(images, "other", 1)
+    (tmp_path / "damaged.zip").write_bytes(images.read_bytes()[:500])
+    with pytest.raises(BadInput, match="zip: is damaged"):
+        object_data.read_pictures(tmp_path / "damaged.zip", "test", 1)
+    file = tmp_path / "test" / "a" / "0000.png"
+    file.parent.mkdir(parents=True)
+    for content, words in ((b"no picture", "is damaged"), (b"", "50×20 pixels")):
+        file.write_bytes(content)
+        if not content:
+            Image.new("RGB", (50, 20)).save(file)
+        with pytest.raises(BadInput, match=f"0000.png: .*{words}"):
+            object_data.read_pictures(tmp_path, "test", 1)
+
+
+# objects -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 3])
+def test_objects_are_found_where_they_are(tiles: int, model: Path) -> None:
+    x = np.stack([picture(k) for k in range(7)])
+    classes = object_data.tflite_deeplab(model, tiles)(x)
+    assert len(CALLS) == -(-7 // tiles**2)
+    truth = 3 * (x[..., 0] > 140) + 7 * (x[..., 1] > 140)
+    assert classes.shape == (7, 32, 32) and (classes == truth).mean() > 0.98
+
+
+def test_what_segments_and_cannot_be_had_is_named(
+    model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(object_data.SHIPPED, "sklearn")
-    found = object_data.photographs("sample")
-    assert len(found) == 5 and all(x.dtype == np.uint8 and x.shape[2] == 3 for x in found.values())
-    monkeypatch.setitem(object_data.SHIPPED, "absent", "a.png")
-    with pytest.raises(BadInput, match="is not installed"):
-        object_data.photographs("sample")
+    model.write_bytes(b"other")
+    with pytest.raises(BadInput, match=r"tflite: is damaged .*no FlatBuffer"):
+        object_data.tflite_deeplab(model)
+    for name in ("ai_edge_litert.interpreter", "torchvision.models.segmentation"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(BadInput, match="ai_edge_litert: cannot be imported"):
+        object_data.tflite_deeplab(model)
+    with pytest.raises(BadInput, match=r"torchvision: cannot be imported .*nogaps\[study\]"):
+        object_data.resnet_deeplab()
 
 
-def test_split_is_by_photograph(folder: Path) -> None:
-    size = object_masks.SIZES["smoke"]
-    study, again = (object_masks.of_photographs(str(folder), size, 0) for _ in range(2))
-    assert study.name == "photographs" and len(study.train.x) == 48 and len(study.test.x) == 12
-    train, test = set(study.train.groups), set(study.test.groups)
-    assert len(train) == 2 and len(test) == 1 and not train & test
-    assert test == set(again.test.groups) and torch.equal(study.train.x, again.train.x)
+def test_torchvisions_classes_are_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Network(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+            return {"out": x[:, [2, 0, 1]]}
 
-
-def test_crop_k_depends_on_seed_and_k_only() -> None:
-    photos = {"a": photo(0), "b": photo(1)}
-    few, many = (object_data.crops_with_objects(photos, n, seed=5) for n in (4, 60))
-    assert torch.equal(few.x, many.x[:4]) and torch.equal(few.mask, many.mask[:4])
-    assert many.groups == ["a", "b"] * 30
-    assert many.x.shape == (60, 3, 32, 32) and many.x.min() >= 0 and many.x.max() <= 1
-    missing = 1 - many.mask.float().mean((1, 2, 3))
-    assert missing.min() >= 0.05 and missing.max() <= 0.4 and len(many.mask.unique(dim=0)) == 60
-    other = object_data.crops_with_objects(photos, 4, seed=6)
-    assert not torch.equal(few.x, other.x) and not torch.equal(few.mask, other.mask)
-    y, x, mask = many.triples().tensors
-    seen = mask.expand_as(x)
-    assert (y[~seen] == 0).all() and torch.equal(y[seen], x[seen])
-
-
-def test_bad_folders_are_named(folder: Path) -> None:
-    with pytest.raises(BadInput, match="is not a folder"):
-        object_data.photographs("nowhere")
-    with pytest.raises(BadInput, match="holds 0 pictures"):
-        object_data.photographs(str(ROOT / "nogaps" / "submission"))
-    Image.fromarray(photo(0, 20, 50)).save(folder / "small.png")
-    with pytest.raises(BadInput, match="is 20×50"):
-        object_data.photographs(str(folder))
-    (folder / "small.png").write_bytes(b"no picture")
-    with pytest.raises(BadInput, match="is damaged"):
-        object_data.photographs(str(folder))
-
-
-# CIFAR-10 and DeepLabV3, with torchvision's place taken --------------------------------------
-
-
-def halves(x: torch.Tensor) -> torch.Tensor:
-    """A segmenter that sees class 3 in the left half of 64×64, class 7 in the right; k=1 none."""
-    classes = torch.full((len(x), 64, 64), 3)
-    classes[:, :, 32:] = 7
-    classes[x[:, 0, 0, 0] == 1] = 0
-    return classes
+    weights = types.SimpleNamespace(transforms=lambda: torch.nn.Upsample(scale_factor=2))
+    library = types.SimpleNamespace(
+        DeepLabV3_ResNet50_Weights=types.SimpleNamespace(DEFAULT=weights),
+        deeplabv3_resnet50=lambda weights: Network(),
+    )
+    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
+    monkeypatch.setitem(sys.modules, "torchvision.models.segmentation", library)
+    x = np.stack([picture(k) for k in range(5)])
+    classes = object_data.resnet_deeplab()(x)
+    assert np.array_equal(classes, np.stack([x[..., 2], x[..., 0], x[..., 1]]).argmax(0))
 
 
 def test_one_of_the_classes_is_picked() -> None:
-    (classes,) = halves(torch.zeros(1, 3, 32, 32))
-    picked = [
-        object_data.pick_object(classes, torch.Generator().manual_seed(seed)) for seed in range(20)
-    ]
+    classes = np.repeat([[3] * 16 + [7] * 16], 32, 0)
+    generators = (torch.Generator().manual_seed(seed) for seed in range(20))
+    picked = [object_data.pick_object(classes, generator) for generator in generators]
     left = [bool(p[:, :16].all() and not p[:, 16:].any()) for p in picked]
     right = [bool(p[:, 16:].all() and not p[:, :16].any()) for p in picked]
     assert any(left) and any(right) and all(a != b for a, b in zip(left, right, strict=True))
 
 
 def test_masks_are_made_once_and_resume_exactly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    x = torch.arange(10.0)[:, None, None, None].repeat(1, 3, 32, 32)
-    calls: list[int] = []
+    monkeypatch.setattr(object_data, "CHUNK", 4)
+    x = np.stack([picture(k) for k in range(11)])
+    masks = object_data.object_masks(x, "test", tmp_path / "a.npz", model, 0)
+    assert masks.shape == (11, 1, 32, 32) and masks.dtype == torch.bool and len(CALLS) == 11
+    assert masks[0].all() and masks[5].all(), "nothing found: nothing missing"
+    assert all(0 < (~masks[k]).float().mean() < 0.2 for k in range(11) if k % 5)
 
-    def segment(batch: torch.Tensor) -> torch.Tensor:
-        calls.append(len(batch))
-        return halves(batch)
+    def killed(self: Interpreter) -> None:
+        CALLS.append(1)
+        if len(CALLS) == 11 + 6:
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(object_data, "SHARD", 4)
-    monkeypatch.setattr(object_data, "_segmenter", lambda: segment)
-    masks = object_data.object_masks(x, tmp_path / "train", 0)
-    assert masks.shape == (10, 1, 32, 32) and masks.dtype == torch.bool
-    assert masks[1].all(), "nothing found: nothing missing"
-    assert all(masks[k].float().mean() == 0.5 for k in range(10) if k != 1)
-    assert calls == [4, 4, 2] and len(list(tmp_path.iterdir())) == 3
-    (tmp_path / "train-4-7.npy").unlink()
-    monkeypatch.setattr(object_data, "BATCH", 3)
-    assert torch.equal(object_data.object_masks(x, tmp_path / "train", 0), masks)
-    assert calls[3:] == [3, 1], "masks that are there were made again"
-    assert torch.equal(object_data.object_masks(x[:6], tmp_path / "train", 0), masks[:6])
-
-
-def test_cifar10_is_read_channels_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
-
-    def cifar(root: str, train: bool, download: bool) -> types.SimpleNamespace:
-        assert root == str(tmp_path) and download
-        if train:
-            raise OSError("no route to host")
-        return types.SimpleNamespace(data=pixels)
-
-    datasets = types.SimpleNamespace(CIFAR10=cifar)
-    monkeypatch.setitem(sys.modules, "torchvision", types.ModuleType("torchvision"))
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", datasets)
-    x = object_data.cifar10(tmp_path, train=False)
-    assert np.array_equal(255 * x.numpy(), pixels.transpose(0, 3, 1, 2))
-    with pytest.raises(BadInput) as error:
-        object_data.cifar10(tmp_path, train=True)
-    assert "no route to host" in error.value.line() and "--images" in error.value.line()
-    monkeypatch.setitem(sys.modules, "torchvision.datasets", None)
-    with pytest.raises(BadInput, match="cannot be imported"):
-        object_data.cifar10(tmp_path, train=True)
+    path = tmp_path / "b.npz"
+    with pytest.raises(KeyboardInterrupt), monkeypatch.context() as patch:
+        patch.setattr(Interpreter, "invoke", killed)
+        object_data.object_masks(x, "test", path, model, 0)
+    assert torch.equal(object_data.object_masks(x, "test", path, model, 0), masks)
+    assert len(CALLS) == 17 + 7, "masks that were there were made again"
+    object_data.object_masks(x[:2], "train", path, model, 0)
+    assert torch.equal(object_data.object_masks(x[:6], "test", path, None, 9), masks[:6])
+    assert len(CALLS) == 24 + 2
+    with pytest.raises(BadInput, match=r"2 masks of train, made by deeplab.tflite, seed 0, exp"):
+        object_data.object_masks(x, "train", path, model, 1)
+    for content in ({"made_of": "?", "test": np.zeros((3, 5))}, {"test": np.zeros((1, 128))}):
+        np.savez(path, **content)
+        with pytest.raises(BadInput, match="npz: is damaged"):
+            object_data.load_masks(path)
 
 
 # scores ----------------------------------------------------------------------------------------
 
 
 def test_scores_of_known_errors() -> None:
-    x = torch.full((3, 3, 16, 16), 0.5)
-    mask = torch.ones(3, 1, 16, 16, dtype=torch.bool)
+    x = torch.full((4, 3, 16, 16), 0.5)
+    mask = torch.ones(4, 1, 16, 16, dtype=torch.bool)
     mask[:2, :, 4:8, 4:8] = False
     x_hat = torch.where(mask, x, x + 0.1)
-    row = scores.colour_hole_scores(x_hat, x, mask, ["a", "b", "c"])
-    assert row["holes"] == 2, "a picture without a hole was counted"
-    assert row["hole_psnr"] == pytest.approx(20, abs=1e-3)
     whole = scores.whole_scores(x_hat, x, mask)
-    assert whole["psnr"] == pytest.approx(20 - 10 * np.log10(2 * 16 / (3 * 256)), abs=1e-3)
+    assert whole["psnr"] == pytest.approx(20 - 10 * np.log10(2 * 16 / (4 * 256)), abs=1e-3)
     assert scores.whole_scores(x, x, mask)["ssim"] == pytest.approx(1)
     assert [patch.shape for patch in scores.hole_patches(x, mask)] == [(3, 4, 4)] * 2
+    mask[3] = False
+    row = scores.colour_hole_scores(x_hat, x, mask)
+    assert row["holes"] == 2, "a picture without a hole was counted, or one that is all hole"
+    assert row["hole_psnr"] == pytest.approx(20, abs=1e-3)
 
 
 def test_colour_scores_agree_with_those_of_one_channel() -> None:
@@ -189,8 +249,7 @@ def test_colour_scores_agree_with_those_of_one_channel() -> None:
     x, x_hat = torch.rand(2, 4, 1, 16, 16, generator=generator)
     mask = torch.rand(4, 1, 16, 16, generator=generator) > 0.3
     grey = hole_scores(x_hat, x, mask)
-    colour = (t.expand(-1, 3, -1, -1) for t in (x_hat, x))
-    row = scores.colour_hole_scores(*colour, mask, list("abcd"))
+    row = scores.colour_hole_scores(*(t.expand(-1, 3, -1, -1) for t in (x_hat, x)), mask)
     assert row["hole_psnr"] == pytest.approx(grey["psnr"].mean(), rel=1e-5)
     assert row["hole_ssim"] == pytest.approx(grey["ssim"].mean(), rel=1e-4)
 
@@ -245,37 +304,74 @@ def test_fid_is_the_frechet_distance_at_inceptions_size(monkeypatch: pytest.Monk
 # the study -------------------------------------------------------------------------------------
 
 
+def test_every_method_fills_every_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(3, 3, 32, 32, generator=generator)
+    mask = torch.ones(3, 1, 32, 32, dtype=torch.bool)
+    mask[1, :, 5:9, 5:9] = mask[2] = False
+    monkeypatch.setattr(object_masks, "find_spec", lambda _: True)
+    monkeypatch.setattr(object_masks, "opencv", lambda _: lambda y, mask: torch.where(mask, y, 1))
+    monkeypatch.setattr(object_masks, "BATCH", 2)
+    size = object_masks.SIZES["smoke"]
+    networks = {
+        kind: object_masks.build(kind, size, 0, residual).eval()
+        for kind, residual in (("plain", True), ("frm", False))
+    }
+    filled = dict(object_masks.fillings(Pictures(x, mask), networks))
+    assert list(filled) == ["linear", "biharmonic", "Telea", "plain", "frm"]
+    seen = mask.expand_as(x)
+    for name in ("linear", "biharmonic", "Telea", "plain"):
+        assert torch.equal(filled[name][seen], x[seen])
+        assert (filled[name][2] == 0.5).all(), "of nothing observed nothing is interpolated"
+    assert (filled["Telea"][1][~seen[1]] == 1).all()
+    assert torch.equal(filled["plain"], filled["biharmonic"]), "untrained, a residual is none"
+    assert not torch.equal(filled["frm"][seen], x[seen])
+
+
+def test_masks_alone_and_tiles_alone(
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--model", model, "--smoke", "--masks", tmp_path / "masks.npz", "--out", tmp_path)
+    found = json.loads(called(object_masks.main, images, *options, "--masks-only"))["masks"]
+    assert found["made_of"] == "deeplab.tflite, seed 0"
+    assert found["test"]["pictures"] == 12 and found["test"]["without_object"] == 3
+    assert found["train"]["wholly_object"] == 0 < found["train"]["missing"] < 0.2
+    assert Image.open(tmp_path / "object_masks_cifar10-smoke_masks.png").size[0] > 300
+    monkeypatch.setattr(object_data, "COMPARED", 10)
+    called(object_masks.main, images, *options, "--tiles")
+    rows = load_json(tmp_path / "object_masks_tiles.json")["tiles"]
+    assert list(rows) == ["1×1", "2×2", "3×3", "4×4"] and rows["1×1"]["iou"] == 1
+    assert all(row["iou"] > 0.7 and row["with_object"] == 0.8 for row in rows.values())
+    with pytest.raises(BadInput, match="--model TFLITE"):
+        called(object_masks.main, images, "--tiles")
+
+
 @pytest.mark.slow
 def test_command_trains_scores_draws_and_resumes(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ("--images", folder, "--smoke", "--run", tmp_path, "--out", tmp_path)
-    text = called(object_masks.main, *options)
-    stem = "object_masks_photographs-smoke"
+    places = ("--masks", tmp_path / "masks.npz", "--run", tmp_path, "--out", tmp_path)
+    text = called(object_masks.main, images, "--model", model, "--smoke", *places)
+    stem = "object_masks_cifar10-smoke"
     found = load_json(tmp_path / f"{stem}.json")
-    assert list(found["table"]) == ["linear", "biharmonic", "FRM", "ASPP-FRM"]
-    for row in found["table"].values():
+    trained = ["U-Net", "FRM", "ASPP-FRM"]
+    trained += [f"{name}, residual" for name in trained]
+    assert list(found["training"]) == trained
+    published = ["FRM, published", "ASPP-FRM, published"]
+    names = [name for name in found["table"] if name != "Telea"]
+    assert names == ["linear", "biharmonic", *trained, *published]
+    for name in names[:-2]:
+        row = found["table"][name]
         assert 5 < row["psnr"] < 60 and row["hole_psnr_95"][0] <= row["hole_psnr"]
+    assert text.count("not available") == 2 and re.search(
+        r"32.17 \| 0.8714 \|.* - \| +- \|\n", text
+    )
     assert str(tmp_path) not in (tmp_path / f"{stem}.json").read_text()
-    for end in ("frm", "aspp-frm"):
-        assert Image.open(tmp_path / f"{stem}_{end}.png").size[0] > 300
-    assert "| ASPP-FRM | " in text
+    for end in ("u-net", "aspp-frm-residual", "large"):
+        assert Image.open(tmp_path / f"{stem}_{end}.png").size[0] > 200
     monkeypatch.setattr("benchmarks.recipes.plain_epoch", None)  # nothing is left to train
-    called(object_masks.main, *options)
+    called(object_masks.main, images, "--smoke", *places)
     assert load_json(tmp_path / f"{stem}.json") == found
-
-
-def test_published_rows_stand_beside_cifar10_only(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    small = object_data.crops_with_objects({"a": photo(0)}, 48, seed=0)
-    monkeypatch.setattr(object_data, "cifar10", lambda *_: small.x)
-    monkeypatch.setattr(object_data, "object_masks", lambda x, *_: small.mask[: len(x)])
-    found = object_masks.run_study(None, "smoke", run=tmp_path, out=tmp_path)
-    published = {name: row["psnr"] for name, row in found["table"].items() if "publ" in name}
-    assert published == {"FRM, published": 31.78, "ASPP-FRM, published": 32.17}
-    assert object_masks.as_table(found["table"]).endswith("| 0.1142 | 21.86 | - | - |")
-    assert (tmp_path / "object_masks_cifar10-smoke.json").exists()
 
 
 def test_notebook_and_its_twin_are_one_text() -> None:

@@ -14,6 +14,7 @@ from benchmarks.recipes import COURSEWORK, CourseworkNet, train_plain
 from nogaps.Assessment import corrupt
 from nogaps.imputers.refinement import (
     CORRECTIONS,
+    PLAIN,
     RefinedUNet,
     Refinement,
     build_refined_unet,
@@ -44,6 +45,7 @@ def train(path: Path, network: nn.Module, epochs: int, **options: object) -> lis
     [
         (lambda: build_refined_unet("frm", 3), 13.9),
         (lambda: build_refined_unet("aspp-frm", 3), 11.5),
+        (lambda: build_refined_unet(PLAIN, 3, (80, 160, 320), 640), 12.0),
         (CourseworkNet, 21.6),
     ],
 )
@@ -125,9 +127,25 @@ def test_mask_reaches_the_decoder_as_an_average() -> None:
     assert coarse.shape == (1, 1, 4, 4) and torch.equal(coarse, torch.full_like(coarse, 0.5))
 
 
+@pytest.mark.parametrize("kind", [PLAIN, *CORRECTIONS])
+def test_a_residual_is_added_in_the_hole_to_what_is_interpolated(kind: str) -> None:
+    x, mask = pictures(3, 3, (13, 18))
+    network = build_refined_unet(kind, 3, **SMALL, residual=True).eval()
+    with torch.no_grad():
+        assert torch.equal(network(x, mask), x), "untrained, it adds nothing"
+        network.head.bias.fill_(3.0)
+        whole, hole = network.predict(x, mask), ~mask.expand_as(x)
+        assert torch.equal(whole[~hole], x[~hole]) and (whole[hole] == x[hole] + 3).all()
+        assert network(x, mask).max() == 1, "the hole is clipped"
+        network.head.weight.fill_(1.0)
+        assert not torch.equal(network.predict(x, mask)[hole], whole[hole])
+        other = network.predict(x, mask & (torch.arange(18) > 3))[..., 6:]
+        assert not torch.equal(other, network.predict(x, mask)[..., 6:]), "it sees the mask"
+
+
 def test_what_cannot_be_built_is_named() -> None:
     for words, arguments in {
-        "'fnm': expected frm or aspp-frm": ("fnm",),
+        "'fnm': expected plain or frm or aspp-frm": ("fnm",),
         "2 channels: expected 1 or 3": ("frm", 2),
         "expected multiples of 8": ("aspp-frm", 1, (8, 12)),
     }.items():
