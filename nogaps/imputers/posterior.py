@@ -8,8 +8,10 @@ has twice the squared error of its mean (3 dB), and the mean of K draws (1 + 1/K
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 
 from nogaps.filling.method import Filling
 from nogaps.interpolation import keep_observed
@@ -138,10 +140,13 @@ class Posterior:
         target = (y / top).clamp(0, 1)
         z0 = self._encode((start / top).clamp(0, 1))
         times, alpha_bar, prediction = self._levels()
-        z = renoise(z0, 1.0, alpha_bar[0], generators)
-        for i, t in enumerate(times):
-            a, b = alpha_bar[i : i + 2]
-            z0 = self._consistent(self._predict(z, t, a, prediction), target, seen)
+        z = forward(z0, alpha_bar[0], generators)
+        for t, (a, b) in zip(times, pairwise(alpha_bar), strict=True):
+            z0 = self._predict(z, t, a, prediction)
+            x = self._decode(z0)
+            # the difference of two encodings, so that the first stage's own loss is not added in
+            # every step
+            z0 = z0 + self._encode(torch.where(seen, target, x)) - self._encode(x)
             z = ancestral_step(z, z0, a, b, generators)
         return top * self._decode(z)
 
@@ -153,15 +158,6 @@ class Posterior:
         if prediction == "epsilon":
             return (z - sigma * output) / alpha
         return alpha * z - sigma * output if prediction == "v_prediction" else output
-
-    def _consistent(
-        self, z0: torch.Tensor, target: torch.Tensor, seen: torch.Tensor
-    ) -> torch.Tensor:
-        """Latents z0 moved to an image whose observed pixels are those of target."""
-        x = self._decode(z0)
-        # the difference of two encodings, so that the first stage's own loss is not added in
-        # every step
-        return z0 + self._encode(torch.where(seen, target, x)) - self._encode(x)
 
     def _require(self, name: str, fits: bool, expected: str) -> None:
         if not fits:
@@ -181,21 +177,10 @@ class Posterior:
         return decode(self.prior.vqvae, z / self.prior.vqvae.config.scaling_factor, self._dtype)
 
 
-def noise_like(z: torch.Tensor, generators: list[torch.Generator]) -> torch.Tensor:
-    """Return standard normal noise of the shape of z, item by item from its own generator."""
-    noise = [torch.randn(z.shape[1:], generator=generator) for generator in generators]
-    return torch.stack(noise).to(z.device)
-
-
-def renoise(
-    z: torch.Tensor, clean: float, noisy: float, generators: list[torch.Generator]
-) -> torch.Tensor:
-    """Bring z (N,C,h,w) of alpha-bar `clean` to the smaller alpha-bar `noisy` by forward diffusion.
-
-    Source: DDPM (arXiv 2006.11239), equation 4, from one level to another.
-    """
-    kept = noisy / clean
-    return kept**0.5 * z + (1 - kept) ** 0.5 * noise_like(z, generators)
+def forward(z0: torch.Tensor, alpha_bar: float, generators: list[torch.Generator]) -> torch.Tensor:
+    """Bring noiseless z0 (N,C,h,w) to `alpha_bar`. Source: DDPM (arXiv 2006.11239), equation 4."""
+    noise = randn_tensor(z0.shape, generators, z0.device)
+    return alpha_bar**0.5 * z0 + (1 - alpha_bar) ** 0.5 * noise
 
 
 def ancestral_step(
@@ -209,4 +194,4 @@ def ancestral_step(
     epsilon = (z - noisy**0.5 * z0) / (1 - noisy) ** 0.5
     fresh = (1 - clean) / (1 - noisy) * (1 - noisy / clean)
     z = clean**0.5 * z0 + max(1 - clean - fresh, 0) ** 0.5 * epsilon
-    return z + fresh**0.5 * noise_like(z, generators) if fresh > 0 else z
+    return z + fresh**0.5 * randn_tensor(z.shape, generators, z.device) if fresh > 0 else z

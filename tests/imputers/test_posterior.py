@@ -12,7 +12,7 @@ from pixel_space import PixelSpace
 
 from nogaps.Assessment import corrupt
 from nogaps.imputers import posterior as module
-from nogaps.imputers.posterior import TOP, Posterior, ancestral_step, renoise
+from nogaps.imputers.posterior import TOP, Posterior, ancestral_step, forward
 from nogaps.interpolation import linear
 from nogaps.prior.diffusion import FORWARD, build_denoiser
 from nogaps.prior.loading import PREDICTIONS, Prior
@@ -130,8 +130,9 @@ def test_a_perfect_denoiser_gives_the_truth(
 def test_a_step_leads_to_the_next_noise_level() -> None:
     numbers = [torch.Generator().manual_seed(k) for k in range(4)]
     z0 = torch.full((4, 4, 64, 64), 2.0)
-    z = ancestral_step(renoise(z0, 1.0, 0.3, numbers), z0, 0.3, 0.7, numbers)
-    for level, latents in ((0.7, z), (0.3, renoise(z, 0.7, 0.3, numbers))):
+    noisy = forward(z0, 0.3, numbers)
+    z = ancestral_step(noisy, z0, 0.3, 0.7, numbers)
+    for level, latents in ((0.7, z), (0.3, noisy)):
         assert latents.mean().item() == pytest.approx(2 * level**0.5, abs=0.02)
         assert latents.var().item() == pytest.approx(1 - level, rel=0.03)
     assert torch.equal(ancestral_step(z, z0, 0.7, 1.0, numbers), z0)
