@@ -58,15 +58,7 @@ def random_affine(
     return F.grid_sample(x, grid, mode=mode, align_corners=False)
 
 
-def warp(
-    frames: torch.Tensor,
-    generator: torch.Generator,
-    degrees: float = 8.0,
-    scale: float = 0.1,
-    shift: float = 4.0,
-    gamma: float = 0.15,
-    sharpness: float = 0.4,
-) -> torch.Tensor:
+def warp(frames: torch.Tensor, generator: torch.Generator, sharpness: float = 0.4) -> torch.Tensor:
     """Move, darken or brighten and sharpen frames of heads at random, at half their size.
 
     No mirror: all noses point right. Resampling blurs: of the train frames' gradient energy,
@@ -76,15 +68,13 @@ def warp(
     Args:
         frames: (N,1,2H,2W) in [0,1].
         generator: On the CPU.
-        degrees, scale, shift: See `random_affine`.
-        gamma: The exponent is exp(U[-gamma, gamma]).
         sharpness: The unsharp amount is U[0, sharpness].
 
     Returns:
         (N,1,H,W) in [0,1].
     """
-    x = random_affine(frames, generator, degrees, scale, shift, "bicubic")
+    x = random_affine(frames, generator, degrees=8, scale=0.1, shift=4, mode="bicubic")
     x = F.avg_pool2d(x.clamp(0, 1), 2)
-    power = torch.exp(uniform(-gamma, gamma, len(x), generator)).view(-1, 1, 1, 1)
+    power = torch.exp(uniform(-0.15, 0.15, len(x), generator)).view(-1, 1, 1, 1)
     amount = uniform(0, sharpness, len(x), generator).view(-1, 1, 1, 1)
     return sharpen(x, amount.to(x.device)).clamp(0, 1) ** power.to(x.device)

@@ -13,25 +13,23 @@ from skimage.restoration import inpaint_biharmonic
 
 NEIGHBOURS = 48  # observed pixels that one hole pixel is kriged from: about a radius of 5
 NUGGET = 1e-4  # relative white noise: keeps the linear systems well conditioned
+FLOOR = 0.05  # the least deviation, so that a nearly constant image is not blown up
 
 Operator = Callable[[np.ndarray], sparse.csr_matrix]
 
 
-def observed_moments(
-    y: torch.Tensor, mask: torch.Tensor, floor: float = 0.05
-) -> tuple[torch.Tensor, torch.Tensor]:
+def observed_moments(y: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and standard deviation of each image's observed pixels, (N,1,1,1) fp32 each.
 
     Args:
         y: Images, (N,1,H,W).
         mask: Bool (1,1,H,W) or (N,1,H,W), True = observed.
-        floor: The least deviation, so that a nearly constant image is not blown up.
     """
     weight = mask.expand_as(y).to(y.dtype)
     n = weight.sum((1, 2, 3), keepdim=True).clamp(min=1)
     mean = (y * weight).sum((1, 2, 3), keepdim=True) / n
     variance = ((y - mean) ** 2 * weight).sum((1, 2, 3), keepdim=True) / n
-    return mean, variance.sqrt().clamp(min=floor)
+    return mean, variance.sqrt().clamp(min=FLOOR)
 
 
 def keep_observed(x_hat: torch.Tensor, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -136,7 +134,7 @@ def autocovariance(x: torch.Tensor, lag: int = 24) -> torch.Tensor:
     return (cov / cov[lag, lag]).float()
 
 
-def kriging_operator(covariance: torch.Tensor, neighbours: int = NEIGHBOURS) -> Operator:
+def kriging_operator(covariance: torch.Tensor) -> Operator:
     """Return the operator of simple kriging, of each hole pixel from its nearest observed pixels.
 
     Source: Matheron's simple kriging, weights = C_oo^-1 c_oh (Cressie, Statistics for Spatial Data,
@@ -144,7 +142,6 @@ def kriging_operator(covariance: torch.Tensor, neighbours: int = NEIGHBOURS) -> 
 
     Args:
         covariance: From `autocovariance`.
-        neighbours: How many observed pixels.
     """
     cov = covariance.double().numpy()
     lag = cov.shape[0] // 2
@@ -156,7 +153,7 @@ def kriging_operator(covariance: torch.Tensor, neighbours: int = NEIGHBOURS) -> 
 
     def operator(mask: np.ndarray) -> sparse.csr_matrix:
         observed, holes = np.argwhere(mask), np.argwhere(~mask)
-        k = min(neighbours, len(observed))
+        k = min(NEIGHBOURS, len(observed))
         if not len(holes):
             return sparse.csr_matrix((0, len(observed)))
         _, near = cKDTree(observed).query(holes, k=k)

@@ -81,11 +81,11 @@ def fill(
     Example: nogaps fill test_set.npy -o filled.npy
     """
     from nogaps.filling.files import fill_file
-    from nogaps.imputers.loading import load_imputer, weights_file
+    from nogaps.imputers.loading import load_imputer
     from nogaps.runtime.device import pick_device
 
     with processes.main_process_first():
-        imputer = load_imputer(weights_file(model, revision), pick_device(), quality)
+        imputer = load_imputer(model, pick_device(), quality, revision)
         level = None if uncertainty is None else imputer.calibration.level
     options = {"mask": mask, "missing": missing, "uncertainty": uncertainty, "plane": plane}
     report = fill_file(source, output, imputer, **options)

@@ -51,9 +51,7 @@ def write_folder(
     Args:
         out: The folder; what it holds may only be an earlier version.
         model: As `weights_file` takes it.
-        results: As `model_card` takes it.
-        licence: As `model_card` takes it.
-        data: As `model_card` takes it.
+        results, licence, data: As `model_card` takes them.
 
     Returns:
         The names of its files.

@@ -57,16 +57,13 @@ class Calibration:
 def scale_terms(
     members: torch.Tensor, x_hat: torch.Tensor, y: torch.Tensor, mask: torch.Tensor
 ) -> torch.Tensor:
-    """Compute the terms of the scale.
+    """Return the terms of the scale, (4,N,1,H,W) float32 in the order of TERMS, all at least 0.
 
     Args:
         members: What each network fills in, (K,N,1,H,W).
         x_hat: Their mean, (N,1,H,W) in [0,1].
         y: Corrupted images, (N,1,H,W) in [0,1].
         mask: Bool, (1,1,H,W) or (N,1,H,W), True = observed.
-
-    Returns:
-        (4,N,1,H,W) float32 in the order of TERMS, all at least 0.
     """
     _, std = observed_moments(y, mask)
     around = F.unfold(F.pad(x_hat, (1, 1, 1, 1), mode="replicate"), 3)

@@ -124,20 +124,12 @@ class TrainedEnsemble(Ensemble, PyTorchModelHubMixin, library_name="nogaps"):
     def with_half_width(
         self, y: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Fill, and say how sure it is.
-
-        Args:
-            y: Corrupted images, (N,1,H,W) in [0,1].
-            mask: Bool, (1,1,H,W) or (N,1,H,W), True = observed.
-
-        Returns:
-            x_hat and the half-widths of its intervals, (N,1,H,W) each; 0 at observed pixels.
+        """Return x_hat and the half-widths of its intervals, (N,1,H,W) each; 0 where observed.
 
         Raises:
             BadInput: There is no calibration for these networks.
         """
-        calibration = self.calibration
-        members = self.members(y, mask)
+        calibration, members = self.calibration, self.members(y, mask)
         x_hat = keep_observed(members.mean(0), y, mask)
         scale = scale_of(scale_terms(members, x_hat, y, mask), calibration.weights)
         return x_hat, half_width(x_hat, scale, calibration.factor, mask)
@@ -238,15 +230,16 @@ def _networks(path: Path, tensors: dict[str, torch.Tensor], config: dict) -> lis
         raise BadInput("describes no networks", "the config of an imputer", path=path)
 
     def untrained() -> nn.ModuleDict:
-        return nn.ModuleDict({"networks": nn.ModuleList(map(_untrained, configs))})
+        networks = [
+            Imputer(
+                torch.zeros(2 * config["lag"] + 1, 2 * config["lag"] + 1),
+                *(config[name] for name in ("widths", "bottleneck", "bottleneck_dropout")),
+            )
+            for config in configs
+        ]
+        return nn.ModuleDict({"networks": nn.ModuleList(networks)})
 
     return list(build(path, tensors, untrained)["networks"])
-
-
-def _untrained(config: dict) -> Imputer:
-    size = 2 * config["lag"] + 1
-    arguments = (config["widths"], config["bottleneck"], config["bottleneck_dropout"])
-    return Imputer(torch.zeros(size, size), *arguments)
 
 
 def _read_calibration(path: Path, imputer: TrainedEnsemble) -> Calibration:

@@ -59,9 +59,9 @@ class ASPP(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         width = channels // 4
-        convs = [nn.Conv2d(channels, width, 1, bias=False)]
-        convs += [
-            nn.Conv2d(channels, width, 3, padding=rate, dilation=rate, bias=False) for rate in RATES
+        convs = [
+            nn.Conv2d(channels, width, 1, bias=False),
+            *(nn.Conv2d(channels, width, 3, padding=r, dilation=r, bias=False) for r in RATES),
         ]
         self.branches = nn.ModuleList(
             nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU()) for conv in convs

@@ -21,23 +21,25 @@ from nogaps.imputers.loading import CALIBRATION, TrainedEnsemble, weights_finger
 from nogaps.interpolation import keep_observed
 from nogaps.runtime.files import save_json
 
-__all__ = ["CALIBRATION", "calibrate_ensemble", "coverage_by_group", "ensemble_terms"]
-__all__ += ["rank_correlation", "save_calibration"]
+__all__ = [  # what the notebook takes from here
+    "CALIBRATION",
+    "calibrate_ensemble",
+    "coverage_by_group",
+    "rank_correlation",
+    "save_calibration",
+]
 
 
 @torch.no_grad()
 def ensemble_terms(
     ensemble: Ensemble, y: torch.Tensor, mask: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fill images whose truth is known, for a calibration.
+    """Return x_hat (N,1,H,W) and `scale_terms` (4,N,1,H,W), both on the CPU.
 
     Args:
         ensemble: Its `members` are asked.
         y: Corrupted images, (N,1,H,W) in [0,1], on the ensemble's device.
         mask: Bool (1,1,H,W), True = observed, there as well.
-
-    Returns:
-        x_hat (N,1,H,W) and `scale_terms` (4,N,1,H,W), both on the CPU.
     """
     fills, terms = [], []
     for batch in y.split(64):
@@ -56,14 +58,11 @@ def calibrate_ensemble(
     Half of the images give the weights of the scale, the others the factor.
 
     Args:
-        ensemble: On y's device.
+        ensemble: Its networks are those of what is returned; on y's device.
         y: Corrupted images, (N,1,H,W) in [0,1].
         x: Clean ones.
         mask: Bool, (1,1,H,W), True = observed.
         level: Share of hole pixels that the intervals cover.
-
-    Returns:
-        The same networks, with intervals.
 
     Raises:
         BadInput: There are too few images.
@@ -73,11 +72,9 @@ def calibrate_ensemble(
     weights = fit_weights(terms[:, ::2], error[::2], mask)
     names = [str(k) for k in range(len(error[1::2]))]
     factor = Ratios(error[1::2], scale_of(terms[:, 1::2], weights), mask, names).factor(level)
-    fingerprint = weights_fingerprint(ensemble)
-    calibration = Calibration(
-        level, factor, weights, len(ensemble.networks), fingerprint, len(names)
-    )
-    return TrainedEnsemble(list(ensemble.networks), calibration=calibration).eval()
+    networks, fingerprint = list(ensemble.networks), weights_fingerprint(ensemble)
+    calibration = Calibration(level, factor, weights, len(networks), fingerprint, len(names))
+    return TrainedEnsemble(networks, calibration=calibration).eval()
 
 
 def save_calibration(path: str | Path, calibration: Calibration, measured: object) -> None:
