@@ -31,15 +31,23 @@ MARKED = 0.01  # of the pixels: where so many hold one value in every image, it 
 
 
 class _Common:
-    """The pixels that are zero in all images so far, and whether several masks explain the rest."""
+    """The pixels that are zero in all images, and whether several masks explain the rest.
 
-    def __init__(self) -> None:
+    Args:
+        count: How many images there are.
+        size: Their pixels.
+        read: read(start, stop) gives some of them, (n,H,W).
+    """
+
+    def __init__(self, count: int, size: int, read: Callable[[int, int], np.ndarray]) -> None:
         self.hole, self.certain, self.several = np.array(True), np.array(False), False
         self.first, self.same, self.ends = np.array(0), np.array(True), (math.inf, -math.inf)
         self.blank: int | None = None  # an image that is zero everywhere
+        step = max(1, PIXELS // size)
+        for start in range(0, count, step):
+            self._add(start, read(start, min(start + step, count)))
 
-    def add(self, start: int, images: np.ndarray) -> None:
-        """Look at images (n,H,W) from index `start` on."""
+    def _add(self, start: int, images: np.ndarray) -> None:
         zero, few = images == 0, _few(images)
         if (blank := zero.all((1, 2))).any():
             self.blank = start + int(blank.argmax())
@@ -106,7 +114,7 @@ def shared_mask(y: np.ndarray, name: str = "test set") -> np.ndarray:
     """
     if y.ndim != 4 or y.shape[1] != 1 or 0 in y.shape:
         raise BadInput(f"has shape {y.shape}", "(N, 1, H, W)", path=name)
-    common = _look(len(y), y[0].size, lambda start, stop: y[start:stop, 0])
+    common = _Common(len(y), y[0].size, lambda start, stop: y[start:stop, 0])
     mask = ~common.hole
     if mask.all() or not mask.any():
         observed = f"{int(mask.sum())} of {mask.size} pixels observed"
@@ -115,14 +123,6 @@ def shared_mask(y: np.ndarray, name: str = "test set") -> np.ndarray:
         expected = "lines or single pixels that are missing, as 0, the same in all images"
         raise BadInput(problem, expected, path=name)
     return mask
-
-
-def _look(count: int, size: int, read: Callable[[int, int], np.ndarray]) -> _Common:
-    """Look at `count` images of `size` pixels; read(start, stop) gives some of them, (n,H,W)."""
-    common, step = _Common(), max(1, PIXELS // size)
-    for start in range(0, count, step):
-        common.add(start, read(start, min(start + step, count)))
-    return common
 
 
 def shared_mask_of(source: ImageSource) -> np.ndarray:
@@ -139,18 +139,21 @@ def shared_mask_of(source: ImageSource) -> np.ndarray:
             with different masks, stored zeros that stand for other values, or zeros that are no
             lost lines.
     """
-    if source.zero:
-        problem = f"its stored zeros stand for {source.zero:g}, not for 0"
+    advice = Advice.PLANE if source.plane and not source.upright else Advice.MASK
+    if zero := source.scaling[1]:
+        problem = f"its stored zeros stand for {zero:g}, not for 0"
     elif source.shape[0] == 1:
         problem = "holds one image, whose zeros may be true values"
     else:
         count, height, width = source.shape
-        common = _look(count, height * width, source.read)
+        common = _Common(count, height * width, source.read)
         problem = common.problem()
         if common.blank is not None:
             problem = f"every pixel of image {common.blank} is zero"
     if problem:
-        raise BadInput(problem, path=source.path, advice=Advice.MASK)
+        if advice is Advice.PLANE:  # slices of another plane may show lines
+            problem += " and no mask is given (--mask)"
+        raise BadInput(problem, path=source.path, advice=advice)
     return ~common.hole
 
 

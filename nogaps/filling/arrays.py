@@ -30,16 +30,11 @@ def fill_array(
     Args:
         y: Images (N,1,H,W), integers or floats of any range.
         mask: Bool (1,1,H,W) or (N,1,H,W), True = observed; or None.
-        imputer: What fills, `x_hat = imputer(y, mask)`.
-        missing: Without a mask: a pixel is missing where it is "zero" in every image, or "nan".
-        batch_size: As in `fill_file`.
+        imputer, missing, batch_size: As in `fill_file`.
         half_width: Whether the half-widths of the intervals are returned as well.
 
     Returns:
         [x_hat] of the type and shape of y, or [x_hat, half-widths float32].
-
-    Raises:
-        BadInput: As `fill_file`.
     """
     if y.ndim != 4 or y.shape[1] != 1 or 0 in y.shape or y.dtype.kind not in "fiu":
         problem = f"has shape {y.shape} and dtype {y.dtype}"
@@ -47,9 +42,6 @@ def fill_array(
     source, method = _Memory(y), as_method(imputer)
     if mask is None:
         masks = nan_masks if missing == "nan" else same_mask(shared_mask_of(source))
-    elif mask.shape not in (y.shape, (1, *y.shape[1:])) or mask.dtype.kind != "b":
-        problem = f"has shape {mask.shape} and dtype {mask.dtype}"
-        raise BadInput(problem, "bool, (1,1,H,W) or (N,1,H,W), as y", path="mask")
     else:
         every, one = mask[:, 0], same_mask(mask[0, 0])
         masks = one if len(mask) == 1 else lambda start, part: every[start : start + len(part)]
@@ -140,7 +132,7 @@ def fill_batch(
         mask: Bool (n,H,W) or (1,H,W), True = observed; see `split` for NaN.
         method: What fills.
         scaled: Whether values are scaled to [0,1], image by image, and back.
-        half_width: Whether half-widths are returned as well.
+        half_width: As in `fill_array`.
 
     Returns:
         [x_hat (n,H,W) of the type of images], or [x_hat, half-widths in the units of images].

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,18 +13,16 @@ import numpy as np
 
 from nogaps.filling.arrays import fill_batch, images_at_a_time
 from nogaps.filling.method import Filling, FillingMethod, as_method
-from nogaps.filling.survey import (
-    MISSING,
-    FillReport,
-    Masks,
-    nan_masks,
-    same_mask,
-    survey,
-    zero_mask,
-)
+from nogaps.filling.survey import MISSING, FillReport, Masks, nan_masks, same_mask, survey
 from nogaps.images.arrays import ImageSource
-from nogaps.images.formats import check_half_widths, check_output, open_images
-from nogaps.images.mask_files import MaskFile, open_mask
+from nogaps.images.formats import (
+    MaskFile,
+    check_half_widths,
+    check_output,
+    open_images,
+    open_mask,
+)
+from nogaps.masks import shared_mask_of
 from nogaps.runtime import batches, processes
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import atomic, load_npy, save_npy
@@ -53,19 +51,18 @@ class _Job:
 
     def settings(self, folder: Path) -> dict:
         """Check all images: what the result depends on, and the report; keep a mask in folder."""
-        masks = self.masks
+        masks, given = self.masks, self.given
         if masks is None:
-            mask = zero_mask(self.source)
+            mask = shared_mask_of(self.source)
             masks = same_mask(mask)
             save_npy(folder / MASK, mask)
-        given, method = self.given, self.method
         name = "" if given is None else str(given.stored.path)
-        checked = (masks, self.missing, name, self.batch, method, self.half_width)
+        checked = (masks, self.missing, name, self.batch, self.method, self.half_width)
         report, digest = survey(self.source, *checked)
-        notes = [*report.notes, *([given.note] if given is not None and given.note else [])]
+        notes = [*report.notes, *(() if given is None else given.notes)]
         return {
-            "imputer": method.identity,
-            "device": method.device.type,
+            "imputer": self.method.identity,
+            "device": self.method.device.type,
             "type": self.source.dtype.str,
             "batch": self.batch,
             "half_widths": self.half_width,
@@ -148,8 +145,15 @@ def fill_file(
         raise BadInput(f"--missing {missing}: is unknown", "zero or nan")
     if batch_size is not None and batch_size < 1:
         raise BadInput(f"batch size {batch_size}: is too small", "at least 1")
-    method = as_method(imputer)
-    with _opened(input, output, mask, uncertainty, plane) as (source, given):
+    method, given = as_method(imputer), None
+    with ExitStack() as stack:
+        with processes.main_process_first():
+            source = stack.enter_context(open_images(input, plane))
+            if mask is not None:
+                given = stack.enter_context(closing(open_mask(mask, source)))
+            check_output(source, output, mask)
+            if uncertainty is not None:
+                check_half_widths(uncertainty, [input, output, mask or input])
         batch = images_at_a_time(source.shape, batch_size, method.device)
         job = _Job(source, given, missing, method, uncertainty is not None, batch)
         with _workplace(job, Path(output)) as (folder, report):
@@ -157,28 +161,6 @@ def fill_file(
             if processes.is_main():
                 job.save(folder, output, uncertainty)
         return report
-
-
-@contextmanager
-def _opened(
-    input: str | Path,
-    output: str | Path,
-    mask: str | Path | None,
-    uncertainty: str | Path | None,
-    plane: str | None,
-) -> Iterator[tuple[ImageSource, MaskFile | None]]:
-    """Open the images and the mask that is given; check that no output is in the way."""
-    with processes.main_process_first():
-        source = open_images(input, plane)
-        both = mask is not None and os.path.exists(output) and os.path.exists(mask)
-        if both and os.path.samefile(mask, output):
-            raise BadInput("is the mask", "another name", path=output)
-        given = None if mask is None else open_mask(mask, source)
-        check_output(source, output)
-        if uncertainty is not None:
-            check_half_widths(uncertainty, [input, output, mask or input])
-    with source, nullcontext() if given is None else closing(given):
-        yield source, given
 
 
 @contextmanager

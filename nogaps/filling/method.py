@@ -34,12 +34,9 @@ class FillingMethod(Protocol):
         trained_on: Size and mask that its networks were trained for, if it has and knows them.
     """
 
-    @property
-    def device(self) -> torch.device: ...  # noqa: D102 (see the class)
-    @property
-    def identity(self) -> str | None: ...  # noqa: D102
-    @property
-    def trained_on(self) -> TrainedOn | None: ...  # noqa: D102
+    device: torch.device
+    identity: str | None
+    trained_on: TrainedOn | None
 
     def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Fill y (N,1,H,W) in [0,1]; mask: bool (1,1,H,W) or (N,1,H,W), True = observed."""

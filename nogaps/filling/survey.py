@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from nogaps.filling.method import FillingMethod, PlainMethod
 from nogaps.images.arrays import ImageSource
 from nogaps.images.nifti import NiftiFile
 from nogaps.images.png import PngSource, some
-from nogaps.masks import MaskCheck, shared_mask_of
+from nogaps.masks import MaskCheck
 from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.errors import Advice, BadInput
 
@@ -104,10 +104,10 @@ def survey(
     if not missing_pixels:
         expected, advice = ("missing pixels", None) if given else ("", Advice.MASK)
         raise BadInput(f"no pixel is {hole}", expected, path=source.path, advice=advice)
-    plane = source.plane if isinstance(source, NiftiFile) else ""
     notes = [*_training_notes(kinds, widest, source.shape, method, half_width)]
-    report = FillReport(*source.shape, missing_pixels, len(kinds), scaled, plane)
-    return replace(report, notes=[*notes, *_source_notes(source)]), digest.hexdigest()
+    notes += _source_notes(source)
+    counts = (*source.shape, missing_pixels, len(kinds))
+    return FillReport(*counts, scaled, source.plane, notes), digest.hexdigest()
 
 
 def _widest(hole: np.ndarray) -> int:
@@ -145,17 +145,6 @@ def same_mask(mask: np.ndarray) -> Masks:
 def nan_masks(start: int, images: np.ndarray) -> np.ndarray:
     """Return the masks of images whose missing pixels are NaN; see `Masks`."""
     return ~np.isnan(images)
-
-
-def zero_mask(source: ImageSource) -> np.ndarray:
-    """Return `shared_mask_of`; an error speaks of planes where the slices could be cut anew."""
-    try:
-        return shared_mask_of(source)
-    except BadInput as error:
-        if isinstance(source, NiftiFile) and source.plane and not source.upright:
-            problem = f"{error.problem} and no mask is given (--mask)"
-            raise BadInput(problem, path=source.path, advice=Advice.PLANE) from error
-        raise
 
 
 def _training_notes(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
@@ -20,7 +20,7 @@ BLOCK = 1 << 20
 LEAST = 4  # rows and columns of an image: fewer are another axis, as of colours
 
 
-class ImageSource:
+class ImageSource(AbstractContextManager):
     """Images of one file or folder; use it in a `with`, or close it.
 
     Attributes:
@@ -29,7 +29,9 @@ class ImageSource:
         shape: (N, H, W).
         slices: How many of the N images one volume has; N if there is only one volume.
         dtype: The file's own, byte order included.
-        zero: The value that a stored 0 stands for.
+        scaling: Slope and intercept: a value is slope * stored + intercept.
+        plane: Of the slices of a NIfTI, one of PLANES; "" if the file does not tell it.
+        upright: Whether they are turned to show the plane.
     """
 
     kind: str
@@ -37,7 +39,9 @@ class ImageSource:
     shape: tuple[int, int, int]
     slices: int
     dtype: np.dtype
-    zero: float = 0.0
+    scaling: tuple[float, float] = (1.0, 0.0)
+    plane: str = ""
+    upright: bool = False
 
     def name(self, index: int) -> str:
         """Return what an error calls an image: its file, or its number counted from 0."""
@@ -88,10 +92,6 @@ class ImageSource:
 
     def close(self) -> None:
         """Release the file."""
-
-    def __enter__(self) -> ImageSource:
-        """Return itself."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Release the file."""
@@ -157,12 +157,11 @@ class ArrayFile(ImageSource):
     @contextmanager
     def _packed(self, temporary: Path, output: Path) -> Iterator[IO[bytes]]:
         """Open the file to be written for its unpacked bytes."""
-        with open(temporary, "wb") as file:
-            if not output.name.lower().endswith(".gz"):
-                yield file
-                return
-            with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:  # same input, same bytes
-                yield packed
+        with ExitStack() as stack:
+            file = stack.enter_context(open(temporary, "wb"))
+            if output.name.lower().endswith(".gz"):  # no name, no time: same input, same bytes
+                file = stack.enter_context(gzip.GzipFile("", "wb", 6, file, mtime=0))
+            yield file
 
     def close(self) -> None:
         """Release the file."""

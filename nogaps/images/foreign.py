@@ -35,9 +35,6 @@ TO_NPY = (  # may hold several images, of 16 bits or floats
 def refuse_foreign(path: Path) -> None:
     """Look at the name and the first bytes of a file.
 
-    Args:
-        path: The file.
-
     Raises:
         BadInput: It is missing, has another format than its name promises, or one that is not
             read; the line has the command that renames or converts it.

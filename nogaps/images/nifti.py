@@ -33,13 +33,9 @@ class NiftiFile(ArrayFile):
         space: (I, J, K), voxels of one volume.
         affine: Of voxels to RAS+, (4, 4).
         oriented: Whether the file has an affine; nibabel supplies one where it has not.
-        scaling: Slope and intercept: a value is slope * stored + intercept.
-        plane: The one of PLANES that they show, "" if the affine does not tell.
-        upright: Whether they are turned to show the plane, or lie as they are stored: along the
-            axis of length 1, if there is one, else along the last.
+        upright: If not, they lie as they are stored: along the axis of length 1, if there is one,
+            else along the last.
     """
-
-    plane, upright = "", False
 
     def __init__(self, path: Path, raw: IO[bytes], layout: Layout, image: Any) -> None:
         self.space = (*layout.shape, 1)[:3]
@@ -47,7 +43,6 @@ class NiftiFile(ArrayFile):
         header = image.header
         self.oriented = bool(header["sform_code"] or header["qform_code"])
         self.scaling = (float(image.dataobj.slope), float(image.dataobj.inter))
-        self.zero = self.scaling[1]
         axis = 2 if (single := self.single()) is None else single
         self._turn = _stored_order(axis)
         super().__init__("nifti", path, raw, layout)

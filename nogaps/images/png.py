@@ -23,11 +23,7 @@ JUNK = {".ds_store", "thumbs.db", "desktop.ini", ".directory"}  # what file mana
 
 @contextlib.contextmanager
 def open_picture(path: str | Path, formats: tuple[str, ...] = ("PNG",)) -> Iterator[Image.Image]:
-    """Open a picture whose pixels are not decoded yet.
-
-    Args:
-        path: The file.
-        formats: Pillow's names of those that it may have.
+    """Open a picture of one of Pillow's formats; its pixels are not decoded yet.
 
     Raises:
         BadInput: It is missing, damaged, of another format, or has more than IMAGE_PIXELS.
@@ -45,19 +41,13 @@ def open_picture(path: str | Path, formats: tuple[str, ...] = ("PNG",)) -> Itera
 
 
 def read_levels(path: str | Path, formats: tuple[str, ...], shown: bool) -> np.ndarray:
-    """Read the grey levels of a picture.
+    """Read the grey levels of a picture, (H, W): uint16 if it has 16 bits of grey, else uint8.
 
     Args:
-        path: The file.
+        path: The file; see `open_picture`.
         formats: See `open_picture`.
         shown: Whether they are those that viewers show: as EXIF turns it, colours as grey, black if
             transparent; else as they are stored.
-
-    Returns:
-        (H, W) uint16 where the file has 16 bits of grey, else uint8.
-
-    Raises:
-        BadInput: As `open_picture`.
     """
     with open_picture(path, formats) as picture:
         picture.verify()  # the checksums, which decoding skips
@@ -110,7 +100,7 @@ class PngSource(ImageSource):
     def _list(self) -> None:
         with parsing(self.path, "a folder of PNGs"):
             names = sorted(files_within(self.path), key=in_order)
-        shown = [name for name in names if not _is_hidden(name)]
+        shown = [name for name in names if not is_junk(name) and "/." not in f"/{name}"]
         self.folder = self.path
         self.names = [name for name in shown if name.lower().endswith(self.suffixes)]
         self.others = [name for name in shown if name not in set(self.names)]
@@ -168,10 +158,6 @@ class PngSource(ImageSource):
             for index, name in enumerate(self.names):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 Image.fromarray(mapped_anew(images)[index]).save(folder / name, format="PNG")
-
-
-def _is_hidden(name: str) -> bool:
-    return is_junk(name) or any(part[0] == "." for part in name.split("/"))
 
 
 def is_junk(name: str) -> bool:

@@ -13,8 +13,7 @@ import pytest
 from image_files import refused, store, volume
 from PIL import Image
 
-from nogaps.images.formats import open_images
-from nogaps.images.mask_files import open_mask
+from nogaps.images.formats import open_images, open_mask
 
 RNG = np.random.default_rng(3)
 IMAGES = RNG.integers(1, 200, (6, 9, 11)).astype(np.uint8)
@@ -108,7 +107,7 @@ def test_a_folder_and_an_array_pair_in_the_order_of_numbers(tmp_path: Path) -> N
     path = store(tmp_path / "y.npy", IMAGES)
     assert np.array_equal(read_mask(masks, path), expected)
     with open_images(path) as source, closing(open_mask(masks, source)) as mask:
-        assert mask.note.endswith("in this order: 1.png, 2.png, 9.png, …")
+        assert mask.notes[0].endswith("in this order: 1.png, 2.png, 9.png, …")
 
 
 @pytest.mark.parametrize("plane", [None, "sagittal", "coronal"])
