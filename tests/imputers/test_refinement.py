@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -166,7 +167,8 @@ def test_stop_and_resume_gives_the_same_bits(tmp_path: Path) -> None:
         assert torch.equal(a, b)
     assert torch.equal(torch.random.get_rng_state(), before), "the global generator was used"
     for options in ({"seed": 1}, {"learning_rate": 1e-4}, {"batch_size": 3}):
-        fresh = train(tmp_path / "a.safetensors", CourseworkNet((4, 8), 8), 1, **options)
+        shutil.copyfile(tmp_path / "a.safetensors", tmp_path / "c.safetensors")
+        fresh = train(tmp_path / "c.safetensors", CourseworkNet((4, 8), 8), 1, **options)
         assert len(fresh) == 1, "work with other settings was continued"
 
 
