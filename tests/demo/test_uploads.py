@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from image_files import store
 from PIL import Image
 
 from nogaps import standin
@@ -35,26 +36,21 @@ def grey(count: int, top: int = 255) -> np.ndarray:
 
 def write(path: Path, images: np.ndarray) -> Path:
     """Write images (N,H,W) to a file of the kind that its name tells."""
-    if ".nii" in path.name:
-        volume = np.moveaxis(images, 0, -1) if len(images) > 1 else images[0]
-        volume = images if path.name == "cut.nii" else volume  # its first axis has length 1
-        nibabel.Nifti1Image(volume, np.eye(4)).to_filename(path)
-    elif path.suffix == ".npy":
-        np.save(path, images[:, None])
-    elif path.suffix == ".npz":
-        np.savez_compressed(path, images=images)
-    else:
-        Image.fromarray(images[0]).save(path)
+    flat = {"cut.nii": images, "slice.nii": images[0]}  # cut: its first axis has length 1
+    if path.name not in flat:
+        return store(path, images)
+    nibabel.Nifti1Image(flat[path.name], np.eye(4)).to_filename(path)
     return path
 
 
-@pytest.mark.parametrize("name", ["volume.nii", "cut.nii", "slice.nii", "pngs.png", "y.npy"])
-def test_half_widths_are_shown_where_they_belong(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", ["volume.nii", "cut.nii", "slice.nii", "one.png", "y.npy"])
+def test_half_widths_are_shown_where_they_belong(filler: Filler, tmp_path: Path, name: str) -> None:
     images = np.rint(255 * standin.corrupted_images()[3:5, 0, :, 8:56]).astype(np.uint8)
-    images = images[:1] if name in ("cut.nii", "slice.nii", "pngs.png") else images
+    images = images[:1] if name in ("cut.nii", "slice.nii", "one.png") else images
     np.save(tmp_path / "mask.npy", standin.course_mask()[:, 8:56])
-    results = Filler(None, tmp_path).fill([write(tmp_path / name, images)], tmp_path / "mask.npy")
+    results = filler.fill([write(tmp_path / name, images)], tmp_path / "mask.npy")
     shown = view(*results.locate(len(images) - 1))
+    results.remove()
     assert shown.half.shape == shown.before.shape
     hole = (shown.marked == HOLE).all(-1)
     assert hole.any() and (shown.half[hole].sum(-1) > shown.half[~hole].sum(-1).max()).all()
@@ -85,9 +81,8 @@ def test_planes_of_volumes(filler: Filler, tmp_path: Path) -> None:
     volume = np.moveaxis(images[:, ::-1], (0, 1, 2), (0, 2, 1))  # sagittal: right, front, up
     source, out, half = (tmp_path / name for name in ("scan.nii", "out.nii", "half.npy"))
     nibabel.Nifti1Image(volume, np.eye(4)).to_filename(source)
-    best = load_imputer()
-    fill_file(source, out, best, progress=False, uncertainty=half, plane="sagittal")
-    results = Filler(None, tmp_path).fill([source], plane="sagittal")
+    fill_file(source, out, load_imputer(), progress=False, uncertainty=half, plane="sagittal")
+    results = filler.fill([source], plane="sagittal")
     files = downloads(results)
     assert files["own"].read_bytes() == out.read_bytes()
     assert files["half"].read_bytes() == half.read_bytes()
@@ -97,8 +92,7 @@ def test_planes_of_volumes(filler: Filler, tmp_path: Path) -> None:
     assert shown.before.shape == shown.half.shape == (8 * 40, 8 * 64, 3)
     report = results.items[0].report
     assert "sagittal" in report.plane and any("64×64" in note for note in report.notes)
-    with pytest.raises(BadInput):
-        filler.fill([source], quality="fast", plane="axial")
+    results.remove()
 
 
 def test_several_files_and_pngs_at_once(filler: Filler, tmp_path: Path) -> None:
@@ -131,27 +125,24 @@ def test_several_files_and_pngs_at_once(filler: Filler, tmp_path: Path) -> None:
 def test_messages_are_one_line_without_folders(
     filler: Filler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = write(tmp_path / "good.npz", grey(2))
     (tmp_path / "other").mkdir()
-    twin = write(tmp_path / "other" / "good.npz", grey(2))
-    names = ("text.png", "wide.png", "notes.txt", "mask.npy", "photo.jpg")
-    text, wide, notes, mask, photo = (tmp_path / name for name in names)
-    text.write_text("no picture, though it is named so")
-    notes.write_text("no image")
-    for path in (wide, photo):
-        Image.new("RGB", (64, 64)).save(path)
-    np.save(mask, np.ones((32, 32), bool))
-    for files, given, start in (
+    good, twin = (write(tmp_path / name, grey(2)) for name in ("good.npz", "other/good.npz"))
+    for name in ("text.png", "notes.txt"):
+        (tmp_path / name).write_text("no picture")
+    for name in ("wide.png", "photo.jpg"):
+        Image.new("RGB", (64, 64)).save(tmp_path / name)
+    np.save(tmp_path / "mask.npy", np.ones((32, 32), bool))
+    for files, mask, start in (
         ([], None, "no file, expected .npy, .npz, PNG or NIfTI, or one of the examples"),
         ([good, twin], None, "good.npz: was uploaded 2 times, expected files of different names"),
-        ([text], None, "text.png: "),
-        ([wide], None, "wide.png: "),
-        ([good], mask, "mask.npy: has shape (1, 32, 32), expected (64, 64) or (2, 64, 64)"),
-        ([notes], None, "notes.txt: "),
-        ([photo], None, "photo.jpg: is .jpg, expected"),
+        (["text.png"], None, "text.png: "),
+        (["wide.png"], None, "wide.png: "),
+        ([good], tmp_path / "mask.npy", "mask.npy: has shape (1, 32, 32), expected (64, 64) or"),
+        (["notes.txt"], None, "notes.txt: "),
+        (["photo.jpg"], None, "photo.jpg: is .jpg, expected"),
     ):
         with pytest.raises(BadInput) as caught:
-            filler.fill(files, given, quality="fast")
+            filler.fill([tmp_path / file for file in files], mask, quality="fast")
         line = _line(caught.value)
         assert line.startswith(start) and "\n" not in line and str(tmp_path) not in line
     monkeypatch.setattr(uploads, "MOST_PIXELS", 2 * 64 * 64 - 1)

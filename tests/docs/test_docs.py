@@ -1,4 +1,4 @@
-"""The pages: every link resolves, every command they show is one that this version has."""
+"""The pages: links resolve, commands are those of this version, numbers those of the benchmarks."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import pytest
 import typer
 from conftest import ROOT
 
+from docs import render
+from docs.numbers import Results
 from nogaps.commands.main import app
 
 PAGES = [ROOT / "README.md", ROOT / "References.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -89,16 +91,20 @@ def test_commands_named_in_the_text_exist() -> None:
     assert not wrong and count > 10, "\n".join(wrong)
 
 
-def test_what_is_wrong_is_found() -> None:
-    block = (
-        'F="--frames a.npz"\nnogaps prior train $F --out runs \\\n   --huge # so\n'
-        "A=1 nogaps fill in.npy -o out.npy | tee log && srun nogaps chek .\n"
-        "python -m nogaps sample --steps many --out $HOME/x\ncd nogaps\n$ nogaps fill --help"
-    )
-    found = [misuse(words) for words in commands(block)]
-    assert len(found) == 5 and found[1] == found[4] == ""
-    assert "--huge" in found[0] and "chek" in found[2] and "BadParameter" in found[3]
-    assert anchor_of("How sure it is: `a_b`, 5 × 5!", {}) == "how-sure-it-is-a_b-5--5"
+def test_no_page_is_stale() -> None:
+    assert not render.stale(), "run: make docs"
+
+
+def test_marked_numbers_and_tables_are_written_anew() -> None:
+    text = "A <!--n:best_val-->0<!--/n--> B\n<!--table:masks-->\nold\n<!--/table-->\nC"
+    page = render.render(text, Results())
+    best = f"{Results().score('ours, best', 'val'):.2f}"
+    assert page.startswith(f"A <!--n:best_val-->{best}<!--/n--> B\n<!--table:masks-->\n| mask")
+    assert "old" not in page and page.endswith("|\n<!--/table-->\nC")
+    commented = render.render("# <!--table:masks-->\n# <!--/table-->", Results())
+    assert all(line.startswith("# ") for line in commented.splitlines())
+    with pytest.raises(KeyError, match="nothing"):
+        render.render("<!--n:nothing-->0<!--/n-->", Results())
 
 
 @pytest.mark.slow

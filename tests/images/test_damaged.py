@@ -88,7 +88,7 @@ def cut(keep: float) -> Write:
 
 
 GREY, TEXT = IMAGES[0].astype(np.uint8), b"hello\n" * 99
-TWO = shaped("(2, 8, 8)") + bytes(2 * 4 * 64)
+TWO = shaped("(2, 8, 8)") + bytes(2 * 4 * 64)  # images
 BAD: dict[str, list[Write]] = {  # the files that a name cannot be
     "a.jpg": [content(b"jpg")],
     "a.png": [content(TEXT)],
@@ -101,6 +101,7 @@ BAD: dict[str, list[Write]] = {  # the files that a name cannot be
         *(npy(np.zeros((2, 8, 8), kind)) for kind in (complex, bool, "M8[s]", [("x", "f4")])),
         npy([["a", "b"]]),
         cut(0.6),
+        content(TWO + b"x"),
         *(content(shaped(shape) + bytes(64)) for shape in ("(2, 2)", f"({10**18}, 8)", "(-4, -4)")),
     ],
     "a.npz": [

@@ -42,7 +42,9 @@ def test_nifti_is_read_by_its_content(tmp_path: Path, name: str, packed: bool, m
 
 
 def test_a_packed_nifti_is_read_to_its_checksum(tmp_path: Path) -> None:
-    whole = bytearray(gzip.compress(store(tmp_path / "a.nii", IMAGES).read_bytes() + bytes(9)))
+    whole = bytearray(
+        gzip.compress(store(tmp_path / "a.nii", IMAGES).read_bytes() + bytes(1 << 20))
+    )
     whole[-5] ^= 1
     (tmp_path / "b.nii").write_bytes(whole)
     assert "CRC check failed" in refused(lambda: load(tmp_path / "b.nii"))
@@ -70,7 +72,7 @@ CONVERTED: dict[str, tuple[Write, str, np.ndarray]] = {  # by name: what it beco
     "a.gif": (picture("P", "GIF"), "a.png", LEVELS[:1]),
     "it's.tif": (stack, "it's.npy", IMAGES),
     "a.tiff": (picture("F", "TIFF"), "a.npy", LEVELS[:1]),
-    "a.b.mgz": (nifti(nibabel.MGHImage, "i4"), "a.b.nii.gz", IMAGES),
+    "a .b.mgz": (nifti(nibabel.MGHImage, "i4"), "a .b.nii.gz", IMAGES),
     "a.img": (nifti(nibabel.Nifti1Pair, "u2"), "a.nii.gz", IMAGES),
     "a.hdr": (nifti(nibabel.AnalyzeImage, "i2"), "a.nii.gz", IMAGES.astype("i2")),
 }

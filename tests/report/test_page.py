@@ -12,18 +12,14 @@ from pathlib import Path
 
 import pytest
 from browser import errors_of, needs_browser, open_browser
-from conftest import ROOT
 from in_process import called
 from selenium import webdriver
 from selenium.webdriver.support.wait import WebDriverWait
 from submissions import TEN_IMAGES, code, markdown, stream, write, write_submission
 
-from nogaps.submission.notebook import load_notebook, outputs, pictures
+from tests.report.test_writing import CODE, PNGS
 
 pytestmark = needs_browser
-CELLS = load_notebook(ROOT / "Assessment.ipynb").cells
-CODE = [cell for cell in CELLS if cell.cell_type == "code"]
-FIGURES = sum(len(pictures(out)) for cell in CELLS for out in outputs(cell))
 POLICY = re.compile(r'<meta [^>]*http-equiv="Content-Security-Policy"[^>]*>')
 # how light an element's colour and background are, by WCAG 2.1; and the ratio of the two
 CONTRAST = """
@@ -78,7 +74,7 @@ def test_figures_are_legible_and_nothing_is_fetched(
 ) -> None:
     driver = visit(chromium, report)
     figures = driver.execute_script(WIDTHS)
-    assert len(figures) == FIGURES
+    assert len(figures) == len(PNGS)
     for k, (natural, width, complete, alt, caption) in enumerate(figures, 1):
         assert complete and natural > 0 and width >= min(natural, 1000)
         assert re.match(rf"Figure {k}: \w", alt) and alt in caption
