@@ -34,7 +34,8 @@ one = fill(y[0, 0], mask, model=imputer)
 x_hat, half = fill(y[:4], mask, half_width=True)  # 90 % intervals: x_hat ± half
 ```
 """
-COMMON = """
+COMMON = """## Command line
+
 `nogaps --help` lists the commands, `nogaps COMMAND --help` says this of one of them. Exit code 0:
 done, 1: findings, 2: bad use or bad input, in one line that says what is wrong and what was
 expected. `nogaps --quiet COMMAND` shows no progress and no result; `COMMAND --json` prints the
@@ -132,19 +133,16 @@ def python_part() -> Iterator[str]:
             yield prose(thing.__doc__) + "\n"
 
 
-def command_part() -> Iterator[str]:
-    """Yield a heading per command, how to call it, its help and its options."""
-    yield "## Command line\n" + COMMON
-    yield from _commands(cli.app, "nogaps")
+def command_part(app: typer.Typer, path: str) -> Iterator[str]:
+    """Yield a heading per command, how to call it, its help and its options.
 
-
-def _commands(app: typer.Typer, path: str) -> Iterator[str]:
-    """Read the functions themselves: what typer makes of them differs between its versions."""
+    Read off the functions themselves: what typer makes of them differs between its versions.
+    """
     for info in app.registered_commands:
         name = info.name or info.callback.__name__.replace("_", "-")
         yield from _command(f"{path} {name}", info.callback)
     for group in app.registered_groups:
-        yield from _commands(group.typer_instance, f"{path} {group.name}")
+        yield from command_part(group.typer_instance, f"{path} {group.name}")
 
 
 def _command(called: str, function: Callable) -> Iterator[str]:
@@ -179,4 +177,5 @@ def _takes(kind: object) -> str:
 
 def page() -> str:
     """Return the whole page."""
-    return "\n".join([START, *python_part(), *command_part()]).rstrip() + "\n"
+    parts = [START, *python_part(), COMMON, *command_part(cli.app, "nogaps")]
+    return "\n".join(parts).rstrip() + "\n"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,21 +123,19 @@ class Watched:
 
     def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return x_hat (N,1,H,W)."""
-        x_hat = self.imputer(y, mask)
-        self._keep(mask.expand(y.shape))
-        return x_hat
+        return self._watch(self.imputer, y, mask)
 
     def with_half_width(
         self, y: torch.Tensor, mask: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return x_hat and half-widths, (N,1,H,W) each."""
-        pair = self.imputer.with_half_width(y, mask)
-        self._keep(mask.expand(y.shape))
-        return pair
+        return self._watch(self.imputer.with_half_width, y, mask)
 
-    def _keep(self, masks: torch.Tensor) -> None:
-        self.masks.append(masks[:, 0].cpu().numpy())
+    def _watch(self, fill: Callable[..., Any], y: torch.Tensor, mask: torch.Tensor) -> Any:
+        filled = fill(y, mask)
+        self.masks.append(mask.expand(y.shape)[:, 0].cpu().numpy())
         self.tell(sum(map(len, self.masks)))
+        return filled
 
 
 class Filler:

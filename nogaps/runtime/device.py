@@ -32,15 +32,12 @@ def precision(device: torch.device) -> tuple[torch.dtype | None, str]:
             return torch.bfloat16, "this GPU has it"
         if torch.cuda.get_device_capability(device) >= (7, 0):
             return torch.float16, "this GPU has no bfloat16"
-    if device.type == "cpu" and _cpu_has_bf16():
+    # private functions: where a version of torch lacks them, fp32 is right as well
+    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    known = any(getattr(torch.cpu, name, lambda: False)() for name in names)
+    if device.type == "cpu" and known:
         return torch.bfloat16, "this processor has it"
     return None, "no lower precision is fast here"
-
-
-def _cpu_has_bf16() -> bool:
-    """Ask torch by private functions; where a version lacks them, fp32 is right as well."""
-    names = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, name, lambda: False)() for name in names)
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

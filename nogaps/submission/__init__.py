@@ -152,21 +152,20 @@ def report(folders: Sequence[str | Path], test_set: str | Path | None = None) ->
     """
     if test_set and folders:
         _load_test_set(Path(test_set))
-    work = progress(folders, "checking", delay=1)
-    return [_row(folder, test_set, alone=len(folders) == 1) for folder in work]
-
-
-def _row(folder: str | Path, test_set: str | Path | None, alone: bool) -> dict:
-    try:
-        findings = check_submission(folder, test_set)
-    except Exception as error:  # whatever a stranger's files provoke
-        if alone and isinstance(error, BadInput):
-            raise
-        kind = "" if isinstance(error, BadInput) else f"{type(error).__name__}: "
-        findings = Findings(str(folder))
-        findings.add("not-checked", f"{kind}{error}")
-    valid = all(finding.level != ERROR for finding in findings)
-    return {"dir": str(folder), "valid": valid, "findings": [asdict(f) for f in findings]}
+    rows = []
+    for folder in progress(folders, "checking", delay=1):
+        try:
+            findings = check_submission(folder, test_set)
+        except Exception as error:  # whatever a stranger's files provoke
+            if len(folders) == 1 and isinstance(error, BadInput):
+                raise
+            kind = "" if isinstance(error, BadInput) else f"{type(error).__name__}: "
+            findings = Findings(str(folder))
+            findings.add("not-checked", f"{kind}{error}")
+        valid = all(finding.level != ERROR for finding in findings)
+        row = {"dir": str(folder), "valid": valid, "findings": [asdict(f) for f in findings]}
+        rows.append(row)
+    return rows
 
 
 def verdict(row: dict) -> str:

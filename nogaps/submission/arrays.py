@@ -223,17 +223,13 @@ def _check_holes(
     bright = around > BRIGHT * around.max((1, 2), keepdims=True)
     judged = comparable & (bright[:, ~mask].sum(1) >= FEW_PIXELS)
     judged &= ~_name_empty(x[:, 0], mask, bright, judged, findings)
-    holes = zip(x[:, 0], bright & ~mask, strict=True)
-    shares = np.array([_most_frequent(image[hole]) for image, hole in holes])
-    constant = judged & (shares > REPEATED)
+    holes = bright & ~mask
+    values = [image[hole] for image, hole in zip(x[:, 0], holes, strict=True)]
+    most = [np.unique(value, return_counts=True)[1].max(initial=0) for value in values]
+    constant = judged & (most > REPEATED * holes.sum((1, 2)))
     if constant.any():
         problem = f"one value in many holes of {numbered('image', np.flatnonzero(constant))}"
         findings.add("not-filled", problem)
-
-
-def _most_frequent(values: np.ndarray) -> float:
-    """Return the share of the most frequent value."""
-    return np.unique(values, return_counts=True)[1].max(initial=0) / max(values.size, 1)
 
 
 def _name_empty(
