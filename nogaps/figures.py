@@ -79,12 +79,9 @@ def _grid(
     for row in range(rows):
         above = TOP + (row // block + 1) * names + row // block * FOLD + row * (cell + GAP)
         bottom = height - above - cell
-        line = []
-        for column in range(columns):
-            left = LEFT + column * (cell + GAP)
-            box = (left / width, bottom / height, cell / width, cell / height)
-            line.append(figure.add_axes(box, xticks=[], yticks=[]))
-        axes.append(line)
+        lefts = [LEFT + column * (cell + GAP) for column in range(columns)]
+        boxes = [(left / width, bottom / height, cell / width, cell / height) for left in lefts]
+        axes.append([figure.add_axes(box, xticks=[], yticks=[]) for box in boxes])
     middle = (LEFT + columns * (cell + GAP) / 2) / width
     figure.suptitle(title, fontsize=TITLE, x=middle, y=1 - 8 / height, va="top")
     return figure, axes

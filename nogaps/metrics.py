@@ -118,9 +118,7 @@ def summarize(
     """Sum up the scores of one imputer.
 
     Args:
-        x_hat: Filled images (N,1,H,W) in [0,1].
-        x: Clean images of the same shape.
-        mask: bool (1,1,H,W) or (N,1,H,W), True = observed.
+        x_hat, x, mask: See `hole_scores`.
         groups: See `bootstrap`.
 
     Returns:

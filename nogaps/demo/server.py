@@ -24,25 +24,18 @@ POLICY = (  # the page may load from, and talk to, the server that it came from
 
 def serve(
     ready: Callable[[str], None],
-    model: str | Path | None = None,
-    quality: str = "best",
-    host: str = LOOPBACK[0],
-    port: int | None = None,
-    upload_mb: int = 100,
-    open_page: bool = False,
-    revision: str | None = None,
+    model: str | Path | None,
+    quality: str,
+    host: str,
+    port: int | None,
+    upload_mb: int,
+    open_page: bool,
+    revision: str | None,
 ) -> None:
     """Serve the page until a signal ends the process, and leave no file behind.
 
-    Args:
-        ready: Called with the page's address as soon as the page can be opened.
-        model: Run folder, weights file or Hub id of the imputer; None for the shipped one.
-        quality: The quality that the page begins with, "best" or "fast".
-        host: Address to listen on; the default is reached from this machine alone.
-        port: None for the first free one from 7860.
-        upload_mb: Size of the largest file, in units of 2^20 bytes.
-        open_page: Open the page in the user's browser.
-        revision: Revision of a Hub id.
+    `ready` is called with the page's address as soon as the page can be opened; the other arguments
+    are the options of `nogaps demo`.
 
     Raises:
         BadInput: Gradio is missing, the model is invalid, or the address is not free.

@@ -110,9 +110,7 @@ class Results:
 class Watched:
     """A `FillingMethod` that fills as an imputer, and keeps the masks it gets.
 
-    Args:
-        imputer: What fills.
-        tell: Called after every batch, with the number of images filled so far.
+    After every batch it calls `tell` with the number of images filled so far.
     """
 
     def __init__(self, imputer: TrainedEnsemble, tell: Callable[[int], None]) -> None:
@@ -144,11 +142,8 @@ class Filler:
     Args:
         model: Run folder, weights file or Hub id; None for the shipped imputer.
         folder: Where the results lie.
-        quality: The quality to load at once, "best" or "fast".
+        quality: The quality to load at once; if the model is invalid, this raises BadInput.
         revision: Revision of a Hub id.
-
-    Raises:
-        BadInput: The model is invalid.
     """
 
     def __init__(
@@ -176,8 +171,7 @@ class Filler:
 
         Args:
             uploads: .npy, .npz, PNG and NIfTI files of different names.
-            mask: As in `fill_file`.
-            missing: As in `fill_file`.
+            mask, missing: As in `fill_file`.
             quality: "best" or "fast".
             plane: The plane of the slices of the NIfTI files.
             tell: Called after every batch.

@@ -185,17 +185,12 @@ def run_settings(
 ) -> list:
     """Return what must be equal for a saved training to be resumed.
 
-    Args:
-        imputer: The network, of which the layers count as well; it has a `config`.
-        x: Clean training images.
-        mask: True = observed, on the device that trains.
-        options: The notebook's `Options`.
+    That is the notebook's `Options`, the network's `config` and layers, the clean images x and the
+    mask, and the device that trains, on which the mask lies.
     """
-    device = mask.device
-    machine = [device.type, str(autocast_dtype(device))]
-    data = fingerprint(x, mask)
+    machine = [mask.device.type, str(autocast_dtype(mask.device))]
     layers = hashlib.sha256(repr(imputer).encode()).hexdigest()[:16]
-    return [*astuple(options), imputer.config, layers, data, *machine]
+    return [*astuple(options), imputer.config, layers, fingerprint(x, mask), *machine]
 
 
 def save_model(path: str | Path, model: torch.nn.Module, config: dict) -> None:
