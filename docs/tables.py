@@ -8,7 +8,7 @@ from functools import partial
 from scipy.stats import spearmanr
 
 from benchmarks import ablations, filling, object_masks, sampling, scaling, training
-from docs.numbers import SETS, Results, gain
+from docs.numbers import SETS, Results, gain, percent
 from nogaps.tables import as_markdown, scores_table, with_interval
 
 METHODS = {  # rows of `benchmarks.imputers`, and their names in the README
@@ -69,12 +69,8 @@ def masks(results: Results) -> str:
     """Return hole PSNR under masks that the networks were not trained for."""
     rows = []
     for mask, label in MASKS.items():
-        values = [
-            results["unseen"]["masks"][SETS[images]][mask]["rows"][method]["psnr"]
-            for images in ("val_t1", "stand-in")
-            for method in ("ours", "kriging")
-        ]
-        rows.append([label, *(f"{value:.2f}" for value in values)])
+        one, other = (results["unseen"]["masks"][SETS[s]][mask] for s in ("val_t1", "stand-in"))
+        rows.append([label, *_psnr(one, "ours", "kriging"), *_psnr(other, "ours", "kriging")])
     return as_markdown(["mask", "`val_t1`: ours", "kriging", "stand-in: ours", "kriging"], rows)
 
 
@@ -83,9 +79,8 @@ def wide_holes(results: Results) -> str:
     rows = []
     for images in ("val", "val_t1"):
         for hole, measured in results["unseen"]["holes"][SETS[images]].items():
-            psnr = {name: scores["psnr"] for name, scores in measured["rows"].items()}
-            values = [f"{psnr[name]:.2f}" for name in ("ours", "kriging", "biharmonic")]
-            rows.append([f"`{images}`, {hole}", *values, f"{100 * measured['coverage']:.1f} %"])
+            values = _psnr(measured, "ours", "kriging", "biharmonic")
+            rows.append([f"`{images}`, {hole}", *values, f"{percent(measured['coverage'])} %"])
     return as_markdown(["heads, hole", "ours", "kriging", "biharmonic", "covered"], rows)
 
 
@@ -95,15 +90,19 @@ def sizes(results: Results) -> str:
     for name, by_gap in results["unseen"]["sizes"].items():
         heads = name.replace("heads_t1", "`val_t1`").replace("heads", "`val`")
         for gaps, row in by_gap.items():
-            psnr = {method: scores["psnr"] for method, scores in row["rows"].items()}
-            krigings = max(psnr["kriging"], psnr["kriging, own size"])
-            values = [f"{value:.2f}" for value in (psnr["ours"], psnr["biharmonic"], krigings)]
+            values = _psnr(row, "ours", "biharmonic")
+            values.append(max(_psnr(row, "kriging", "kriging, own size"), key=float))
             width = gaps.removeprefix("gaps of ").replace("pixels", "px")
             more, *ends = row["more_db"]
-            covered = f"{100 * row['coverage']:.1f} %"
+            covered = f"{percent(row['coverage'])} %"
             rows.append([heads, width, *values, with_interval(more, ends), covered])
     header = ["heads", "gaps", "ours", "biharmonic", "kriging", "gain", "covered"]
     return as_markdown(header, rows)
+
+
+def _psnr(row: dict, *methods: str) -> list[str]:
+    """Return the hole PSNR of methods in a row of `benchmarks.unseen`."""
+    return [f"{row['rows'][method]['psnr']:.2f}" for method in methods]
 
 
 def label_free(results: Results) -> str:

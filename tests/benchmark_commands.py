@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import typer
@@ -9,7 +10,8 @@ from typer.testing import CliRunner
 
 
 def called(main: Callable[..., None], *arguments: object) -> str:
-    """Return what `main` prints; whatever it raises goes on."""
+    """Return what `main` prints, each run of spaces as one; whatever it raises goes on."""
     app = typer.Typer()
     app.command()(main)
-    return CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False).output
+    text = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False).output
+    return re.sub(" +", " ", text)

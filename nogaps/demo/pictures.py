@@ -52,9 +52,9 @@ def view(item: Item, index: int) -> View:
     return View(_enlarged(grey[0]), _enlarged(marked), _enlarged(grey[1]), half, top)
 
 
-def colour_stops(count: int = 8) -> list[str]:
+def colour_stops() -> list[str]:
     """Return the colours of half-widths from 0 to `View.top`, as a style sheet writes them."""
-    return [to_hex(colour) for colour in matplotlib.colormaps[COLOURS](np.linspace(0, 1, count))]
+    return [to_hex(colour) for colour in matplotlib.colormaps[COLOURS](np.linspace(0, 1, 8))]
 
 
 def _half_width(item: Item, index: int) -> np.ndarray:

@@ -51,18 +51,16 @@ def serve(
 
         filler = Filler(model, folder, quality, revision)
         page = Page(filler, write_examples(folder), quality, host in LOOPBACK)
-        look = {"theme": theme(), "css": CSS}
+        options = {"server_port": port, "max_file_size": upload_mb << 20, "inbrowser": open_page}
         try:
-            address = _launch(page.blocks, host, port, upload_mb, open_page, look)
+            address = _launch(page.blocks, host, theme=theme(), css=CSS, **options)
             ready(address.rstrip("/"))
             page.blocks.block_thread()
         finally:
             page.blocks.close(verbose=False)
 
 
-def _launch(
-    blocks: Blocks, host: str, port: int | None, upload_mb: int, open_page: bool, look: dict
-) -> str:
+def _launch(blocks: Blocks, host: str, **options: object) -> str:
     """Start Gradio's own server in a thread; return the page's address."""
     from starlette.middleware import Middleware
     from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -72,9 +70,6 @@ def _launch(
     names = [*LOOPBACK, "["] if host in LOOPBACK else ["*"]
     _, address, _ = blocks.launch(
         server_name=f"[{host}]" if ":" in host else host,
-        server_port=port,
-        max_file_size=upload_mb << 20,
-        inbrowser=open_page,
         prevent_thread_lock=True,
         share=False,
         quiet=True,
@@ -83,7 +78,7 @@ def _launch(
         footer_links=[],
         head=f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
         app_kwargs={"middleware": [Middleware(TrustedHostMiddleware, allowed_hosts=names)]},
-        **look,
+        **options,
     )
     return address
 

@@ -116,11 +116,11 @@ def reason_of(error: Exception) -> str:
     return str(error)
 
 
-def numbered(name: str, places: Iterable[int], shown: int = 5) -> str:
-    """Return the first few numbers of things: "image 3", "images 1, 2, 3, 4, 5 and 9 more"."""
+def numbered(name: str, places: Iterable[int]) -> str:
+    """Return the first five numbers of things: "image 3", "images 1, 2, 3, 4, 5 and 9 more"."""
     numbers = [str(int(place)) for place in places]
-    more = f" and {len(numbers) - shown} more" if len(numbers) > shown else ""
-    return f"{name}{'s' * (len(numbers) != 1)} {', '.join(numbers[:shown])}{more}"
+    more = f" and {len(numbers) - 5} more" if len(numbers) > 5 else ""
+    return f"{name}{'s' * (len(numbers) != 1)} {', '.join(numbers[:5])}{more}"
 
 
 def span(values: np.ndarray) -> str:
