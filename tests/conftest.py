@@ -3,8 +3,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run in parallel
@@ -81,20 +80,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = called("report", ROOT, "-o", path)
     assert done.code in (0, 1), done.err
     return path
-
-
-@pytest.fixture(scope="session")
-def nogaps() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command line in a process of its own."""
-
-    def call(*arguments: object, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "nogaps", *map(str, arguments)]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(
-            command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-        )
-
-    return call
 
 
 @pytest.fixture

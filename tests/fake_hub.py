@@ -18,7 +18,7 @@ REPO = "owner/name"
 
 
 class FakeHub(ThreadingHTTPServer):
-    """Repositories in memory: branches of files, and what was asked."""
+    """A repository in memory: its branches, and what is refused."""
 
     daemon_threads = True
 
@@ -85,11 +85,7 @@ class Handler(BaseHTTPRequestHandler):
         names = {**{v: k for k, v in commits.items()}, **{k: k for k in commits}}
         if hub.refuse_reading:
             self.answer({}, hub.refuse_reading[0], X_Error_Code=hub.refuse_reading[1])
-        elif (
-            asked == path
-            or not hub.branches
-            or (hub.private and not self.headers.get("Authorization"))
-        ):
+        elif asked == path or not hub.branches:
             self.answer({}, 404, X_Error_Code="RepoNotFound")
         elif not path.startswith("/api/"):
             data = hub.branches[names[kind]][rest]

@@ -31,18 +31,23 @@ KILLS = int(os.environ.get("NOGAPS_KILLS", "20"))  # by each signal, in the slow
 CONTINUES = "the same command continues where it stopped"
 
 
-def _serve(ready: Connection, log: Path, arguments: list[str], cwd: Path | None = None) -> None:
-    """In the child: `nogaps ARGUMENTS`, its output in `log`; ready once the handlers are there."""
+def _serve(ready: Connection, log: Path, arguments: list[str], team: dict[str, str]) -> None:
+    """In the child: `nogaps ARGUMENTS`, its output in `log`; ready once the handlers are there.
+
+    One of a team is ready before: what goes before a command may wait for the other processes.
+    """
     import torch
 
     from nogaps.commands import main as cli
 
     torch.set_num_threads(1)
     _to_log(log)
-    if cwd is not None:
-        os.chdir(cwd)
+    os.environ.update(team)
     sys.argv, app = ["nogaps", *arguments], cli.app
-    cli.app = lambda: (ready.send(0), app())
+    if team:
+        ready.send(0)
+    else:
+        cli.app = lambda: (ready.send(0), app())
     cli.main()
 
 
@@ -63,30 +68,22 @@ def call(target: Callable[..., None], *arguments: object) -> tuple[BaseProcess, 
     return process, ready.recv()
 
 
-def start(log: Path, *arguments: object, cwd: Path | None = None) -> BaseProcess:
-    """Start `nogaps ARGUMENTS` in `cwd`; returns when its handlers of signals are installed."""
-    return call(_serve, log, [str(argument) for argument in arguments], cwd)[0]
+def start(log: Path, *arguments: object, team: dict[str, str] | None = None) -> BaseProcess:
+    """Start `nogaps ARGUMENTS`; returns when its handlers of signals are installed.
+
+    team: the environment that a launcher of several processes gives to one of them.
+    """
+    return call(_serve, log, [str(argument) for argument in arguments], team or {})[0]
 
 
-def _join(ready: Connection, log: Path, arguments: list[str], environment: dict[str, str]) -> None:
-    os.environ.update(environment)
-    ready.send(0)  # early: what goes before a command may wait for the other processes
-    _, nobody = ends = CONTEXT.Pipe(duplex=False)
-    _serve(nobody, log, arguments)
-    del ends
-
-
-def start_team(logs: Path, count: int, *arguments: object) -> list[BaseProcess]:
-    """`start` as a launcher of several processes does; they write LOGS0, LOGS1, …"""
+def start_two(logs: Path, *arguments: object) -> list[BaseProcess]:
+    """`start` as a launcher of two processes does; they write LOGS0 and LOGS1."""
     from browser import free_port
 
-    port, team = str(free_port()), []
-    for k in range(count):
-        own = {"RANK": str(k), "LOCAL_RANK": str(k), "WORLD_SIZE": str(count)}
-        own |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        call_with = ([str(argument) for argument in arguments], own)
-        team.append(call(_join, logs.with_name(f"{logs.name}{k}"), *call_with)[0])
-    return team
+    own = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return [
+        start(Path(f"{logs}{k}"), *arguments, team=own | {"RANK": k, "LOCAL_RANK": k}) for k in "01"
+    ]
 
 
 def end(process: BaseProcess, number: int | None = None) -> int:

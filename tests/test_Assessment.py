@@ -78,15 +78,12 @@ def test_prose_follows_the_run() -> None:
         assert set(re.findall(r"\d+(?:\.\d+)?", text)) <= known, cell.source
 
 
-def test_colab_is_asked_for_a_gpu() -> None:
-    metadata = nbformat.read(NOTEBOOK, 4).metadata
-    assert metadata["accelerator"] == "GPU" and metadata["colab"]["gpuType"] == "T4"
-
-
 def test_settings_are_form_fields_of_plain_values() -> None:
     """Colab's form rewrites what stands right of the sign; variables go before it."""
-    cells = nbformat.read(NOTEBOOK, 4).cells
-    (cell,) = (c for c in cells if "parameters" in c.metadata.get("tags", []))
+    notebook = nbformat.read(NOTEBOOK, 4)
+    assert notebook.metadata["accelerator"] == "GPU"
+    assert notebook.metadata["colab"]["gpuType"] == "T4"
+    (cell,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     fields = dict(re.findall(r"^([A-Z_]+) = (.+?)  # @param (?=[\[{])", cell.source, re.M))
     read = {"True": True, "False": False}
     assert {k: read[v] if v in read else json.loads(v) for k, v in fields.items()} == {
@@ -186,9 +183,10 @@ def test_smoke_run_gives_a_valid_submission(smoke: Path) -> None:
     summary = json.loads((smoke / "runs/smoke/summary.json").read_text())
     assert summary["missing pixels"] == int((~observed).sum())
     weights = sha256(smoke / "runs/smoke/imputer.safetensors")
-    assert summary["weights"]["sha256"] == weights
     record = read_record(smoke / running.NOTEBOOK)
-    assert record.hashes["weights"] == weights and len(record.hashes) == 4
+    assert summary["weights"]["sha256"] == weights == record.hashes["weights"]
+    assert len(record.hashes) == 4
+    assert {path: sha256(path) for path in SHIPPED} == SHIPPED, "a shipped file was changed"
 
 
 def test_smoke_run_shows_figures_in_each_question_and_a_table(smoke: Path) -> None:
@@ -199,10 +197,6 @@ def test_smoke_run_shows_figures_in_each_question_and_a_table(smoke: Path) -> No
     plain = ["".join(data["text/plain"]) for data in tables if "text/markdown" in data]
     for name in ("linear", "biharmonic", "kriging", "ours, fast", "ours, best"):
         assert re.search(rf"^\| {name} +\| 0\.\d{{4}} \[0\.\d{{4}}, 0\.\d{{4}}\]", plain[-1], re.M)
-
-
-def test_smoke_run_leaves_the_shipped_files_alone(smoke: Path) -> None:
-    assert {path: sha256(path) for path in SHIPPED} == SHIPPED
 
 
 @pytest.mark.slow
@@ -289,13 +283,9 @@ def test_committed_submission_is_valid_and_full(tmp_path: Path) -> None:
 
 def test_progress_bars_leave_one_line() -> None:
     cell = nbformat.v4.new_code_cell("x")
-    printed = [
-        ("stderr", "\r 10%"),
-        ("stderr", "\r100%\n"),
-        ("stdout", "done\n"),
-        ("stdout", "b\n"),
-    ]
-    cell.outputs = [nbformat.v4.new_output("stream", name=n, text=t) for n, t in printed]
+    printed = "stderr \r 10%", "stderr \r100%\n", "stdout done\n", "stdout b\n"
+    for name, text in (one.split(" ", 1) for one in printed):
+        cell.outputs.append(nbformat.v4.new_output("stream", name=name, text=text))
     running.tidy(nbformat.v4.new_notebook(cells=[cell]))
     kept = [(out.name, out.text) for out in cell.outputs]
     assert kept == [("stderr", "100%\n"), ("stdout", "done\nb\n")]

@@ -21,12 +21,11 @@ from in_process import Done, called
 
 from nogaps import standin
 from nogaps.commands.main import app
-from nogaps.runtime.files import load_images, sha256
+from nogaps.runtime.files import load_images
 
 HEAVY = ("torch", "numpy", "scipy", "skimage", "matplotlib", "diffusers", "tqdm", "gradio", "rich")
-HEAVY += ("accelerate", "huggingface_hub", "nbformat")
+HEAVY += ("accelerate", "huggingface_hub", "nbformat", "jupytext", "PIL")
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-ENTRY = "import sys; from nogaps.commands.main import main\n"
 
 
 def commands(group: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple, object]]:
@@ -51,18 +50,24 @@ def test_every_command_has_json_an_example_and_help(path: tuple[str, ...]) -> No
         assert parameter.param_type_name != "option" or parameter.help, parameter.name
 
 
-def python(code: str, **environment: str) -> str:
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, env=ENVIRONMENT | environment, capture_output=True, text=True)
-    return done.stdout
-
-
 def test_starting_loads_nothing_heavy() -> None:
     assert len(COMMANDS) == 17
-    code = f"{ENTRY}sys.argv[1:] = ['--version']\n"
-    code += f"try: main()\nfinally: print(sorted({{*{HEAVY}}} & {{*sys.modules}}))"
-    version, heavy = python(code).splitlines()
-    assert version.startswith("nogaps ") and heavy == "[]"
+    code = f"""
+import sys
+from nogaps.commands.main import main
+for line in ("--version", "--help", "fill --help", "prior --help"):
+    sys.argv[1:] = line.split()
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code
+print(sorted({{*{HEAVY}}} & {{*sys.modules}}))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    version, *_, heavy = done.stdout.splitlines()
+    assert version.startswith("nogaps ") and heavy == "[]", done.stderr
 
 
 def on_terminal(*command: str) -> str:
@@ -91,14 +96,6 @@ def test_terminals_show_a_bar_and_no_colours() -> None:
     assert "nogaps" in text and "\x1b" not in text
 
 
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
-    standin.write_test_set(tmp_path / "test_set.npy")
-    np.save(tmp_path / "truth.npy", standin.clean_images())
-    np.save(tmp_path / "few.npy", standin.clean_images()[:40])
-    return tmp_path
-
-
 def done(folder: Path, line: str, code: int = 0) -> Done:
     """Call a command that must end with this code."""
     result = called(*line.split(), cwd=folder)
@@ -122,8 +119,6 @@ def test_a_missing_extra_is_one_line(
 
 def test_test_set_fill_score(tmp_path: Path) -> None:
     done(tmp_path, "make-test-set --out y.npy --truth truth.npy")
-    if standin.kind_of(ROOT / "test_set.npy") == "stand-in":
-        assert sha256(tmp_path / "y.npy") == sha256(ROOT / "test_set.npy")
     done(tmp_path, "fill y.npy -o filled.npy")
     x_hat, observed = load_images(tmp_path / "filled.npy"), standin.course_mask()
     assert np.array_equal(x_hat[:, :, observed], load_images(tmp_path / "y.npy")[:, :, observed])
@@ -133,24 +128,11 @@ def test_test_set_fill_score(tmp_path: Path) -> None:
     assert rows["filled.npy"]["psnr"] > rows["kriging"]["psnr"] + 1
 
 
-def test_train_continues_only_if_asked(files: Path) -> None:
-    train = "train --images truth.npy --out r --profile smoke"
-    done(files, train)
-    weights = sha256(files / "r" / "imputer.safetensors")
-    assert "--resume" in done(files, train, 2).err
-    other = done(files, "train --images few.npy --out r --profile smoke --resume", 2)
-    assert "other images or settings" in other.err
-    assert sha256(files / "r" / "imputer.safetensors") == weights
-
-
 def test_all_stages_of_a_prior(frames_file: Path, tmp_path: Path) -> None:
-    common = f"--frames {frames_file} --out p --steps 1 --batch-size 2"
-    done(tmp_path, f"prior train-autoencoder {common}")
-    done(tmp_path, f"prior train-diffusion {common} --copies 0")
-    assert (tmp_path / "p" / "pipeline" / "model_index.json").exists()
     options = "--autoencoder-steps 1 --diffusion-steps 1 --copies 0 --refine-steps 0 --json"
     result = json.loads(done(tmp_path, f"prior train --frames {frames_file} --out q {options}").out)
-    assert result == {"pipeline": "q/pipeline"} and (tmp_path / "q/pipeline").is_dir()
+    assert result == {"pipeline": "q/pipeline"}
+    assert (tmp_path / "q/pipeline/model_index.json").exists()
 
 
 def test_quiet_is_quiet_and_a_file_may_be_named_like_a_method(tmp_path: Path) -> None:

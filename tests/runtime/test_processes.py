@@ -76,7 +76,7 @@ def test_one_voice(prior_folder: Path, tmp_path: Path) -> None:
         (("fill", tmp_path / "none.npy", *fill[:4]), "none.npy: cannot be read"),
     ]
     for k, (call, error) in enumerate(cases):
-        team = killing.start_team(tmp_path / f"log{k}-", 2, *call)
+        team = killing.start_two(tmp_path / f"log{k}-", *call)
         codes, (text, silence) = ends(team), logs(tmp_path / f"log{k}-")
         assert codes == [2 * bool(error)] * 2, text + silence
         assert silence == "" and "Traceback" not in text, silence
@@ -92,7 +92,7 @@ def test_one_voice(prior_folder: Path, tmp_path: Path) -> None:
 
 def test_an_interrupted_team_prints_one_line(prior_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    team = killing.start_team(tmp_path / "log", 2, *sampling(prior_folder, out, 3000))
+    team = killing.start_two(tmp_path / "log", *sampling(prior_folder, out, 3000))
     deadline = time.monotonic() + killing.SECONDS
     while not list(out.glob(".images.npy.partial/done-*.json")):
         assert time.monotonic() < deadline
