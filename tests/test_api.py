@@ -27,7 +27,6 @@ def of_type(dtype: object, scale: float = 1.0) -> np.ndarray:
 
 
 IMAGES = {
-    "float64": Y.astype(np.float64),
     "of 12 bits": of_type(np.int16, 4095),
     "big-endian, beyond 1": of_type(">f4", 37.5),
     "half precision": of_type(np.float16),

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
@@ -43,18 +43,9 @@ def counted(*modules: nn.Module) -> Iterator[list[list[int]]]:
         yield calls
 
 
-@contextmanager
-def kriging_weights() -> Iterator[list[tuple[int, ...]]]:
-    """Masks that kriging's weights were computed for."""
-    made: list[tuple[int, ...]] = []
-    original = LinearImputer._square
-
-    def square(self: LinearImputer, mask: np.ndarray) -> torch.Tensor:
-        made.append(mask.shape)
-        return original(self, mask)
-
-    with mock.patch.object(LinearImputer, "_square", square):
-        yield made
+def noted(owner: type, name: str) -> AbstractContextManager[mock.MagicMock]:
+    """A method that does what it did, and notes its calls."""
+    return mock.patch.object(owner, name, autospec=True, side_effect=getattr(owner, name))
 
 
 @pytest.fixture
@@ -68,43 +59,33 @@ def test_filling_calls_each_network_once_per_image(
 ) -> None:
     sure = load_imputer()
     half = source.with_name("half.npy")
-    with counted(*(network.unet for network in sure.networks)) as calls, kriging_weights() as made:
+    networks = [network.unet for network in sure.networks]
+    with counted(*networks) as calls, noted(LinearImputer, "_square") as weights:
         out = source.with_name("x_hat.npy")
         fill_file(source, out, sure, batch_size=8, progress=False, uncertainty=half)
     assert len(calls) > 1 and calls == [[8, 8, 4]] * len(calls), "computed twice, or cut"
-    assert made == [(64, 64)], "kriging's weights belong to the mask: once for all networks"
+    assert weights.call_count == 1, "kriging's weights belong to the mask: once for all networks"
     masks = torch.cat([mask.flip(-1), mask.flip(-2)]).repeat(4, 1, 1, 1)
-    with kriging_weights() as made:
+    with noted(LinearImputer, "_square") as weights:
         fill_array(corrupt(clean[:8], masks).numpy(), masks.numpy(), sure, batch_size=4)
-    assert len(made) == 2
+    assert weights.call_count == 2
 
 
 @pytest.mark.parametrize("given", [True, False])
 def test_passes_over_the_input(given: bool, source: Path, mask: torch.Tensor) -> None:
-    read: Counter[int] = Counter()
-    original = ArrayFile.read
-
-    def note(self: ArrayFile, start: int, stop: int) -> np.ndarray:
-        if self.path == source:
-            read.update(range(start, stop))
-        return original(self, start, stop)
-
     np.save(mask_path := source.with_name("mask.npy"), mask[0, 0].numpy())
     options = {"mask": mask_path if given else None, "batch_size": 8, "progress": False}
-    with mock.patch.object(ArrayFile, "read", note):
+    with noted(ArrayFile, "read") as reading:
         fill_file(source, source.with_name("x_hat.npy"), lambda y, mask: y, **options)
+    calls = (call.args for call in reading.call_args_list)
+    read = Counter(k for file, *ends in calls if file.path == source for k in range(*ends))
     assert set(read) == set(range(20))
     assert max(read.values()) <= (2 if given else 3), "to check, to fill, and to find the masks"
 
 
 @pytest.mark.parametrize("scheduler", ["dpm", "ddim"])
 def test_sampling_calls_the_denoiser_once_per_step(prior: Prior, scheduler: str) -> None:
-    with (
-        counted(prior.unet) as (calls,),
-        mock.patch.object(
-            type(prior.vqvae), "decode", autospec=True, side_effect=type(prior.vqvae).decode
-        ) as decode,
-    ):
+    with counted(prior.unet) as (calls,), noted(type(prior.vqvae), "decode") as decode:
         generate(6, 20, 4, scheduler, prior=prior, precision="fp32")
     assert calls == [4] * 20 + [2] * 20
     assert decode.call_count == 2, "one decoding per batch"
@@ -116,11 +97,11 @@ def test_a_training_step_is_one_forward_pass(
     train_set, val_set = make_datasets(clean, mask, 0)
     size = replace(SMOKE, epochs=2)
     imputer = new_imputer(size, clean, 0)
-    with counted(imputer.unet) as (calls,), kriging_weights() as made:
+    with counted(imputer.unet) as (calls,), noted(LinearImputer, "_square") as weights:
         options = Assessment.Options(epochs=2)
         Assessment.train(imputer, train_set, val_set, mask, tmp_path / "checkpoint", options)
     assert calls == [32, 32, 20] * 2, "two whole batches of 80 images, then 20 to validate"
-    assert len(made) <= 2, "once for the network, once for its average"
+    assert weights.call_count <= 2, "once for the network, once for its average"
 
 
 def test_shipped_network_costs_a_fifth_of_the_courseworks() -> None:

@@ -13,8 +13,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -27,6 +26,8 @@ from killing import CONTINUES, KILLS, end
 from nogaps import standin
 from nogaps.Assessment import PROFILES, Ensemble, new_imputer
 from nogaps.commands.options import SAVED
+from nogaps.prior.loading import WEIGHTS
+from nogaps.running import RESULT
 from nogaps.runtime.checkpoint import load_state, load_tensors, save_model
 from nogaps.runtime.files import load_json, load_npy, save_npy, sha256
 
@@ -35,23 +36,61 @@ pytestmark = pytest.mark.xdist_group("resumable")  # each run without an end onc
 
 @dataclass(frozen=True)
 class Command:
-    """A command that continues.
+    """A command that continues; {inputs}, {prior}, {frames} are what it reads."""
 
-    Args:
-        words: Gives its arguments, for a folder to which it writes.
-        results: The files of that folder that must be the same in the end.
-        progress: Pattern of the files that change when some of the work is done.
-        other: Arguments that make it another piece of work.
-        refusal: What it prints where `other` were given before.
-        advice: What it prints when it was interrupted.
-    """
+    line: str  # which writes to the folder {out}
+    results: tuple[str, ...]  # the files of that folder that must be the same in the end
+    progress: str  # pattern of the files that change when some of the work is done
+    other: str = ""  # arguments that make it another piece of work,
+    refusal: str = ""  # and what it prints then
+    advice: str = CONTINUES  # what it prints when it was interrupted
 
-    words: Callable[[Path], tuple[object, ...]]
-    results: tuple[str, ...]
-    progress: str
-    other: tuple[object, ...] = ()
-    refusal: str = ""
-    advice: str = CONTINUES
+    def words(self, out: Path) -> list[str]:
+        return self.line.format(out=out).split()
+
+
+COMMANDS = {
+    "sample": Command(
+        "sample --num-samples 60 --steps 2 --batch-size 2 --prior {prior} --out {out}",
+        ("images.npy", "manifest.json"),
+        ".images.npy.partial/done-*.json",
+        "--seed 7",
+        "made with seed 42, not 7",
+    ),
+    "train": Command(
+        "train --images {inputs}/x.npy --profile smoke --resume --out {out}",
+        ("imputer.safetensors", "uncertainty.json"),  # the state of training holds seconds
+        "training-*.safetensors",
+        "--seed 7",
+        "other images or settings",
+        "--resume continues where it stopped",
+    ),
+    "fill": Command(
+        "fill {inputs}/y.npy --model {inputs}/imputer0 -o {out}/filled.npy",
+        ("filled.npy",),
+        ".filled.npy.partial/done-*.json",
+        "--model {inputs}/imputer1",
+        "made with imputer",
+        "the same command fills what is left",
+    ),
+    "prior train": Command(
+        "prior train --frames {frames} --copies 1 --autoencoder-steps 2 --diffusion-steps 2"
+        " --refine-steps 0 --out {out}",
+        tuple(f"pipeline/{part}/{WEIGHTS}" for part in ("unet", "vqvae")),
+        "*/state.safetensors",
+        "--seed 7",
+        "other settings",
+        SAVED,
+    ),
+    "run": Command(
+        "run --profile smoke --output {out}",
+        (RESULT, "runs/smoke/samples/images.npy", "runs/smoke/imputer.safetensors"),
+        "runs/smoke/**/*",
+        advice=f"{CONTINUES}, with --verify it starts again",
+    ),
+}
+FAST, SLOW = ("sample", "train", "fill"), ("prior train", "run")
+EACH = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
 @pytest.fixture(scope="module")
@@ -67,69 +106,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def registry(name: str, inputs: Path, prior: Path, frames: Path) -> Command:
-    """The commands that continue; those of FAST are short enough for every run of the tests."""
-    sample = ("sample", "--num-samples", 60, "--steps", 2, "--batch-size", 2, "--prior", prior)
-    train = ("train", "--images", inputs / "x.npy", "--profile", "smoke", "--resume")
-    fill = ("fill", inputs / "y.npy", "--model", inputs / "imputer0")
-    stages = ("prior", "train", "--frames", frames, "--copies", 1)
-    stages += ("--autoencoder-steps", 2, "--diffusion-steps", 2, "--refine-steps", 0)
-    return {
-        "sample": Command(
-            lambda out: (*sample, "--out", out),
-            ("images.npy", "manifest.json"),
-            ".images.npy.partial/done-*.json",
-            ("--seed", 7),
-            "made with seed 42, not 7",
-        ),
-        "train": Command(
-            lambda out: (*train, "--out", out),
-            ("imputer.safetensors", "uncertainty.json"),  # the state of training holds seconds
-            "training-*.safetensors",
-            ("--seed", 7),
-            "other images or settings",
-            "--resume continues where it stopped",
-        ),
-        "fill": Command(
-            lambda out: (*fill, "-o", out / "filled.npy"),
-            ("filled.npy",),
-            ".filled.npy.partial/done-*.json",
-            ("--model", inputs / "imputer1"),
-            "made with imputer",
-            "the same command fills what is left",
-        ),
-        "prior train": Command(
-            lambda out: (*stages, "--out", out),
-            tuple(
-                f"pipeline/{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vqvae")
-            ),
-            "*/state.safetensors",
-            ("--seed", 7),
-            "other settings",
-            SAVED,
-        ),
-        "run": Command(
-            lambda out: ("run", "--profile", "smoke", "--output", out),
-            (
-                "test_set_nogaps.npy",
-                "runs/smoke/samples/images.npy",
-                "runs/smoke/imputer.safetensors",
-            ),
-            "runs/smoke/**/*",
-            advice=f"{CONTINUES}, with --verify it starts again",
-        ),
-    }[name]
-
-
-FAST, SLOW = ("sample", "train", "fill"), ("prior train", "run")
-EACH = [*FAST, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
-
-
 @pytest.fixture(params=EACH)
 def command(
     request: pytest.FixtureRequest, inputs: Path, prior_folder: Path, frames_file: Path
 ) -> Command:
-    return registry(request.param, inputs, prior_folder, frames_file)
+    places = {"inputs": inputs, "prior": prior_folder, "frames": frames_file, "out": "{out}"}
+    case = COMMANDS[request.param]
+    return replace(case, line=case.line.format(**places), other=case.other.format(**places))
 
 
 STRAIGHT: dict[tuple[str, ...], dict[str, str]] = {}
@@ -166,9 +149,9 @@ def stopped(command: Command, out: Path, log: Path) -> BaseProcess:
     raise AssertionError("the command is too quick")
 
 
-def refused(command: Command, out: Path, log: Path, *more: object) -> str:
+def refused(command: Command, out: Path, log: Path, more: str = "") -> str:
     """The one line of a command that must exit with 2."""
-    assert end(killing.start(log, *command.words(out), *more)) == 2
+    assert end(killing.start(log, *command.words(out), *more.split())) == 2
     text = log.read_text()
     assert "Traceback" not in text and text.count("nogaps: ") == text.count("nogaps: warning") + 1
     return text
@@ -194,7 +177,7 @@ def test_it_is_killed_by_every_signal_and_continues(command: Command, tmp_path: 
             assert log.read_text().splitlines()[-1] == f"nogaps: interrupted; {command.advice}"
         elif command.other:
             left = snapshot(out)
-            assert command.refusal in refused(command, out, tmp_path / "other", *command.other)
+            assert command.refusal in refused(command, out, tmp_path / "other", command.other)
             assert snapshot(out) == left
     assert end(killing.start(log, *command.words(out))) == 0, log.read_text()
     assert killing.digests(out, command.results) == expected
@@ -203,18 +186,17 @@ def test_it_is_killed_by_every_signal_and_continues(command: Command, tmp_path: 
     assert not killing.leftovers(out)
 
 
-@pytest.mark.parametrize("name", FAST)
+@pytest.mark.parametrize("command", FAST, indirect=True)
 def test_a_full_disk_is_one_line_and_it_continues_when_there_is_room(
-    name: str, inputs: Path, prior_folder: Path, frames_file: Path, small_disk: Path, tmp_path: Path
+    command: Command, small_disk: Path, tmp_path: Path
 ) -> None:
-    command = registry(name, inputs, prior_folder, frames_file)
-    out = small_disk / "out"
+    out, refilled = small_disk / "out", command.results == ("filled.npy",)
     out.mkdir()
-    if name == "fill":
+    if refilled:
         (out / "filled.npy").write_bytes(b"earlier")
     text = refused(command, out, tmp_path / "log").splitlines()[-1]
     assert str(out) in text and "cannot be written (No space left on device)" in text, text
-    if name == "fill":
+    if refilled:
         assert (out / "filled.npy").read_bytes() == b"earlier"
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
     assert end(killing.start(tmp_path / "log", *command.words(out))) == 0
