@@ -9,8 +9,8 @@ from typing import Literal, TypeVar, overload
 import numpy as np
 import torch
 
+from nogaps.filling import Filling, FillingMethod
 from nogaps.filling.arrays import fill_array
-from nogaps.filling.method import Filling, FillingMethod
 from nogaps.filling.survey import MISSING
 from nogaps.images.arrays import check_axes
 from nogaps.imputers.loading import load_imputer

@@ -17,7 +17,7 @@ from nogaps.Assessment import (
     train,
     train_epoch,
 )
-from nogaps.filling.method import TrainedOn
+from nogaps.filling import TrainedOn
 from nogaps.imputers.loading import load_imputer
 from nogaps.runtime.checkpoint import fingerprint
 from nogaps.runtime.errors import BadInput

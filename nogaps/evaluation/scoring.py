@@ -20,7 +20,7 @@ from scipy import ndimage
 from scipy.stats import spearmanr
 
 from nogaps.api import fill
-from nogaps.filling.method import Filling, FillingMethod
+from nogaps.filling import Filling, FillingMethod
 from nogaps.imputers.loading import load_imputer
 from nogaps.interpolation import biharmonic, linear
 from nogaps.masks import shared_mask

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from nogaps.filling.method import Filling, FillingMethod, as_method
+from nogaps.filling import Filling, FillingMethod, as_method
 from nogaps.filling.survey import nan_masks, same_mask, split, survey
 from nogaps.images.arrays import ImageSource
 from nogaps.masks import shared_mask_of

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from nogaps.filling import Filling, FillingMethod, as_method
 from nogaps.filling.arrays import fill_batch, images_at_a_time
-from nogaps.filling.method import Filling, FillingMethod, as_method
 from nogaps.filling.survey import MISSING, FillReport, Masks, nan_masks, same_mask, survey
 from nogaps.images.arrays import ImageSource
 from nogaps.images.formats import (

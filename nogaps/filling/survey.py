@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from scipy.ndimage import distance_transform_cdt
 
-from nogaps.filling.method import FillingMethod, PlainMethod
+from nogaps.filling import FillingMethod, PlainMethod
 from nogaps.images.arrays import ImageSource
 from nogaps.images.nifti import NiftiFile
 from nogaps.images.png import PngSource, some

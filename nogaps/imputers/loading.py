@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from nogaps.Assessment import ConvBlock, Ensemble, Imputer
-from nogaps.filling.method import TrainedOn
+from nogaps.filling import TrainedOn
 from nogaps.imputers.intervals import TERMS, Calibration, half_width, scale_of, scale_terms
 from nogaps.interpolation import LinearImputer, keep_observed
 from nogaps.runtime.checkpoint import build, fingerprint, load_tensors, save_model

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 
-from nogaps.filling.method import Filling
+from nogaps.filling import Filling
 from nogaps.interpolation import keep_observed
 from nogaps.prior.autoencoder import decode
 from nogaps.prior.loading import Prior, make_scheduler

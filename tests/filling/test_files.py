@@ -9,9 +9,9 @@ import pytest
 import torch
 from image_files import NAMES, contents, load, refused, store, volume
 
+from nogaps.filling import Filling
 from nogaps.filling.arrays import Span, fill_array, rounded
 from nogaps.filling.files import fill_file
-from nogaps.filling.method import Filling
 from nogaps.filling.survey import FillReport
 from nogaps.interpolation import linear
 

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from image_files import contents, load, store
 from mask_pairs import agree
 
+from nogaps.filling import PlainMethod
 from nogaps.filling.arrays import fill_array
 from nogaps.filling.files import fill_file
-from nogaps.filling.method import PlainMethod
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import load_images, load_npy
 
