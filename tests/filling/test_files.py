@@ -165,7 +165,7 @@ def test_a_mask_is_not_written_over(tmp_path: Path) -> None:
 
 def test_stored_zeros_that_are_not_zero_ask_for_a_mask(tmp_path: Path) -> None:
     images = (HOLED * 99).astype("i2")
-    path = volume(tmp_path / "a.nii", np.moveaxis(images, 0, -1), scaling=(1, -1000))
+    path = volume(tmp_path / "a.nii", np.moveaxis(images, 0, -1), scaling=(0.5, -1000))
     assert "--mask" in refused(lambda: filled(path))
     np.save(tmp_path / "mask.npy", MASK)
     assert same_bits(filled(path, mask=tmp_path / "mask.npy")[0], images, MASK)

@@ -51,20 +51,6 @@ def test_planes_are_filled_upright(tmp_path: Path, plane: str) -> None:
     assert ("sagittal ones" in notes) == (plane != "sagittal")
 
 
-@pytest.mark.parametrize("dtype", ["<i2", ">i2", "<f8", ">f4", "<u2"])
-def test_scaled_and_swapped_types(tmp_path: Path, dtype: str) -> None:
-    data = (HEAD * 1000).astype(dtype)
-    path = volume(tmp_path / "y.nii.gz", data, "LAS", scaling=(0.5, -100))
-    mask = volume(tmp_path / "m.nii.gz", MASK.astype("u1"), "LAS")
-    output = tmp_path / "x.nii.gz"
-    fill_file(path, output, linear(), mask, plane="sagittal", progress=False)
-    before, after, observed = (slices(p, "sagittal") for p in (path, output, mask))
-    assert same_bits(after, before, observed == 1) and not np.array_equal(after, before)
-    assert nib.load(output).dataobj.inter == -100 and after.dtype == np.dtype(dtype)
-    hole = after[2][observed[2] == 0]
-    assert hole.min() >= 0 and hole.max() <= before[2][observed[2] == 1].max()
-
-
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_one_png_with_a_mask_that_is_one(tmp_path: Path, dtype: type) -> None:
     image, output = (HEAD[0] * np.iinfo(dtype).max).astype(dtype), tmp_path / "x.png"
