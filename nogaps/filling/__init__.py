@@ -34,9 +34,13 @@ class FillingMethod(Protocol):
         trained_on: Size and mask that its networks were trained for, if it has and knows them.
     """
 
-    device: torch.device
-    identity: str | None
-    trained_on: TrainedOn | None
+    # properties, as methods may be frozen: plain attributes would have to be writable
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102 (see the class)
+    @property
+    def identity(self) -> str | None: ...  # noqa: D102
+    @property
+    def trained_on(self) -> TrainedOn | None: ...  # noqa: D102
 
     def __call__(self, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Fill y (N,1,H,W) in [0,1]; mask: bool (1,1,H,W) or (N,1,H,W), True = observed."""
