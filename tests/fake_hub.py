@@ -85,7 +85,11 @@ class Handler(BaseHTTPRequestHandler):
         names = {**{v: k for k, v in commits.items()}, **{k: k for k in commits}}
         if hub.refuse_reading:
             self.answer({}, hub.refuse_reading[0], X_Error_Code=hub.refuse_reading[1])
-        elif asked == path or not hub.branches:
+        elif (
+            asked == path
+            or not hub.branches
+            or (hub.private and not self.headers.get("Authorization"))
+        ):
             self.answer({}, 404, X_Error_Code="RepoNotFound")
         elif not path.startswith("/api/"):
             data = hub.branches[names[kind]][rest]

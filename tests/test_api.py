@@ -94,6 +94,7 @@ def test_shapes_and_masks(tmp_path: Path) -> None:
 BAD = {
     "shape": (dict(y=Y[None]), r"shape \(1, 9, 1, 64, 64\), expected \(H,W\)"),
     "channels": (dict(y=np.repeat(Y, 2, 1)), r"\(9, 2, 64, 64\)"),
+    "axes": (dict(y=np.zeros((64, 64, 40))), "whether the images come first or last"),
     "text": (dict(y=np.array([["a"]])), "expected"),
     "one image": (dict(y=Y[0, 0]), r"y: .*\(mask=\)"),
     "nothing missing": (dict(y=Y + 0.1), r"expected a mask \(mask=\)"),

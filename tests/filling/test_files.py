@@ -164,9 +164,11 @@ def test_a_mask_is_not_written_over(tmp_path: Path) -> None:
 
 
 def test_stored_zeros_that_are_not_zero_ask_for_a_mask(tmp_path: Path) -> None:
-    images = (HOLED * 99).astype("i2")
+    images = (HOLED * 99).astype(">i2")
     path = volume(tmp_path / "a.nii", np.moveaxis(images, 0, -1), scaling=(0.5, -1000))
-    assert "--mask" in refused(lambda: filled(path))
+    line = refused(lambda: filled(path))
+    assert "stand for -1000, not for 0 and no mask is given (--mask)" in line
+    assert "expected the plane of the slices (--plane" in line, "another may show lines"
     np.save(tmp_path / "mask.npy", MASK)
     assert same_bits(filled(path, mask=tmp_path / "mask.npy")[0], images, MASK)
 
@@ -191,6 +193,9 @@ def test_what_a_folder_leaves_out_is_said_and_junk_stops_nothing(tmp_path: Path)
     (output / ".DS_Store").write_bytes(b"of a file manager")
     report = fill_file(folder, output, linear(), progress=False)
     assert report.images == 5 and "left out: 2 files (a.jpg, notes.txt)" in report.notes
+    np.save(tmp_path / "masks.npy", np.repeat(MASK[None], 5, 0))
+    report = fill_file(folder, tmp_path / "x", linear(), tmp_path / "masks.npy", progress=False)
+    assert any("paired in this order: 0.png, 1.png" in note for note in report.notes)
     (output / "mine.txt").write_text("kept")
     assert "mine.txt" in refused(lambda: fill_file(folder, output, linear(), progress=False))
     assert (output / "mine.txt").read_text() == "kept"

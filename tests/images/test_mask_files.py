@@ -90,6 +90,7 @@ def test_folders_pair_by_name(tmp_path: Path, form: str) -> None:
     images = folder(tmp_path / "y", IMAGES, [f"{name}.png" for name in NAMES])
     levels = MASK.astype(np.uint8) * 255
     masks = folder(tmp_path / "m", levels, named)
+    folder(masks, 255 - levels[:1], ["0.png"])  # of no image
     with open_images(images) as source:
         assert source.names == SORTED
     if form != "{}.jpg":  # so small ones are all edges
