@@ -56,6 +56,7 @@ def test_images_that_are_alike_or_noisy_are_not_mistaken(tmp_path: Path) -> None
 
 def test_every_pixel_beside_a_hole_is_hidden_in_one_fold_per_side(mask: torch.Tensor) -> None:
     hidden = hidden_folds(mask, folds=4, seed=3)
+    assert torch.equal(hidden, hidden_folds(mask, folds=4, seed=3))
     assert not torch.equal(hidden, hidden_folds(mask, folds=4, seed=4))
     assert not (hidden & ~mask).any()
     for side, shift in enumerate((1, -1)):

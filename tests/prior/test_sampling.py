@@ -227,7 +227,8 @@ def test_film_ends_with_the_images(prior: Prior, tmp_path: Path) -> None:
     assert (frames[-1] - x).abs().max() < 1e-5
     change = (frames - x).square().mean((1, 2, 3, 4))
     assert change[0] > change[len(change) // 2] > change[-1]
-    assert len(record(prior, 42, 1, Process(3))) == 4, "each step once, and the image"
+    shape = record(prior, 42, 9, Process(3)).shape
+    assert shape[:2] == (4, sampling.FILM_IMAGES), "each step once, and the images; no more of them"
     save_film(tmp_path / "film.gif", frames)
     with Image.open(tmp_path / "film.gif") as film:
         assert film.n_frames == len(frames) and film.info["loop"] == 0

@@ -46,13 +46,15 @@ def test_a_run_is_logged_and_goes_on_for_longer_but_not_with_other_settings(tmp_
         schedule = Schedule(steps, 4, 0.1, validate_every=2, seed=seed)
         loss = lambda m, x, _: {"loss": (m(x) - 3 * x).square().mean()}  # noqa: E731
         draw = lambda n, generator: torch.rand(n, 1, generator=generator)  # noqa: E731
-        fit(model, draw, loss, lambda _: {"loss": 1.0}, run_dir, schedule, config)
+        validate = lambda m: {"loss": float(m.training)}  # noqa: E731
+        fit(model, draw, loss, validate, run_dir, schedule, config)
 
     fitted(3, kind="a", _private={1, 2})
     fitted(5, kind="a")
     rows = logged(run_dir)
     assert [row["step"] for row in rows] == ["2", "3", "4", "5"]
     assert list(rows[0]) == ["step", "seconds", "loss", "val_loss"]
+    assert {row["val_loss"] for row in rows} == {"0.0"}, "scores are those of evaluation mode"
     x = [torch.rand(4, 1, generator=step_generator(0, step)) for step in range(2)]
     first, second = (float((3 * batch).square().mean()) for batch in x)
     assert first / 2 < float(rows[0]["loss"]) < (first + second) / 2

@@ -122,7 +122,8 @@ def unit_range(images: np.ndarray) -> torch.Tensor:
     Images (N,H,W) of any range become (N,1,H,W) float32 in [0,1].
     """
     x = images.astype(np.float32)
-    top = np.percentile(x, 99.7, axis=(1, 2), keepdims=True)
+    # float64 with numpy 1
+    top = np.percentile(x, 99.7, axis=(1, 2), keepdims=True).astype(np.float32)
     return torch.from_numpy(np.clip(x / np.maximum(top, 1e-6), 0, 1)[:, None])
 
 
