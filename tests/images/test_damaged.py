@@ -158,6 +158,11 @@ def test_mask_of_bytes_that_are_not_bool(tmp_path: Path) -> None:
         assert "not bool" in refused(lambda: mask.read(0, 1))
 
 
+def test_float64_that_float32_takes_for_missing(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.full((1, 1, 8, 6), 1e-60))
+    assert "below 1e-45" in refused(lambda: load_images(tmp_path / "a.npy"))
+
+
 def sparse(start: bytes, size: int) -> Write:
     def write(path: Path) -> None:
         with open(path, "wb") as file:

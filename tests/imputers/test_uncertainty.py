@@ -175,6 +175,7 @@ def test_command_line_from_calibration_to_half_widths(
 
 def test_a_calibration_belongs_to_its_network(tmp_path: Path) -> None:
     right, path = calibrated().calibration, tmp_path / "uncertainty.json"
+    assert not Members().has_calibration
     assert "no calibration" in refused(lambda: Members().calibration)
     uncertainty.save_calibration(path, right, {"note": 1})
     assert Members(path).calibration == replace(right, measured={"note": 1})
