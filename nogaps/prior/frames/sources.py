@@ -146,7 +146,7 @@ def read_slices(path: Path, plane: str | None, slices: slice | float) -> Iterato
         yield Slice(read_shown(path, FORMATS))
     elif kind == "npy":
         with open_npy(path) as source:
-            count, levels = source.shape[0], _levels(source, 1.0, 0.0)
+            count, levels = source.shape[0], _levels(source)
             for k in range(count):
                 yield Slice(levels(source.take([k])[0]), str(k) if count > 1 else "")
     else:
@@ -161,7 +161,7 @@ def _read_volume(path: Path, plane: str | None, slices: slice | float) -> Iterat
         source.turn_to(plane or (PLANES[0] if single is None else source.plane_of(single)))
         count = source.shape[0]
         numbers, spacing = _numbers(path, count, slices), source.spacing()
-        levels = _levels(source, *source.scaling)
+        levels = _levels(source)
         for number in numbers:
             label = f"{source.plane} {number}" if count > 1 else ""
             yield Slice(levels(source.take([number])[0]), label, spacing)
@@ -181,11 +181,12 @@ def _numbers(path: Path, count: int, slices: slice | float) -> range:
     return numbers
 
 
-def _levels(source: ImageSource, slope: float, inter: float) -> Callable[[np.ndarray], np.ndarray]:
+def _levels(source: ImageSource) -> Callable[[np.ndarray], np.ndarray]:
     """How stored values become grey levels: uint8 as they are, others uint16.
 
     The highest of the file becomes 65535; 0, or the lowest if that is below, becomes 0.
     """
+    slope, inter = source.scaling
     if source.dtype == np.uint8 and slope > 0 and not inter:
         return np.asarray
     low, high = sorted(slope * end + inter for end in _range(source))
