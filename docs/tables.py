@@ -80,8 +80,11 @@ def wide_holes(results: Results) -> str:
     for images in ("val", "val_t1"):
         for hole, measured in results["unseen"]["holes"][SETS[images]].items():
             values = _psnr(measured, "ours", "kriging", "biharmonic")
+            more, *ends = measured["posterior_more_db"]
+            values.append(with_interval(more, ends, sign="+"))
             rows.append([f"`{images}`, {hole}", *values, f"{percent(measured['coverage'])} %"])
-    return as_markdown(["heads, hole", "ours", "kriging", "biharmonic", "covered"], rows)
+    header = ["heads, hole", "ours", "kriging", "biharmonic", "posterior over ours", "covered"]
+    return as_markdown(header, rows)
 
 
 def sizes(results: Results) -> str:

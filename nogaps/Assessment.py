@@ -95,6 +95,7 @@
 # # @title The package, and where results go
 # import subprocess
 # import sys
+# import warnings
 # from importlib.util import find_spec
 # from pathlib import Path
 #
@@ -120,12 +121,12 @@
 # missing = [name.replace("skimage", "scikit-image") for name in needed if not find_spec(name)]
 # if missing:
 #     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *missing], check=True)
+# warnings.filterwarnings("ignore", message="IProgress not found")  # no widgets are wanted here
 # if PRIOR == "course":
 #     from nogaps.prior.course import set_up
 #     set_up(DRIVE / COURSE_FILES if (DRIVE / COURSE_FILES).exists() else COURSE_FILES)
 
 # %%
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,8 +136,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset, random_split
-
-warnings.filterwarnings("ignore", message="IProgress not found")  # no widgets are wanted here
 
 from nogaps.augmentation import random_affine, sharpen, uniform
 from nogaps.interpolation import (

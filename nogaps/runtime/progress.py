@@ -35,12 +35,15 @@ def progress(
 
 
 class _Lines:
-    """A stream for tqdm that prints each state of a bar as a line."""
+    """A stream for tqdm that prints each new state of a bar as a line."""
+
+    last = ""
 
     def write(self, text: str) -> None:
-        """Print the state without carriage returns."""
-        if text.strip():
-            print(text.strip(), file=sys.stderr)
+        """Print the state without carriage returns; tqdm writes the last one twice."""
+        if (line := text.strip()) not in ("", self.last):
+            print(line, file=sys.stderr)
+            self.last = line
 
     def flush(self) -> None:
         """Write what was printed to the log."""
