@@ -178,8 +178,8 @@ def main(
     del sets["stand-in"]  # `nogaps fill` warns of wide holes, and no warning is tuned on it
     results["holes"] = measure_all(sets, wide_holes)
     for name, rows in results["holes"].items():
-        for hole, row in rows.items():
-            row["posterior_more_db"] = posterior_gain(sets[name], wide_holes(64)[hole])
+        for hole, mask in wide_holes(64).items():
+            rows[hole]["posterior_more_db"] = posterior_gain(sets[name], mask)
     sizes = {name: heads for path in frames for name, heads in sizes_of(path).items()}
     if raw is not None:
         x, groups = raw_slices(raw, "standin")
