@@ -28,15 +28,15 @@ docs: .venv/installed
 
 # what depends on the weights, measured again, and into the pages. Trains nothing: what
 # benchmarks.published and benchmarks.training left in runs/ gets its rows.
-FRAMES ?= $(wildcard runs/frames/heads.npz runs/frames/heads_t1.npz)
+FRAMES ?= $(wildcard runs/frames/heads.npz runs/frames/heads_t1.npz runs/frames/heads_t1_more.npz)
 LOGS := $(wildcard runs/training/*.safetensors)
 PUBLISHED := $(if $(wildcard runs/published/published.json),--published runs/published)
 results: .venv/installed
 	$(PYTHON) -m benchmarks.uncertainty $(FRAMES) --figure docs/uncertainty.png
 	$(PYTHON) -m benchmarks.imputers $(FRAMES) $(PUBLISHED) --draws 4
 	$(PYTHON) -m benchmarks.unseen $(FRAMES) $(if $(SLICES),--raw $(SLICES))
-	$(PYTHON) -m benchmarks.label_free nogaps/weights/imputer $(LOGS) $(PUBLISHED) \
-		$(FRAMES:%=--frames %) --test-set test_set.npy
+	$(PYTHON) -m benchmarks.label_free nogaps/weights/imputer --test-set test_set.npy \
+		$(if $(LOGS),$(LOGS) $(PUBLISHED) $(FRAMES:%=--frames %))
 	$(PYTHON) -m benchmarks.sampling $(FRAMES)
 	$(PYTHON) -m docs.render
 

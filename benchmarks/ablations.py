@@ -2,8 +2,8 @@
 
     python -m benchmarks.ablations runs/samples/images.npy runs/frames/heads.npz ...
 
-One change at a time: every variant is trained like the notebook's, on the same images for the same
-number of steps, and scored on the `val` split of each frame file under the course's mask, beside
+One change at a time: every variant is trained like the notebook's, on the same images for as
+many epochs, and scored on the `val` split of each frame file under the course's mask, beside
 the difference in hole PSNR to the default, whose 95 % interval is a bootstrap over groups. What is
 finished is read from the working folder.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 from unittest import mock
@@ -124,6 +125,11 @@ def wide(profile: Profile, *parts: object) -> Imputer:
 
 VARIANTS: dict[str, dict[str, Callable]] = {  # what takes the place of the notebook's
     "default": {"train_epoch": TRAIN_EPOCH},
+    "AdamW at 2e-3 in place of Muon": {
+        "Muon": torch.optim.AdamW,
+        "learning_rate": partial(Assessment.learning_rate, peak=2e-3),
+    },
+    "batches of 32": {"Options": partial(Assessment.Options, batch_size=32)},
     "half of the images warped": {"random_affine": half_warped},
     "half moved instead of warped": {"random_affine": half_moved},
     "warped from twice the size": {"random_affine": warped_from_twice},

@@ -6,7 +6,7 @@
 Scores the stand-in test set, and the `val` split of each frame file of `nogaps prior prepare`
 under the course's mask; 95 % intervals by bootstrap over subjects or near-duplicates. Nothing here
 trains anything: `nogaps run --profile full` trains ours, `benchmarks.published` the others. Without
---published or --draws the rows of these stay as the JSON has them, if it scored the same heads.
+--published or --draws the rows of these stay as the JSON has them, on heads that have not changed.
 """
 
 from __future__ import annotations
@@ -128,12 +128,12 @@ def measure(
 
 
 def with_earlier(results: dict, earlier: dict) -> dict:
-    """Return results, and the rows of an earlier run on the same heads that they lack."""
-    if earlier.get("heads") != results["heads"]:
-        return results
-    results["training"] = earlier["training"] | results["training"]
-    for name, rows in results["tables"].items():
-        merged = earlier["tables"][name] | rows
+    """Return results, and the rows that they lack of an earlier run on the same heads."""
+    same = {name for name, heads in results["heads"].items() if earlier["heads"].get(name) == heads}
+    if same:
+        results["training"] = earlier["training"] | results["training"]
+    for name in same:
+        merged = earlier["tables"][name] | results["tables"][name]
         last = {key: merged.pop(key) for key in OURS}
         results["tables"][name] = merged | last
     return results

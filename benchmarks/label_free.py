@@ -6,7 +6,7 @@
 RUN: run folders or .safetensors, eight at least for a rank correlation that says something; every
 network of an ensemble, and its mean, counts as an imputer. The `val` split of each frame file is
 corrupted and taken for a test set without labels. --test-set: a real one, whose truth nobody has:
-the score without labels of each imputer.
+the score without labels of each imputer. Tables of other images stay as the JSON has them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nogaps.imputers.loading import load_imputer
 from nogaps.interpolation import biharmonic, linear
 from nogaps.masks import shared_mask
 from nogaps.runtime.errors import BadInput
-from nogaps.runtime.files import load_images, save_json
+from nogaps.runtime.files import load_images, load_json, save_json
 from nogaps.tables import with_interval
 
 RESULTS = harness.RESULTS / "label_free.json"
@@ -73,7 +73,7 @@ def main(
     """Print and write both scores of every imputer, and how well one ranks the other."""
     if not frames and test_set is None:
         raise BadInput("no heads to score on", "--frames or --test-set")
-    methods, tables = imputers(models), {}
+    methods, tables = imputers(models), load_json(out) if out.exists() else {}
     if published is not None:
         networks = load_published(published)
         methods |= {name: keep_mask(network) for name, network in networks.items()}

@@ -11,7 +11,12 @@ from nogaps.runtime.files import load_json
 from nogaps.tables import with_interval
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "results"
-SETS = {"val": "val of heads.npz", "val_t1": "val of heads_t1.npz", "stand-in": "stand-in"}
+SETS = {
+    "val": "val of heads.npz",
+    "val_t1": "val of heads_t1.npz",
+    "val_oasis": "val of heads_t1_more.npz",
+    "stand-in": "stand-in",
+}
 
 
 class Results:
@@ -53,7 +58,7 @@ def summary() -> dict:
 
 
 def intervals(results: Results, images: str) -> dict:
-    """Return the row of `benchmarks.uncertainty` for "heads.npz", "heads_t1.npz" or "stand-in"."""
+    """Return the row of `benchmarks.uncertainty` for the name of a frame file, or "stand-in"."""
     heads = results["uncertainty"]["heads"]
     return next(row for name, row in heads.items() if images in name)
 
@@ -117,6 +122,9 @@ NUMBERS: dict[str, Callable[[Results], str]] = {
     "fast_rate": lambda r: f"{r.rate('ours, fast', 'bf16', 2):.0f}",
     "covered_val": lambda r: coverage(r, "heads.npz"),
     "covered_val_t1": lambda r: coverage(r, "heads_t1.npz"),
+    "covered_val_oasis": lambda r: coverage(r, "heads_t1_more.npz"),
+    "calibrated_groups": lambda r: f"{r['uncertainty']['groups']}",
+    "calibrated_groups_t1": lambda r: f"{intervals(r, 'heads_t1.npz')['groups']}",
     "covered_standin": lambda r: coverage(r, "stand-in"),
     "covered_low": lambda r: percent(intervals(r, "heads.npz")["groups_5_50_95"][0]),
     "covered_high": lambda r: percent(intervals(r, "heads.npz")["groups_5_50_95"][2]),

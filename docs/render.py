@@ -20,6 +20,8 @@ from nogaps.imputers.loading import SHIPPED, load_imputer
 from nogaps.runtime.files import atomic
 
 ROOT = Path(__file__).parents[1]
+REFERENCE = ROOT / "docs" / "reference.md"
+PRIOR = ROOT / "nogaps" / "weights" / "prior" / "README.md"
 TWIN = ROOT / "nogaps" / "Assessment.py"  # its prose stands behind "# "
 NUMBER = re.compile(r"(<!--n:(\w+)-->)[^<\n]*(<!--/n-->)")
 TABLE = re.compile(r"^((?:# )?<!--table:(\w+)-->\n).*?^((?:# )?<!--/table-->)$", re.M | re.S)
@@ -54,14 +56,17 @@ def pages() -> Iterator[tuple[Path, str]]:
     """Yield each page and what it should hold."""
     results = Results()
     yield SHIPPED / "README.md", card()
-    for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), TWIN]:
-        whole = path.name == "reference.md"
-        yield path, reference() if whole else render(path.read_text("utf-8"), results)
+    yield REFERENCE, reference()
+    for path in [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), PRIOR, TWIN]:
+        if path != REFERENCE:
+            yield path, render(path.read_text("utf-8"), results)
 
 
 def stale() -> dict[Path, str]:
     """Return the pages that `make docs` would change, and what they should hold."""
-    return {path: text for path, text in pages() if path.read_text("utf-8") != text}
+    return {
+        path: text for path, text in pages() if not path.exists() or path.read_text("utf-8") != text
+    }
 
 
 def main() -> None:

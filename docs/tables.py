@@ -9,8 +9,10 @@ from scipy.stats import spearmanr
 
 from benchmarks import ablations, filling, object_masks, sampling, scaling, training
 from docs.numbers import SETS, Results, gain, percent
+from nogaps.evaluation.comparison import as_text
 from nogaps.tables import as_markdown, scores_table, with_interval
 
+NOT_RUN = "not run"
 METHODS = {  # rows of `benchmarks.imputers`, and their names in the README
     "kriging (synthetic)": "kriging",
     "coursework": "coursework recipe",
@@ -26,7 +28,7 @@ MASKS = {
     "every 4th row": "every fourth row",
 }
 GROUPS = {  # rows of the label-free score's table: how the names of their imputers begin
-    "of ours: the shipped networks, their mean, those trained for 1 to 60 epochs": (
+    "of ours: three networks, their mean, those of *Training to accuracy*": (
         "nogaps/",
         "runs/",
     ),
@@ -42,9 +44,10 @@ GROUPS = {  # rows of the label-free score's table: how the names of their imput
 
 
 def readme_results(results: Results) -> str:
-    """Return mean hole PSNR of four methods on three sets."""
+    """Return mean hole PSNR of four methods on each set."""
+    tables = [results["imputers"]["tables"][heads] for heads in SETS.values()]
     rows = [
-        [label, *(f"{results.score(method, images):.2f}" for images in SETS)]
+        [label, *(f"{rows[method]['psnr']:.2f}" if method in rows else NOT_RUN for rows in tables)]
         for method, label in METHODS.items()
     ]
     return as_markdown(["hole PSNR / dB", *(f"`{images}`" for images in SETS)], rows)
@@ -58,10 +61,14 @@ def accuracy(results: Results) -> str:
 
 def gains(results: Results) -> str:
     """Return by how many dB `best` exceeds each method, with intervals."""
-    rows = []
-    for method in results["imputers"]["tables"]["stand-in"]:
+    tables, rows = results["imputers"]["tables"], []
+    for method in tables["stand-in"]:
         if method != "ours, best":
-            rows.append([method, *(gain(results, method, images) for images in SETS)])
+            cells = (
+                gain(results, method, images) if method in tables[heads] else NOT_RUN
+                for images, heads in SETS.items()
+            )
+            rows.append([method, *cells])
     return as_markdown(["`best` exceeds, in dB", *(f"`{images}`" for images in SETS)], rows)
 
 
@@ -77,8 +84,8 @@ def masks(results: Results) -> str:
 def wide_holes(results: Results) -> str:
     """Return hole PSNR and coverage of 90 % intervals in holes wider than lines."""
     rows = []
-    for images in ("val", "val_t1"):
-        for hole, measured in results["unseen"]["holes"][SETS[images]].items():
+    for images, heads in SETS.items():  # none of the stand-in
+        for hole, measured in results["unseen"]["holes"].get(heads, {}).items():
             values = _psnr(measured, "ours", "kriging", "biharmonic")
             more, *ends = measured["posterior_more_db"]
             values.append(with_interval(more, ends, sign="+"))
@@ -90,8 +97,10 @@ def wide_holes(results: Results) -> str:
 def sizes(results: Results) -> str:
     """Return hole PSNR on heads of other sizes and orientations."""
     rows = []
+    names = {heads[len("val of ") : -len(".npz")]: f"`{short}`" for short, heads in SETS.items()}
     for name, by_gap in results["unseen"]["sizes"].items():
-        heads = name.replace("heads_t1", "`val_t1`").replace("heads", "`val`")
+        stem, _, size = name.partition(", ")
+        heads = f"{names.get(stem, stem)}, {size}"
         for gaps, row in by_gap.items():
             values = _psnr(row, "ours", "biharmonic")
             values.append(max(_psnr(row, "kriging", "kriging, own size"), key=float))
@@ -177,4 +186,5 @@ TABLES: dict[str, Callable[[Results], str]] = {
     "ablations": lambda results: ablations.as_markdown(
         results["ablations"]["rows"], ["heads", "heads_t1"]
     ),
+    "prior": lambda results: as_text(results["prior"]),
 }

@@ -100,7 +100,7 @@ def test_a_training_step_is_one_forward_pass(
     with counted(imputer.unet) as (calls,), noted(LinearImputer, "_square") as weights:
         options = Assessment.Options(epochs=2)
         Assessment.train(imputer, train_set, val_set, mask, tmp_path / "checkpoint", options)
-    assert calls == [32, 32, 20] * 2, "two whole batches of 80 images, then 20 to validate"
+    assert calls == [*[16] * 5, 20] * 2, "five whole batches of 80 images, then 20 to validate"
     assert weights.call_count <= 2, "once for the network, once for its average"
 
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 _TENSOR = "__tensor__"
 SPARE = 1 << 20  # numbers that a network may hold besides those of its file
+RECIPE = "Muon, 4e-3"  # how the notebook trains: states of another recipe are not continued
 TENSOR = 1000  # numbers that one more tensor, however small, counts as
 Network = TypeVar("Network", bound=torch.nn.Module)
 
@@ -190,7 +191,7 @@ def run_settings(
     """
     machine = [mask.device.type, str(autocast_dtype(mask.device))]
     layers = hashlib.sha256(repr(imputer).encode()).hexdigest()[:16]
-    return [*astuple(options), imputer.config, layers, fingerprint(x, mask), *machine]
+    return [RECIPE, *astuple(options), imputer.config, layers, fingerprint(x, mask), *machine]
 
 
 def save_model(path: str | Path, model: torch.nn.Module, config: dict) -> None:

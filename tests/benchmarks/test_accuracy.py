@@ -96,7 +96,7 @@ def test_rows_that_were_not_measured_again_are_kept() -> None:
 
     def run(heads: str, methods: list[str]) -> dict:
         tables = {"val": {name: row for name in methods} | last}
-        return {"heads": heads, "training": dict.fromkeys(methods), "tables": tables}
+        return {"heads": {"val": heads}, "training": dict.fromkeys(methods), "tables": tables}
 
     both = imputers.with_earlier(run("a", ["linear"]), run("a", ["linear", "frm"]))
     assert list(both["tables"]["val"]) == ["linear", "frm", *imputers.OURS]

@@ -52,7 +52,9 @@ def test_framing_does_not_alias() -> None:
     assert abs(frame.mean() - 127.5) < 1 and frame.std() < 2
 
 
-@pytest.mark.parametrize(("name", "count"), [("heads.csv", 631), ("heads_t1.csv", 364)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("heads.csv", 631), ("heads_t1.csv", 364), ("heads_t1_more.csv", 360)]
+)
 def test_shipped_indexes_are_whole(name: str, count: int) -> None:
     rows = read_index(INDEXES / name)
     assert len(rows) == count
