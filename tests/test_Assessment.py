@@ -60,10 +60,10 @@ def test_contents_lead_to_headings() -> None:
 MEASURED = re.compile(r"<!--n:\w+-->.*?<!--/n-->|<!--table:.*?<!--/table-->|`[^`]*`", re.S)
 CONSTANTS = {
     "the coursework": "100 head images 64×64 2048 heads 2048 80/20 25 % 50 % Question 1 2 3",
-    "the code": "3×3 32 1e-3 2e-3 0.1 0.999 (1+n)/(10+n) temperature 1, AVX-512",
+    "the code": "float32 3×3 16 1e-3 4e-3 0.1 0.999 (1+n)/(10+n) temperature 1, AVX-512",
     "the figures": "in [0, 1] 0 (black) 1 (white) -0.3 (blue) 0.3 (red) 95 % pixel is 0",
-    "profiles": "48 2048 2 × 2 1 × 20 3 × 60",
-    "the study of changes, which is not of this run": "10 epochs instead of 60 100 slices 88 0.05",
+    "profiles": "48 2048 2 × 2 1 × 20 3 × 20",
+    "the study of changes, which is not of this run": "10 epochs instead of 20 100 slices 88 0.05",
 }
 
 
