@@ -151,16 +151,20 @@ def summarize(values: Mapping) -> dict[str, dict | list]:
         elif "sha256" in value:
             details = [words(entry) for name, entry in value.items() if name != "sha256"]
             files.append((key, ", ".join(details), words(value["sha256"])))
-        elif not all(type(n) in (int, float) and abs(n) < LARGEST for n in value.values()):
-            facts |= {f"{key}, {name}": words(entry) for name, entry in value.items()}
-        elif key == "seconds":
+        elif key == "seconds" and _are_numbers(value):
             times |= {name: duration(seconds) for name, seconds in value.items()}
-        elif value:
+        elif value and key.startswith("hole ") and _are_numbers(value):
             scores[key] = value
+        else:
+            facts |= {f"{key}, {name}": words(entry) for name, entry in value.items()}
     names = dict.fromkeys(name for column in scores.values() for name in column)
     columns = [_aligned([column.get(name) for name in names]) for column in scores.values()]
     rows = [["filling", *scores], *zip(names, *columns, strict=True)] if scores else []
     return {"facts": facts, "scores": rows, "times": times, "files": files}
+
+
+def _are_numbers(values: Mapping) -> bool:
+    return all(type(n) in (int, float) and abs(n) < LARGEST for n in values.values())
 
 
 def _aligned(values: Sequence[float | None]) -> list[str]:

@@ -172,7 +172,8 @@ def test_scores_in_a_card_belong_to_its_weights(run: Path, tmp_path: Path) -> No
     own = weights_fingerprint(load_imputer(run))
     assert push_with(own)[0] == 0
     card = ModelCard.load(out / CARD)
-    assert "| **this imputer** | 0.0574 | 12.35 [24.38" in card.text
+    row = f"| **this imputer** | {best['rmse']:.4f} | 12.35 [{best['psnr_95'][0]:.2f}"
+    assert row in card.text
     claimed = {(row.dataset_name, row.metric_value) for row in card.data.eval_results}
     assert ("stand-in", 12.346) in claimed
     code, text = push_with("0" * 16)
