@@ -129,7 +129,8 @@ def measure(
 
 def with_earlier(results: dict, earlier: dict) -> dict:
     """Return results, and the rows that they lack of an earlier run on the same heads."""
-    same = {name for name, heads in results["heads"].items() if earlier["heads"].get(name) == heads}
+    before = earlier.get("heads", {})
+    same = [name for name, heads in results["heads"].items() if before.get(name) == heads]
     if same:
         results["training"] = earlier["training"] | results["training"]
     for name in same:

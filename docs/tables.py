@@ -97,10 +97,10 @@ def wide_holes(results: Results) -> str:
 def sizes(results: Results) -> str:
     """Return hole PSNR on heads of other sizes and orientations."""
     rows = []
-    names = {heads[len("val of ") : -len(".npz")]: f"`{short}`" for short, heads in SETS.items()}
+    shorts = {heads: f"`{short}`" for short, heads in SETS.items()}
     for name, by_gap in results["unseen"]["sizes"].items():
         stem, _, size = name.partition(", ")
-        heads = f"{names.get(stem, stem)}, {size}"
+        heads = f"{shorts.get(f'val of {stem}.npz', stem)}, {size}"
         for gaps, row in by_gap.items():
             values = _psnr(row, "ours", "biharmonic")
             values.append(max(_psnr(row, "kriging", "kriging, own size"), key=float))

@@ -63,7 +63,7 @@ CONSTANTS = {
     "the code": "float32 3×3 16 1e-3 4e-3 0.1 0.999 (1+n)/(10+n) temperature 1, AVX-512",
     "the figures": "in [0, 1] 0 (black) 1 (white) -0.3 (blue) 0.3 (red) 95 % pixel is 0",
     "profiles": "48 2048 2 × 2 1 × 20 3 × 20",
-    "the study of changes, which is not of this run": "10 epochs instead of 20 100 slices 88 0.05",
+    "the study of changes, which is not of this run": "batches of 32 10 epochs 100 slices 88 0.05",
 }
 
 

@@ -9,6 +9,7 @@ import torch
 
 from nogaps.Assessment import (
     PROFILES,
+    Muon,
     Options,
     augment,
     learning_rate,
@@ -19,7 +20,7 @@ from nogaps.Assessment import (
 )
 from nogaps.filling import TrainedOn
 from nogaps.imputers.loading import load_imputer
-from nogaps.runtime.checkpoint import fingerprint
+from nogaps.runtime.checkpoint import RECIPE, fingerprint
 from nogaps.runtime.errors import BadInput
 from nogaps.runtime.files import save_npy, sha256
 from nogaps.training import train_imputer
@@ -92,6 +93,11 @@ def test_learning_rate_rises_then_falls() -> None:
     rates = [learning_rate(step, 100, peak=1.0) for step in range(100)]
     assert rates[0] < rates[4] == max(rates) == 1.0
     assert rates[-1] < 0.01 and rates[4:] == sorted(rates[4:], reverse=True)
+
+
+def test_states_name_the_recipe_that_the_notebook_has() -> None:
+    highest = max(learning_rate(step, 1000) for step in range(1000))
+    assert f"{Muon.__name__}, {highest:g}" == RECIPE, "states of another one would be continued"
 
 
 def test_a_run_writes_an_imputer_and_is_not_mixed_with_another(

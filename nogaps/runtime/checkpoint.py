@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _TENSOR = "__tensor__"
 SPARE = 1 << 20  # numbers that a network may hold besides those of its file
-RECIPE = "Muon, 4e-3"  # how the notebook trains: states of another recipe are not continued
+RECIPE = "Muon, 0.004"  # how the notebook trains: states of another recipe are not continued
 TENSOR = 1000  # numbers that one more tensor, however small, counts as
 Network = TypeVar("Network", bound=torch.nn.Module)
 

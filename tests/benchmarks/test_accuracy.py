@@ -196,5 +196,7 @@ def test_label_free_scores_every_imputer(
     assert "val: rank correlation 1.000" in text
     gain = {name: row["gain"]["psnr"] for name, row in results["y.npy"].items()}
     assert gain["kriging"] == 0 and gain[f"{SHIPPED}#0"] > 0 > gain["linear"]
+    called(label_free.main, SHIPPED, *line[3:], "--out", tmp_path / "l.json")
+    assert load_json(tmp_path / "l.json")["val"] == results["val"], "not measured again, so kept"
     with pytest.raises(BadInput, match="--frames or --test-set"):
         called(label_free.main, SHIPPED)
